@@ -1,0 +1,39 @@
+# What README names. Each target installs what it misses: as root from Debian's packages, else from PyPI for this user.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+export PATH := $(HOME)/.local/bin:$(PATH)
+
+.PHONY: help demo test lint bench fuzz notebook docs prepare
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+
+demo: prepare ## the main job on real processes: three acts in under two minutes after the build
+	@echo "building (the first time takes some minutes) ..."
+	@cargo build --release --quiet -p pointsman -p model-server -p pointsman-chaos
+	@target/release/pointsman demo $(ARGS)
+
+test: prepare ## every test of every crate
+	cargo test --workspace
+
+lint: prepare ## formatting and the lint table, warnings are errors
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+bench: prepare ## micro-benches, and Pointsman against a minimal pingora proxy in one run
+	cargo bench -p pointsman-benches
+
+fuzz: prepare ## five minutes of broken config files against the parser
+	cargo run --release -p pointsman-config --example fuzz -- --seconds 300
+
+notebook: ## checks that the committed model bundles are what the notebook makes
+	python3 -c 'import numpy' 2>/dev/null || python3 -m pip install --quiet --user numpy
+	python3 model-server/notebook/delivery_time.py --check
+
+docs: prepare ## rewrites docs/CONFIG.md and docs/METRICS.md from the code
+	UPDATE_DOCS=1 cargo test -p pointsman-config -p pointsman reference
+
+# pingora compresses with zlib-ng, whose build needs cmake.
+prepare:
+	@command -v cargo >/dev/null || { echo "cargo is missing: install the Rust toolchain named in rust-toolchain.toml" >&2; exit 1; }
+	@command -v cmake >/dev/null || .ci/install cmake
