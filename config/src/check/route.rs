@@ -1,0 +1,202 @@
+//! One route: its names fit together, its addresses differ, its limits make sense.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use crate::error::{Findings, Spot, listed, nearest, quoted};
+use crate::file::{HealthCheckFile, LimitsFile, MatchFile, RouteFile, TimeoutsFile, VersionFile};
+use crate::read::Written;
+use crate::scalar::{CheckPath, PathPrefix, Size, Value};
+use crate::{Endpoint, HealthCheck, Host, Limits, Match, Route, Timeouts, Version, VersionId};
+
+use super::{guard, items, plan, required};
+
+/// The versions of a route as far as they could be read. A bad one counts as known, so that using it is no second
+/// problem.
+pub(super) struct Versions {
+    pub(super) known: Vec<VersionId>,
+    good: BTreeMap<VersionId, Version>,
+}
+
+/// The route, unless something without a default is missing or bad.
+pub(super) fn route(spot: &Spot, file: &RouteFile, findings: &Findings) -> Option<Route> {
+    let name = required(&file.name, "name", spot, "name the route, such as `name: delivery-time`", findings);
+    let versions = versions(file, spot, findings);
+    let stable =
+        required(&file.stable, "stable", spot, "name the version in production, such as `stable: v1`", findings);
+    let stable_is_known = stable.is_none_or(|(place, id)| is_known(&id.0, place, &versions.known, findings));
+    let trusted = stable.filter(|_| stable_is_known).map(|(_, id)| &id.0);
+    let plan = plan::plan(file, spot, trusted, &versions.known, findings);
+    let timeouts = timeouts(&file.timeouts, findings);
+    let guard = guard::guard(&file.guard, findings);
+    guard::warn_of_mute_latency(file, &guard, &timeouts, findings);
+    plan::warn_of_short_comparison(file, plan.as_ref(), &guard, findings);
+    let limits = limits(&file.limits, findings);
+    let health_check = health_check(&file.health_check, findings);
+    Some(Route {
+        name: name?.1.0.clone(),
+        matches: unreported_match(&file.matches)?,
+        stable: trusted?.clone(),
+        versions: versions.good,
+        plan: plan?,
+        guard,
+        timeouts,
+        limits,
+        health_check,
+        version_header: file.version_header.or(true),
+    })
+}
+
+/// Reports a version that the route does not have.
+pub(super) fn is_known(id: &VersionId, spot: &Spot, known: &[VersionId], findings: &Findings) -> bool {
+    // Without a single version the missing `versions` is the problem, not every use of one.
+    if known.is_empty() || known.contains(id) {
+        return true;
+    }
+    let all = listed(known.iter().take(20).map(VersionId::as_str));
+    let way_out = match nearest(id.as_str(), known.iter().map(VersionId::as_str)) {
+        Some(near) => format!("did you mean `{near}`? It has {all}"),
+        None => format!("use one of {all}, or add it to `versions`"),
+    };
+    findings.error(spot, format!("this route has no version {}", quoted(id.as_str())), way_out);
+    false
+}
+
+/// The match with its defaults, unless a part of it is bad.
+pub(super) fn unreported_match(matches: &Written<MatchFile>) -> Option<Match> {
+    let default = MatchFile::default();
+    let file = match matches {
+        Written::Absent => &default,
+        Written::Bad(_) => return None,
+        Written::Good(_, file) => file,
+    };
+    let bad = matches!(file.host, Written::Bad(_)) || matches!(file.path_prefix, Written::Bad(_));
+    let PathPrefix(path_prefix) = file.path_prefix.or(PathPrefix("/".to_owned()));
+    (!bad).then(|| Match { host: file.host.or(Host::Any), path_prefix })
+}
+
+/// Each is a label of metrics, and every name in the route is looked for among them.
+const MOST_VERSIONS: usize = 64;
+
+fn versions(file: &RouteFile, route: &Spot, findings: &Findings) -> Versions {
+    let way_out = "list the versions that can serve, such as `versions: { v1: { endpoints: [127.0.0.1:9001] } }`";
+    let mut versions = Versions { known: Vec::new(), good: BTreeMap::new() };
+    let Some((spot, entries)) = required(&file.versions, "versions", route, way_out, findings) else { return versions };
+    if entries.0.is_empty() {
+        findings.error(spot, "there is no version", way_out);
+    }
+    if entries.0.len() > MOST_VERSIONS {
+        let what = format!("there are {} versions, and a route has at most {MOST_VERSIONS}", entries.0.len());
+        findings.error(spot, what, "remove those that serve no more");
+    }
+    let mut users = HashMap::new();
+    for (name, written) in entries.0.iter().take(MOST_VERSIONS) {
+        let Some(id) = name.scalar() else { continue };
+        versions.known.push(id.clone());
+        if let Some((spot, written)) = written.good() {
+            let version = version(id, spot, written, &mut users, findings);
+            versions.good.insert(id.clone(), version);
+        }
+    }
+    versions
+}
+
+/// `users` holds who uses an endpoint, and on which line.
+fn version<'a>(
+    id: &'a VersionId,
+    spot: &Spot,
+    file: &'a VersionFile,
+    users: &mut HashMap<&'a Endpoint, (&'a VersionId, usize)>,
+    findings: &Findings,
+) -> Version {
+    let way_out = "write where it answers, such as `endpoints: [127.0.0.1:9001]`";
+    let given = items(required(&file.endpoints, "endpoints", spot, way_out, findings), way_out, findings);
+    for (place, endpoint) in &given {
+        match users.insert(&endpoint.0, (id, place.line)) {
+            Some((user, line)) if user == id => {
+                findings.error(
+                    place,
+                    format!("the endpoint {} stands twice in this version, first on line {line}", endpoint.0),
+                    "keep one of them",
+                );
+            }
+            Some((user, _)) => {
+                let what = format!(
+                    "the endpoint {} also serves version {}, so answers of both look alike",
+                    endpoint.0,
+                    quoted(user.as_str())
+                );
+                findings.warning(place, what, "give each version its own endpoints, or comparing them means nothing");
+            }
+            None => {}
+        }
+    }
+    Version {
+        endpoints: given.into_iter().map(|(_, endpoint)| endpoint.0.clone()).collect(),
+        revision: file.revision.scalar().cloned(),
+    }
+}
+
+/// A duration, or its default; nothing at all is reported.
+pub(super) fn positive(value: &Value<Duration>, default: Duration, findings: &Findings) -> Duration {
+    let duration = value.or(default);
+    if let (true, Some(spot)) = (duration.is_zero(), value.spot()) {
+        findings.error(
+            spot,
+            format!("{} takes a duration of more than 0s", spot.key()),
+            format!("write one such as {}", crate::units::print_duration(default)),
+        );
+    }
+    duration
+}
+
+fn timeouts(file: &Written<TimeoutsFile>, findings: &Findings) -> Timeouts {
+    let default = Timeouts::default();
+    let Some(file) = file.value() else { return default };
+    let timeouts = Timeouts {
+        connect: positive(&file.connect, default.connect, findings),
+        read: positive(&file.read, default.read, findings),
+        total: positive(&file.total, default.total, findings),
+        idle: positive(&file.idle, default.idle, findings),
+    };
+    for (name, value, part) in [("connect", &file.connect, timeouts.connect), ("read", &file.read, timeouts.read)] {
+        if let (Some((spot, _)), true) = (value.good(), part > timeouts.total && !timeouts.total.is_zero()) {
+            let what = format!(
+                "`{name}` is longer than `total` ({}), which ends the request before",
+                crate::units::print_duration(timeouts.total)
+            );
+            findings.warning(spot, what, format!("make `total` longer, or `{name}` shorter"));
+        }
+    }
+    timeouts
+}
+
+fn limits(file: &Written<LimitsFile>, findings: &Findings) -> Limits {
+    let default = Limits::default();
+    let Some(file) = file.value() else { return default };
+    let Size(body_bytes) = file.body.or(Size(default.body_bytes));
+    let Size(header_bytes) = file.headers.or(Size(default.header_bytes));
+    if let (Some(spot), false) = (file.headers.spot(), (1_024..=1_000_000).contains(&header_bytes)) {
+        findings.error(
+            spot,
+            "a limit on headers outside of 1KiB to 1000KB cannot be kept",
+            "write one in this range, such as 64KiB",
+        );
+    }
+    Limits { body_bytes, header_bytes }
+}
+
+fn health_check(file: &Written<HealthCheckFile>, findings: &Findings) -> HealthCheck {
+    let default = HealthCheck::default();
+    let Some(file) = file.value() else { return default };
+    let interval = positive(&file.interval, default.interval, findings);
+    let timeout = positive(&file.timeout, default.timeout, findings);
+    if let (Some(spot), true) = (file.timeout.spot().or(file.interval.spot()), timeout > interval) {
+        findings.warning(
+            spot,
+            "a check may take longer than the time between two checks",
+            "make `interval` longer, or `timeout` shorter",
+        );
+    }
+    HealthCheck { path: file.path.scalar().map(|CheckPath(path)| path.clone()), interval, timeout }
+}

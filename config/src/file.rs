@@ -1,0 +1,334 @@
+//! The file as written: keys, their order in the reference, their defaults for an editor. Nothing here is checked
+//! beyond one value at a time; `check` looks at how they fit together.
+//!
+//! The serde name of a struct is how a message speaks of it; its schemars name is its title in the reference.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::Deserialize;
+
+use crate::plan::{ErrorKind, OnRegression, Promotion};
+use crate::read::{Entries, Written};
+use crate::scalar::{CheckPath, Factor, PathPrefix, Percent, Size, Text, Value};
+use crate::{Endpoint, Host, RouteName, Share, VersionId};
+
+/// A list, each item with its place.
+pub(crate) type List<T> = Written<Vec<Written<T>>>;
+
+/// A mapping from names that the operator chose.
+pub(crate) type Map<K, V> = Written<Entries<Text<K>, V>>;
+
+/// The config file of Pointsman: what listens, what is served, and how traffic is divided.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename = "the config file")]
+#[schemars(rename = "Config", extend("required" = ["listeners", "routes"]))]
+pub(crate) struct File {
+    /// Where clients connect; at least one.
+    pub(crate) listeners: List<ListenerFile>,
+    /// Where operators connect: admin API, metrics and dashboard.
+    pub(crate) admin: Written<AdminFile>,
+    /// Where rollout state is kept.
+    pub(crate) state: Written<StateFile>,
+    /// What is served; at least one. Names are unique, and so are matches.
+    pub(crate) routes: List<RouteFile>,
+}
+
+/// One address that clients connect to.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename = "a listener")]
+#[schemars(rename = "Listener", extend("required" = ["address"]))]
+pub(crate) struct ListenerFile {
+    /// IP address and port to listen on; port 0 takes a free one.
+    pub(crate) address: Value<SocketAddr>,
+}
+
+/// Where operators connect.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename = "`admin`")]
+#[schemars(rename = "Admin")]
+pub(crate) struct AdminFile {
+    /// IP address and port to listen on; port 0 takes a free one.
+    #[schemars(extend("default" = "127.0.0.1:9900"))]
+    pub(crate) address: Value<SocketAddr>,
+    /// File with the bearer token that operators send. Needed unless the address is loopback.
+    pub(crate) token_file: Value<PathBuf>,
+}
+
+/// Where rollout state is kept.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename = "`state`")]
+#[schemars(rename = "State")]
+pub(crate) struct StateFile {
+    /// An SQLite file, made if it is not there.
+    #[schemars(extend("default" = "/var/lib/pointsman/state.db"))]
+    pub(crate) file: Value<PathBuf>,
+}
+
+/// Which requests a route takes, which versions can answer them, how traffic is divided, and what protects it. With
+/// neither `weights` nor `rollout` all traffic goes to `stable`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename = "a route")]
+#[schemars(rename = "Route", extend("required" = ["name", "stable", "versions"]))]
+pub(crate) struct RouteFile {
+    /// Its unique name; metrics, commands and the admin API use it.
+    pub(crate) name: Value<RouteName>,
+    /// Which requests it takes; all, if left out. The longest prefix wins, an exact host before a suffix.
+    #[serde(rename = "match")]
+    pub(crate) matches: Written<MatchFile>,
+    /// The version in production, one of `versions`.
+    pub(crate) stable: Value<VersionId>,
+    /// Every version that can serve, by name.
+    pub(crate) versions: Map<VersionId, VersionFile>,
+    /// How traffic is divided by hand: shares that add up to 100%. At most two versions have traffic, one of them
+    /// `stable`. Not together with `rollout`.
+    pub(crate) weights: Map<VersionId, Text<Share>>,
+    /// A plan that moves by itself. Not together with `weights`.
+    pub(crate) rollout: Written<RolloutFile>,
+    /// What takes a version back; on with the defaults below if left out.
+    pub(crate) guard: Written<GuardFile>,
+    /// How long each part of a request may take.
+    pub(crate) timeouts: Written<TimeoutsFile>,
+    /// How large a request may be.
+    pub(crate) limits: Written<LimitsFile>,
+    /// How an endpoint is asked whether it is ready.
+    pub(crate) health_check: Written<HealthCheckFile>,
+    /// Whether answers name the version that gave them (`x-pointsman-version`).
+    #[schemars(extend("default" = true))]
+    pub(crate) version_header: Value<bool>,
+}
+
+/// Which requests a route takes.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename = "`match`")]
+#[schemars(rename = "Match")]
+pub(crate) struct MatchFile {
+    /// The host asked for, or `*.suffix`; every host, if left out.
+    pub(crate) host: Value<Host>,
+    /// The path's beginning, at a segment border. A slash at the end makes no difference.
+    #[schemars(extend("default" = "/"))]
+    pub(crate) path_prefix: Value<PathPrefix>,
+}
+
+/// One version: where it runs, and which build of it.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename = "a version")]
+#[schemars(rename = "Version", extend("required" = ["endpoints"]))]
+pub(crate) struct VersionFile {
+    /// Where it answers; at least one.
+    pub(crate) endpoints: List<Text<Endpoint>>,
+    /// Names the build. A new one starts a rollout anew and lifts the quarantine of a version that was taken back.
+    pub(crate) revision: Value<String>,
+}
+
+/// A plan that moves by itself, step by step to promotion, and back at the first proven regression.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename = "`rollout`")]
+#[schemars(rename = "Rollout", extend("required" = ["canary"]))]
+pub(crate) struct RolloutFile {
+    /// The version that is tried: one of `versions`, not `stable`.
+    pub(crate) canary: Value<VersionId>,
+    /// In steps, or from nothing to all in one move after warm-up and checks.
+    #[schemars(extend("default" = "canary"))]
+    pub(crate) strategy: Written<StrategyName>,
+    /// The steps of a canary, with weights that rise; `blue-green` takes none.
+    #[schemars(extend("default" = [
+        { "weight": "1%", "hold": "2m" }, { "weight": "5%", "hold": "5m" },
+        { "weight": "25%", "hold": "10m" }, { "weight": "50%", "hold": "10m" },
+    ]))]
+    pub(crate) steps: List<StepFile>,
+    /// Who takes the last step.
+    #[schemars(extend("default" = "automatic"))]
+    pub(crate) promotion: Written<Promotion>,
+    /// How long the old version stays warm after promotion; until then the way back is one move.
+    #[schemars(extend("default" = "10m"))]
+    pub(crate) bake: Value<Duration>,
+    /// A step, or a gate, that stays undecided this long pauses the rollout and alerts.
+    #[schemars(extend("default" = "1h"))]
+    pub(crate) step_deadline: Value<Duration>,
+}
+
+/// In steps or in one move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(rename = "Strategy")]
+pub(crate) enum StrategyName {
+    /// Step by step.
+    Canary,
+    /// From nothing to all in one move.
+    BlueGreen,
+}
+
+/// One step of a canary.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename = "a step")]
+#[schemars(rename = "Step", extend("required" = ["weight", "hold"]))]
+pub(crate) struct StepFile {
+    /// The canary's share during the step: more than the step before, at most 100%.
+    pub(crate) weight: Value<Share>,
+    /// How long it is held at least.
+    pub(crate) hold: Value<Duration>,
+}
+
+/// What takes a version back. The formulas stand in docs/rollout.md.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename = "`guard`")]
+#[schemars(rename = "Guard")]
+pub(crate) struct GuardFile {
+    /// What a proven regression does.
+    #[schemars(extend("default" = "rollback"))]
+    pub(crate) on_regression: Written<OnRegression>,
+    /// The chance of taking a good canary back, per hour, however often it is looked at. More than 0%, at most 5%.
+    #[schemars(extend("default" = "0.08%"))]
+    pub(crate) false_rollback_budget: Value<Percent>,
+    /// A canary error rate of at most `ratio` times stable's plus `difference` is fine.
+    pub(crate) tolerance: Written<ToleranceFile>,
+    /// What is proven before a promotion.
+    pub(crate) promotion: Written<PromotionFile>,
+    /// An absolute limit on the error rate, for when there is no control group (bake, single version). More than 0%.
+    #[schemars(extend("default" = "5%"))]
+    pub(crate) max_error_rate: Value<Percent>,
+    /// Slow answers, judged like errors, with a budget of their own.
+    pub(crate) latency: Written<LatencyFile>,
+    /// Which outcomes count as errors of a version; at least one.
+    #[schemars(extend("default" = ["5xx", "timeout", "connect", "reset"]))]
+    pub(crate) count_as_error: List<ErrorKind>,
+}
+
+/// How much worse than stable is still fine.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename = "`tolerance`")]
+#[schemars(rename = "Tolerance")]
+pub(crate) struct ToleranceFile {
+    /// Factor on stable's error rate, 1 to 10.
+    #[schemars(extend("default" = 1.1))]
+    pub(crate) ratio: Value<Factor>,
+    /// Added to it, 0% to 1%.
+    #[schemars(extend("default" = "0.01%"))]
+    pub(crate) difference: Value<Percent>,
+}
+
+/// Promotion needs the proof that the canary's error rate is below `ratio` times stable's, or below stable's plus
+/// `difference`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename = "`promotion`")]
+#[schemars(rename = "PromotionGuard")]
+pub(crate) struct PromotionFile {
+    /// Factor on stable's error rate, more than 1, at most 10.
+    #[schemars(extend("default" = 1.5))]
+    pub(crate) ratio: Value<Factor>,
+    /// Added to it, 0% to 1%.
+    #[schemars(extend("default" = "0.1%"))]
+    pub(crate) difference: Value<Percent>,
+    /// Proven with this confidence, more than 50%, less than 100%.
+    #[schemars(extend("default" = "99%"))]
+    pub(crate) confidence: Value<Percent>,
+    /// Not before the canary has had traffic this long.
+    #[schemars(extend("default" = "5m"))]
+    pub(crate) min_soak: Value<Duration>,
+    /// Without a verdict after this long the comparison is inconclusive.
+    #[schemars(extend("default" = "1h"))]
+    pub(crate) max_duration: Value<Duration>,
+}
+
+/// Which answers are slow.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename = "`latency`")]
+#[schemars(rename = "Latency")]
+pub(crate) struct LatencyFile {
+    /// An answer slower than this is a slow one.
+    #[schemars(extend("default" = "500ms"))]
+    pub(crate) threshold: Value<Duration>,
+}
+
+/// How long each part of a request may take.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename = "`timeouts`")]
+#[schemars(rename = "Timeouts")]
+pub(crate) struct TimeoutsFile {
+    /// To open a connection to an endpoint.
+    #[schemars(extend("default" = "1s"))]
+    pub(crate) connect: Value<Duration>,
+    /// Between two reads from an endpoint, the first answer byte included.
+    #[schemars(extend("default" = "30s"))]
+    pub(crate) read: Value<Duration>,
+    /// From the request's first byte to the answer's last.
+    #[schemars(extend("default" = "1m"))]
+    pub(crate) total: Value<Duration>,
+    /// How long a client's idle connection is kept.
+    #[schemars(extend("default" = "1m"))]
+    pub(crate) idle: Value<Duration>,
+}
+
+/// How large a request may be.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename = "`limits`")]
+#[schemars(rename = "Limits")]
+pub(crate) struct LimitsFile {
+    /// Largest body; a larger one is answered 413.
+    #[schemars(extend("default" = "64MiB"))]
+    pub(crate) body: Value<Size>,
+    /// Largest request head (request line and headers), 1KiB to 1000KB; a larger one is answered 431.
+    #[schemars(extend("default" = "64KiB"))]
+    pub(crate) headers: Value<Size>,
+}
+
+/// How an endpoint is asked whether it is ready.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename = "`health_check`")]
+#[schemars(rename = "HealthCheck")]
+pub(crate) struct HealthCheckFile {
+    /// HTTP path that answers 2xx when ready; if left out, an accepted TCP connection is enough.
+    pub(crate) path: Value<CheckPath>,
+    /// Between two checks of one endpoint.
+    #[schemars(extend("default" = "1s"))]
+    pub(crate) interval: Value<Duration>,
+    /// For one check.
+    #[schemars(extend("default" = "500ms"))]
+    pub(crate) timeout: Value<Duration>,
+}
+
+/// Keys of the format's design that this version does not act on, by the struct that will hold them. Naming them
+/// gives an honest answer in place of a guess at a slip of the finger.
+const NOT_BUILT: [(&str, &[&str]); 5] = [
+    ("a listener", &["tls"]),
+    ("`state`", &["kubernetes"]),
+    (
+        "a route",
+        &[
+            "overrides",
+            "sticky",
+            "mirror",
+            "retries",
+            "ejection",
+            "slow_start",
+            "protocol",
+            "upstream_tls",
+            "kubernetes",
+        ],
+    ),
+    ("a version", &["service", "port"]),
+    ("`limits`", &["rate", "concurrent_requests"]),
+];
+
+/// Whether `key` belongs to `owner` in the design, but not in this version.
+pub(crate) fn not_built(owner: &str, key: &str) -> bool {
+    NOT_BUILT.iter().any(|(name, keys)| *name == owner && keys.contains(&key))
+}
+
+impl<K, V: JsonSchema> JsonSchema for Entries<K, V> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        format!("MapOf{}", V::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let values = generator.subschema_for::<V>();
+        schemars::json_schema!({ "type": "object", "minProperties": 1, "additionalProperties": values })
+    }
+}

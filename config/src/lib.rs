@@ -1,0 +1,99 @@
+//! What an operator can say: the config file, parsed once at the border, checked, and right by its types.
+//!
+//! On the line of an edit this is `file → config`: text becomes a tree with places (`tree`), the tree becomes the
+//! structs of the file (`read`, `scalar`, `file`), and these become a [`Config`] (`check`). Every stop reports what
+//! is wrong (`error`) and goes on. No I/O happens here: whoever calls reads the file, and resolves the relative paths
+//! in it against the file's folder.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+mod check;
+mod error;
+mod file;
+mod plan;
+mod print;
+mod read;
+mod reference;
+mod route;
+mod scalar;
+mod split;
+mod tree;
+mod units;
+
+pub use error::{ConfigErrors, Place, Problem, Severity};
+pub use plan::{ErrorKind, Guard, OnRegression, Plan, Promotion, PromotionGuard, Rollout, Step, Strategy, Tolerance};
+pub use reference::{json_schema, reference_markdown};
+pub use route::{Endpoint, HealthCheck, Host, Limits, Match, Route, Timeouts, Version};
+pub use split::{NameError, RouteName, Share, ShareError, Split, VersionId};
+pub use units::{UnitError, parse_duration, parse_percent, parse_size, print_duration, print_percent, print_size};
+
+use error::Findings;
+
+/// The whole config file, checked.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Config {
+    /// Where clients connect; at least one.
+    pub listeners: Vec<Listener>,
+    /// Where operators connect.
+    pub admin: Admin,
+    /// Where rollout state is kept.
+    pub state: State,
+    /// What is served; names are unique, and so are matches. At least one.
+    pub routes: Vec<Route>,
+}
+
+/// A config that can be used, and what someone should look at.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Parsed {
+    /// The config.
+    pub config: Config,
+    /// Problems that do not stop it from being used, in the file's order.
+    pub warnings: Vec<Problem>,
+}
+
+impl Config {
+    /// Reads a config file's text; `origin` names the file in messages. Relative paths in it (`state.file`,
+    /// `admin.token_file`) stay relative: they start at the folder of the config file, which the caller knows.
+    ///
+    /// # Errors
+    /// If one thing or more is wrong: every problem of the file, each with its place and the way out. Text that is
+    /// not YAML gives one problem, since nothing behind it can be read.
+    pub fn parse(text: &str, origin: &str) -> Result<Parsed, ConfigErrors> {
+        let findings = Findings::default();
+        let config =
+            tree::read(text, &findings).ok().and_then(|root| check::config(&read::read(&root, &findings), &findings));
+        let problems = findings.into_problems(origin);
+        match config {
+            Some(config) if problems.iter().all(|problem| problem.severity == Severity::Warning) => {
+                Ok(Parsed { config, warnings: problems })
+            }
+            Some(_) | None => Err(ConfigErrors::new(problems)),
+        }
+    }
+}
+
+/// One address that clients connect to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Listener {
+    /// Port 0 takes a free one.
+    pub address: SocketAddr,
+}
+
+/// Where operators connect.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Admin {
+    /// Default 127.0.0.1:9900; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// File with the bearer token; always there unless the address is loopback.
+    pub token_file: Option<PathBuf>,
+}
+
+/// Where rollout state is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct State {
+    /// An SQLite file. Default `/var/lib/pointsman/state.db`.
+    pub file: PathBuf,
+}

@@ -1,0 +1,88 @@
+//! docs/CONFIG.md is what the types say, and the JSON schema knows the same keys, requirements and defaults.
+
+use std::fs;
+use std::path::Path;
+
+use pointsman_config::{json_schema, reference_markdown};
+use serde_json::Value;
+
+#[test]
+fn docs_config_md_is_written_from_the_types() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/CONFIG.md");
+    let written = reference_markdown();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(&file, &written).unwrap();
+    }
+    let kept = fs::read_to_string(&file).unwrap_or_default();
+    assert!(kept == written, "docs/CONFIG.md is out of date: run UPDATE_DOCS=1 cargo test -p pointsman-config");
+}
+
+/// Every struct of the schema that has properties.
+fn structs(schema: &Value) -> Vec<&Value> {
+    let defined = schema["$defs"].as_object().unwrap().values();
+    defined.chain([schema]).filter(|definition| definition.get("properties").is_some()).collect()
+}
+
+#[test]
+fn the_schema_refuses_unknown_keys_and_explains_each_known_one() {
+    let schema = json_schema();
+    let structs = structs(&schema);
+    assert!(structs.len() >= 14, "{} structs", structs.len());
+    for definition in structs {
+        assert_eq!(definition["additionalProperties"], false, "{definition}");
+        for (key, property) in definition["properties"].as_object().unwrap() {
+            assert!(property["description"].as_str().is_some_and(|text| text.len() > 10), "{key} is not explained");
+        }
+    }
+}
+
+#[test]
+fn the_schema_names_what_is_required() {
+    let schema = json_schema();
+    assert_eq!(schema["required"], serde_json::json!(["listeners", "routes"]));
+    assert_eq!(schema["$defs"]["Route"]["required"], serde_json::json!(["name", "stable", "versions"]));
+}
+
+/// The defaults that the schema names, put into a file, give what an empty mapping gives.
+#[test]
+fn the_documented_defaults_are_the_real_ones() {
+    let schema = json_schema();
+    let of = |name: &str| -> Value {
+        let properties = schema["$defs"][name]["properties"].as_object().unwrap();
+        properties
+            .iter()
+            .filter_map(|(key, property)| Some((key.clone(), property.get("default")?.clone())))
+            .collect::<serde_json::Map<_, _>>()
+            .into()
+    };
+    let mut guard = of("Guard");
+    guard["tolerance"] = of("Tolerance");
+    guard["promotion"] = of("PromotionGuard");
+    guard["latency"] = of("Latency");
+    let mut rollout = of("Rollout");
+    rollout["canary"] = "v2".into();
+    let route = |rest: Value| {
+        let mut route = serde_json::json!({ "name": "r", "stable": "v1", "versions": { "v1": { "endpoints": ["a:1"] }, "v2": { "endpoints": ["a:2"] } } });
+        route.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+        route
+    };
+    let file = |admin: Value, state: Value, route: Value| {
+        let text = serde_json::json!({ "listeners": [{ "address": "127.0.0.1:0" }], "admin": admin, "state": state, "routes": [route] }).to_string();
+        pointsman_config::Config::parse(&text, "defaults").unwrap_or_else(|errors| panic!("{errors}\n{text}"))
+    };
+    let nothing = || serde_json::json!({});
+    let mut given = of("Route");
+    for (key, value) in [
+        ("guard", guard),
+        ("timeouts", of("Timeouts")),
+        ("limits", of("Limits")),
+        ("health_check", of("HealthCheck")),
+        ("match", of("Match")),
+        ("rollout", rollout),
+    ] {
+        given[key] = value;
+    }
+    let written_out = file(of("Admin"), of("State"), route(given));
+    let left_out = file(nothing(), nothing(), route(serde_json::json!({ "rollout": { "canary": "v2" } })));
+    assert_eq!(written_out, left_out);
+}
