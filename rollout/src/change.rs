@@ -1,0 +1,188 @@
+//! What changed and why: the one record that log lines, history rows, events and explanations are all printed from.
+
+use std::fmt;
+
+use pointsman_config::{Share, Split, VersionId};
+use serde::{Deserialize, Serialize};
+
+use crate::phase::PhaseName;
+use crate::summary::Summary;
+use crate::verdict::Regression;
+
+/// One change of a route, with everything needed to explain it later.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    /// What was done.
+    pub decision: Decision,
+    /// The phase before.
+    pub from: PhaseName,
+    /// The phase after.
+    pub to: PhaseName,
+    /// The version that the canary was compared with.
+    pub stable: VersionId,
+    /// The version that is tried, if any.
+    pub canary: Option<VersionId>,
+    /// The split before.
+    pub before: Split,
+    /// The split after.
+    pub after: Split,
+    /// Who or what caused it.
+    pub cause: Cause,
+    /// The evidence as it stood; only where a comparison was going on.
+    pub evidence: Option<Summary>,
+}
+
+/// What was done: the value of the metric label `decision`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decision {
+    /// A rollout began.
+    Start,
+    /// The canary was given its first or its next weight.
+    Step,
+    /// The rollout stopped where it stood.
+    Pause,
+    /// It went on.
+    Resume,
+    /// The canary was given all traffic.
+    Promote,
+    /// All traffic has moved; the old version stays warm.
+    Bake,
+    /// The bake is over; the canary is the new stable.
+    Finish,
+    /// The canary was taken back.
+    Rollback,
+    /// No new request goes to the version that was taken back.
+    RollbackDone,
+    /// Someone should look; traffic stayed as it was.
+    Alert,
+    /// An operator set the weights.
+    SetWeights,
+    /// The quarantine of a version was lifted.
+    Retry,
+    /// The config file changed what is asked of the route.
+    Edit,
+}
+
+impl Decision {
+    /// Every decision.
+    pub const ALL: [Self; 13] = [
+        Self::Start,
+        Self::Step,
+        Self::Pause,
+        Self::Resume,
+        Self::Promote,
+        Self::Bake,
+        Self::Finish,
+        Self::Rollback,
+        Self::RollbackDone,
+        Self::Alert,
+        Self::SetWeights,
+        Self::Retry,
+        Self::Edit,
+    ];
+
+    /// The value of the metric label `decision`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Step => "step",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Promote => "promote",
+            Self::Bake => "bake",
+            Self::Finish => "finish",
+            Self::Rollback => "rollback",
+            Self::RollbackDone => "rollback_done",
+            Self::Alert => "alert",
+            Self::SetWeights => "set_weights",
+            Self::Retry => "retry",
+            Self::Edit => "edit",
+        }
+    }
+}
+
+/// Who or what caused a change.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Cause {
+    /// The plan: a hold was over, a proof was complete, traffic had moved.
+    Plan {
+        /// What was fulfilled.
+        reason: String,
+    },
+    /// The comparison proved a regression.
+    Evidence {
+        /// Of which kind.
+        regression: Regression,
+    },
+    /// The canary had no ready endpoint for too long.
+    NotReady {
+        /// How long, in seconds.
+        seconds: u64,
+    },
+    /// Something stayed undecided for too long.
+    Deadline {
+        /// What was waited for.
+        waiting_for: String,
+    },
+    /// An operator, through the admin API.
+    Operator {
+        /// Who: the name that the API knows the caller by.
+        actor: String,
+        /// Why, in the operator's words.
+        reason: String,
+    },
+    /// The config file.
+    File,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Plan { reason } => f.write_str(reason),
+            Self::Evidence { regression } => f.write_str(regression.in_words()),
+            Self::NotReady { seconds } => write!(f, "the canary had no ready endpoint for {seconds} s"),
+            Self::Deadline { waiting_for } => write!(f, "waited too long: {waiting_for}"),
+            Self::Operator { actor, reason } if reason.is_empty() => write!(f, "by {actor}"),
+            Self::Operator { actor, reason } => write!(f, "by {actor}: {reason}"),
+            Self::File => f.write_str("the config file was changed"),
+        }
+    }
+}
+
+impl Change {
+    /// One sentence for people: what was done to what, and why.
+    pub fn sentence(&self) -> String {
+        format!("{}: {}", self.headline(), self.cause)
+    }
+
+    /// What was done to what.
+    fn headline(&self) -> String {
+        let canary = self.canary.as_ref().map_or("the canary", VersionId::as_str);
+        let share = self.canary.as_ref().map_or(Share::ZERO, |version| self.after.share_of(version));
+        match self.decision {
+            Decision::Start => format!("rollout of {canary} started"),
+            Decision::Step => format!("{canary} now gets {share}"),
+            Decision::Pause => format!("paused with {canary} at {share}"),
+            Decision::Resume => format!("resumed with {canary} at {share}"),
+            Decision::Promote => format!("{canary} promoted to all traffic"),
+            Decision::Bake => format!("all traffic is on {canary}; {} stays warm", self.stable),
+            Decision::Finish => format!("bake is over; {canary} is stable now"),
+            Decision::Rollback => format!("{canary} taken back to 0%"),
+            Decision::RollbackDone => format!("no new request goes to {canary}"),
+            Decision::Alert => format!("alert for {canary} at {share}"),
+            Decision::SetWeights => format!("weights set to {}", in_words(&self.after)),
+            Decision::Retry => format!("quarantine of {canary} lifted"),
+            Decision::Edit => format!("weights are now {}", in_words(&self.after)),
+        }
+    }
+}
+
+/// `v1 95%, v2 5%`.
+pub(crate) fn in_words(split: &Split) -> String {
+    match split {
+        Split::Whole(version) => format!("{version} {}", Share::WHOLE),
+        Split::Canary { stable, canary, share } => format!("{stable} {}, {canary} {share}", share.rest()),
+    }
+}

@@ -1,0 +1,180 @@
+//! What may happen to a route: time passes, the file is edited, an operator gives an order.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use pointsman_config::{Route, Split, VersionId};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::phase::PhaseName;
+use crate::tally::Row;
+
+/// One thing that happened.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// A tick of 100 ms has passed.
+    Tick(&'a Seen<'a>),
+    /// The route's part of the config file has changed.
+    Edit(Arc<Route>),
+    /// An operator's order.
+    Order(&'a Order),
+}
+
+/// What was seen during one tick.
+#[derive(Debug)]
+pub struct Seen<'a> {
+    /// Outcomes that became known.
+    pub rows: &'a [Observed],
+    /// Which endpoints are ready, by version.
+    pub ready: &'a BTreeMap<VersionId, Ready>,
+    /// The split that the edge applies.
+    pub applied: &'a Split,
+}
+
+/// A row, and the versions that its two sides stand for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observed {
+    /// Who took the rest.
+    pub stable: VersionId,
+    /// Who took the row's weight.
+    pub canary: Option<VersionId>,
+    /// The counts.
+    pub row: Row,
+}
+
+/// How many endpoints of a version are ready.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ready {
+    /// Those that answered their last checks.
+    pub up: usize,
+    /// All of them.
+    pub total: usize,
+}
+
+/// What an operator wants, who, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Order {
+    /// What.
+    pub kind: OrderKind,
+    /// Who.
+    pub actor: String,
+    /// Why; may be empty.
+    pub reason: String,
+}
+
+/// What an operator can order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OrderKind {
+    /// Give the canary all traffic now.
+    Promote,
+    /// Take the canary back now.
+    Rollback,
+    /// Stop where the rollout stands.
+    Pause,
+    /// Go on.
+    Resume,
+    /// Lift the quarantine of a version.
+    Retry(VersionId),
+    /// Set the weights by hand, until the next change of the route in the file.
+    SetWeights(Split),
+}
+
+/// Why an order was refused, and the way out. Nothing has changed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// There is nothing to promote, pause or resume.
+    #[error(
+        "`{route}` has no rollout that can {verb}; it is {phase}. Weights by hand are changed in the config file or with `pointsman weights`"
+    )]
+    NoRollout {
+        /// The route.
+        route: String,
+        /// What was asked.
+        verb: &'static str,
+        /// Its phase.
+        phase: PhaseName,
+    },
+    /// The phase does not allow it.
+    #[error("`{route}` is {phase} and cannot {verb}; {way_out}")]
+    WrongPhase {
+        /// The route.
+        route: String,
+        /// What was asked.
+        verb: &'static str,
+        /// Its phase.
+        phase: PhaseName,
+        /// What to do instead.
+        way_out: String,
+    },
+    /// No version but stable has traffic.
+    #[error("all traffic of `{route}` is on `{stable}` already; there is nothing to take back")]
+    NothingToTakeBack {
+        /// The route.
+        route: String,
+        /// Who serves.
+        stable: VersionId,
+    },
+    /// The version was taken back.
+    #[error(
+        "`{version}` was taken back ({why}); lift its quarantine first: `pointsman retry {route} {version}`, or give it a new revision"
+    )]
+    Quarantined {
+        /// The route.
+        route: String,
+        /// The version.
+        version: VersionId,
+        /// Why.
+        why: String,
+    },
+    /// The version is not in quarantine.
+    #[error("`{version}` is not in quarantine on `{route}`; `pointsman status {route}` shows what is")]
+    NotQuarantined {
+        /// The route.
+        route: String,
+        /// The version.
+        version: VersionId,
+    },
+    /// The route does not know the version.
+    #[error("`{route}` has no version `{version}`; it has {known}")]
+    UnknownVersion {
+        /// The route.
+        route: String,
+        /// The version.
+        version: VersionId,
+        /// Those it has.
+        known: String,
+    },
+    /// The version that would take all traffic cannot.
+    #[error(
+        "`{version}` has no ready endpoint, so it cannot take the traffic of `{route}`; start one, or look at `pointsman status {route}`"
+    )]
+    NotReady {
+        /// The route.
+        route: String,
+        /// The version.
+        version: VersionId,
+    },
+    /// The weights do not name the version that serves.
+    #[error("one of the two versions must be the one in production, `{stable}`; Pointsman compares one canary with it")]
+    WithoutStable {
+        /// The version in production.
+        stable: VersionId,
+    },
+}
+
+impl Refusal {
+    /// A fixed word for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NoRollout { .. } => "no_rollout",
+            Self::WrongPhase { .. } => "wrong_phase",
+            Self::NothingToTakeBack { .. } => "nothing_to_take_back",
+            Self::Quarantined { .. } => "quarantined",
+            Self::NotQuarantined { .. } => "not_quarantined",
+            Self::UnknownVersion { .. } => "unknown_version",
+            Self::NotReady { .. } => "not_ready",
+            Self::WithoutStable { .. } => "without_stable",
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! The pure core: evidence, phases, and what traffic shall do.
+
+mod absolute;
+mod bets;
+mod catastrophe;
+mod change;
+mod comparison;
+mod confidence;
+mod desired;
+mod evidence;
+mod explain;
+mod forecast;
+mod history;
+mod input;
+mod judge;
+mod params;
+mod phase;
+mod recover;
+mod rollout;
+pub mod stats;
+mod status;
+mod summary;
+mod tally;
+mod time;
+mod verdict;
+
+pub use absolute::Absolute;
+pub use change::{Cause, Change, Decision};
+pub use comparison::Comparison;
+pub use confidence::{Interval, difference_interval, ratio_interval, stratified_difference};
+pub use desired::Desired;
+pub use evidence::Evidence;
+pub use explain::explain;
+pub use forecast::Forecast;
+pub use history::{Counts, History};
+pub use input::{Input, Observed, Order, OrderKind, Ready, Refusal, Seen};
+pub use judge::{CountRow, Judge, UnitCounts};
+pub use params::Params;
+pub use phase::PhaseName;
+pub use recover::{Identity, Saved};
+pub use rollout::Rollout;
+pub use status::{Quarantined, Status};
+pub use summary::{Difference, Measure, Ratio, Summary, Tests};
+pub use tally::{Row, Tally};
+pub use time::Time;
+pub use verdict::{Regression, Verdict, VerdictError, Waiting};

@@ -1,0 +1,81 @@
+//! What of a route outlives the process, and the rollout made from it again.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use pointsman_config::{Plan, Route, Split, VersionId};
+use serde::{Deserialize, Serialize};
+
+use crate::phase::Stage;
+
+/// What makes two plans the same rollout: route (the key under which this is kept), stable, canary and its revision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The version in production, as the file names it.
+    pub stable: VersionId,
+    /// The version that is tried.
+    pub canary: Option<VersionId>,
+    /// The canary's revision.
+    pub revision: Option<String>,
+    /// Whether the plan moves by itself.
+    pub by_plan: bool,
+}
+
+impl Identity {
+    /// The identity of what the file asks.
+    pub fn of(route: &Route) -> Self {
+        let (canary, by_plan) = match &route.plan {
+            Plan::Weights(Split::Canary { canary, .. }) => (Some(canary.clone()), false),
+            Plan::Weights(Split::Whole(all)) => ((*all != route.stable).then(|| all.clone()), false),
+            Plan::Rollout(plan) => (Some(plan.canary.clone()), true),
+        };
+        let revision = canary.as_ref().and_then(|version| revision_of(route, version));
+        Self { stable: route.stable.clone(), canary, revision, by_plan }
+    }
+}
+
+/// The revision that the file gives a version.
+pub(crate) fn revision_of(route: &Route, version: &VersionId) -> Option<String> {
+    route.versions.get(version).and_then(|version| version.revision.clone())
+}
+
+/// A version that was taken back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Held {
+    /// The build that was taken back; another one lifts the quarantine.
+    pub(crate) revision: Option<String>,
+    /// Why, for people.
+    pub(crate) why: String,
+}
+
+/// What of a route outlives the process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Saved {
+    pub(crate) identity: Identity,
+    pub(crate) phase: SavedPhase,
+    pub(crate) promoted: bool,
+    pub(crate) quarantine: BTreeMap<VersionId, Held>,
+    /// Weights that an operator set, and what the file asked then.
+    pub(crate) by_hand: Option<ByHand>,
+}
+
+/// Weights that an operator set, valid until the file asks something else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ByHand {
+    pub(crate) split: Split,
+    pub(crate) instead_of: Split,
+}
+
+/// A phase with elapsed times in place of moments, which mean nothing to another process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "name", rename_all = "snake_case")]
+pub(crate) enum SavedPhase {
+    Steady,
+    Warming { elapsed: Duration },
+    Shifting { step: usize, elapsed: Duration },
+    Paused { stage: Stage, split: Split, why: String, by_hand: bool },
+    Promoting,
+    Baking { elapsed: Duration },
+    RollingBack { why: String },
+    RolledBack { why: String },
+}

@@ -1,0 +1,361 @@
+//! The state machine of one route: `step(input, now)` decides, `desired()` says how traffic shall be divided.
+//!
+//! Line: analysis ► **phase** ► desired. Nothing here reads a clock or does I/O; a shell feeds it and carries out
+//! what it desires, as often as it likes.
+
+mod edits;
+mod orders;
+mod tick;
+mod words;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pointsman_config::{Plan, Rollout as RolloutPlan, Route, Share, Split, Step, Strategy, VersionId};
+
+use crate::absolute::Absolute;
+use crate::change::{Cause, Change, Decision};
+use crate::comparison::Comparison;
+use crate::desired::Desired;
+use crate::input::{Input, Ready, Refusal};
+use crate::phase::{Baking, Phase, PhaseName, Setback, Shifting, Stage, Warming};
+use crate::recover::{ByHand, Held, Identity, Saved, SavedPhase, revision_of};
+use crate::summary::Summary;
+use crate::tally::{Row, Tally};
+use crate::time::Time;
+use crate::verdict::{Verdict, Waiting};
+
+/// One route: where it stands, what was counted, and which versions are barred.
+#[derive(Debug)]
+pub struct Rollout {
+    route: Arc<Route>,
+    identity: Identity,
+    phase: Phase,
+    /// When the phase, in steps the step, began.
+    since: Time,
+    /// Whether the canary of this identity has become stable.
+    promoted: bool,
+    quarantine: BTreeMap<VersionId, Held>,
+    by_hand: Option<ByHand>,
+    comparison: Comparison,
+    /// The pair that the comparison is about; a new pair starts a new one.
+    pair: Option<(VersionId, VersionId)>,
+    verdict: Verdict,
+    /// What judges a canary that has all traffic, where there is no control group.
+    limit: Option<Absolute>,
+    ready: BTreeMap<VersionId, Ready>,
+    /// Since when the canary has had no ready endpoint although it should serve.
+    unready_since: Option<Time>,
+    /// Whether the present trouble has been reported.
+    alerted: bool,
+    /// Rows of the tick in hand; kept to spare an allocation each tick.
+    rows: Vec<Row>,
+}
+
+impl Rollout {
+    /// A route that nobody remembers: it starts as its file says.
+    pub fn start(route: Arc<Route>, now: Time) -> (Self, Vec<Change>) {
+        let mut rollout = Self::blank(route, now);
+        let before = Split::Whole(rollout.route.stable.clone());
+        let changes = rollout.begin(&before, PhaseName::Steady, now);
+        (rollout, changes)
+    }
+
+    /// A route as it was saved. A file that asks for another rollout than the saved one starts that anew; what was
+    /// taken back stays taken back either way.
+    pub fn resume(route: Arc<Route>, saved: Saved, now: Time) -> (Self, Vec<Change>) {
+        let mut rollout = Self::blank(route, now);
+        rollout.quarantine = saved.quarantine;
+        rollout.lift_outdated_quarantine();
+        rollout.by_hand = saved.by_hand.filter(|by_hand| by_hand.instead_of == rollout.file_split());
+        if saved.identity == rollout.identity {
+            rollout.promoted = saved.promoted;
+            rollout.restore(saved.phase, now);
+            (rollout, Vec::new())
+        } else {
+            let before = Split::Whole(rollout.route.stable.clone());
+            let changes = rollout.begin(&before, PhaseName::Steady, now);
+            (rollout, changes)
+        }
+    }
+
+    fn blank(route: Arc<Route>, now: Time) -> Self {
+        Self {
+            identity: Identity::of(&route),
+            comparison: Comparison::new(&route.guard),
+            phase: Phase::Steady,
+            since: now,
+            promoted: false,
+            quarantine: BTreeMap::new(),
+            by_hand: None,
+            pair: None,
+            verdict: Verdict::Continue(Waiting::NoCanaryTraffic),
+            limit: None,
+            ready: BTreeMap::new(),
+            unready_since: None,
+            alerted: false,
+            rows: Vec::new(),
+            route,
+        }
+    }
+
+    fn restore(&mut self, phase: SavedPhase, now: Time) {
+        let lasted = match &phase {
+            SavedPhase::Warming { elapsed } | SavedPhase::Shifting { elapsed, .. } | SavedPhase::Baking { elapsed } => {
+                *elapsed
+            }
+            SavedPhase::Steady
+            | SavedPhase::Paused { .. }
+            | SavedPhase::Promoting
+            | SavedPhase::RollingBack { .. }
+            | SavedPhase::RolledBack { .. } => Duration::ZERO,
+        };
+        self.since = now.minus(lasted);
+        let since = self.since;
+        self.phase = match phase {
+            SavedPhase::Steady => Phase::Steady,
+            SavedPhase::Warming { .. } => Phase::Warming(Warming { since }),
+            SavedPhase::Shifting { step, .. } => self.at_step(step, since),
+            SavedPhase::Paused { stage, split, why, by_hand } => {
+                Phase::Paused(crate::phase::Paused { stage, split, why, by_hand })
+            }
+            SavedPhase::Promoting => Phase::Promoting,
+            SavedPhase::Baking { .. } => Phase::Baking(Baking { since }),
+            SavedPhase::RollingBack { why } => Phase::RollingBack(Setback { why }),
+            SavedPhase::RolledBack { why } => Phase::RolledBack(Setback { why }),
+        };
+        self.arm_limit();
+    }
+
+    /// One thing happened at `now`: what it changed, in order; nothing if it changed nothing.
+    ///
+    /// # Errors
+    /// Only an order can be refused; nothing has changed then.
+    pub fn step(&mut self, input: Input<'_>, now: Time) -> Result<Vec<Change>, Refusal> {
+        match input {
+            Input::Tick(seen) => Ok(self.tick(seen, now)),
+            Input::Edit(route) => Ok(self.edit(route, now)),
+            Input::Order(order) => self.obey(order, now),
+        }
+    }
+
+    /// How traffic shall be divided now.
+    pub fn desired(&self) -> Desired {
+        let asked = self.asked();
+        let granted = self.granted(&asked);
+        let fallback = match &granted {
+            Split::Whole(whole) if *whole != self.route.stable => Some(self.route.stable.clone()),
+            Split::Whole(_) | Split::Canary { .. } => None,
+        };
+        Desired { asked, granted, fallback }
+    }
+
+    /// What of the route outlives the process.
+    pub fn saved(&self, now: Time) -> Saved {
+        let elapsed = now.since(self.since);
+        let phase = match &self.phase {
+            Phase::Steady => SavedPhase::Steady,
+            Phase::Warming(_) => SavedPhase::Warming { elapsed },
+            Phase::Shifting(shifting) => SavedPhase::Shifting { step: shifting.step, elapsed },
+            Phase::Paused(paused) => SavedPhase::Paused {
+                stage: paused.stage,
+                split: paused.split.clone(),
+                why: paused.why.clone(),
+                by_hand: paused.by_hand,
+            },
+            Phase::Promoting => SavedPhase::Promoting,
+            Phase::Baking(_) => SavedPhase::Baking { elapsed },
+            Phase::RollingBack(setback) => SavedPhase::RollingBack { why: setback.why.clone() },
+            Phase::RolledBack(setback) => SavedPhase::RolledBack { why: setback.why.clone() },
+        };
+        Saved {
+            identity: self.identity.clone(),
+            phase,
+            promoted: self.promoted,
+            quarantine: self.quarantine.clone(),
+            by_hand: self.by_hand.clone(),
+        }
+    }
+
+    /// The comparison as it stands; costs some bisections.
+    pub fn summary(&self) -> Summary {
+        self.comparison.summary()
+    }
+
+    /// The route as the file has it.
+    pub fn route(&self) -> &Arc<Route> {
+        &self.route
+    }
+
+    /// The version in production now.
+    pub fn serving(&self) -> &VersionId {
+        match &self.identity.canary {
+            Some(canary) if self.promoted => canary,
+            Some(_) | None => &self.route.stable,
+        }
+    }
+
+    /// The version that is tried, or was.
+    pub fn canary(&self) -> Option<VersionId> {
+        match self.asked() {
+            Split::Canary { canary, .. } => Some(canary),
+            Split::Whole(whole) if whole != self.route.stable => Some(whole),
+            Split::Whole(_) => self.identity.canary.clone(),
+        }
+    }
+
+    /// What the file, the plan or an operator asks.
+    fn asked(&self) -> Split {
+        let stable = || Split::Whole(self.route.stable.clone());
+        match &self.phase {
+            Phase::Steady => self.by_hand.as_ref().map_or_else(|| self.file_split(), |by_hand| by_hand.split.clone()),
+            Phase::Warming(_) => stable(),
+            Phase::Shifting(shifting) => self.step_split(shifting.step),
+            Phase::Paused(paused) => paused.split.clone(),
+            Phase::Promoting | Phase::Baking(_) => self.identity.canary.clone().map_or_else(stable, Split::Whole),
+            Phase::RollingBack(_) | Phase::RolledBack(_) => {
+                self.by_hand.as_ref().map_or_else(|| self.file_split(), |by_hand| by_hand.split.clone())
+            }
+        }
+    }
+
+    /// `asked` without quarantined versions.
+    fn granted(&self, asked: &Split) -> Split {
+        let home = || Split::Whole(self.route.stable.clone());
+        match (&self.phase, asked) {
+            (Phase::RollingBack(_) | Phase::RolledBack(_), _) => home(),
+            (_, Split::Whole(whole)) if self.quarantine.contains_key(whole) => home(),
+            (_, Split::Canary { canary, stable, .. }) if self.quarantine.contains_key(canary) => {
+                Split::Whole(stable.clone())
+            }
+            (_, Split::Whole(_) | Split::Canary { .. }) => asked.clone(),
+        }
+    }
+
+    /// What the file asks of a route that does not move by itself, or that has finished moving.
+    fn file_split(&self) -> Split {
+        match &self.route.plan {
+            Plan::Weights(split) => split.clone(),
+            Plan::Rollout(plan) if self.promoted => Split::Whole(plan.canary.clone()),
+            Plan::Rollout(_) => Split::Whole(self.route.stable.clone()),
+        }
+    }
+
+    /// The plan that moves by itself, if the route has one.
+    fn plan(&self) -> Option<&RolloutPlan> {
+        match &self.route.plan {
+            Plan::Rollout(plan) => Some(plan),
+            Plan::Weights(_) => None,
+        }
+    }
+
+    /// The steps of the plan; none for blue-green and for weights by hand.
+    fn steps(&self) -> &[Step] {
+        match self.plan().map(|plan| &plan.strategy) {
+            Some(Strategy::Canary(steps)) => steps,
+            Some(Strategy::BlueGreen) | None => &[],
+        }
+    }
+
+    /// The split of step `index`.
+    fn step_split(&self, index: usize) -> Split {
+        let share = self.steps().get(index).map_or(Share::ZERO, |step| step.weight);
+        match &self.identity.canary {
+            Some(canary) => Split::canary(self.route.stable.clone(), canary.clone(), share),
+            None => Split::Whole(self.route.stable.clone()),
+        }
+    }
+
+    /// At step `index` of the plan as it is now, or at its last one; getting ready if it has no steps.
+    fn at_step(&self, index: usize, since: Time) -> Phase {
+        match self.steps().len() {
+            0 => Phase::Warming(Warming { since }),
+            steps => Phase::Shifting(Shifting { step: index.min(steps - 1), since, fresh: Tally::default() }),
+        }
+    }
+
+    /// How many endpoints of `version` are ready.
+    fn readiness(&self, version: &VersionId) -> Ready {
+        self.ready.get(version).copied().unwrap_or_default()
+    }
+
+    /// Starts or ends the test that judges a canary with all traffic.
+    fn arm_limit(&mut self) {
+        let desired = self.desired();
+        let alone = match &desired.granted {
+            Split::Whole(whole) => {
+                *whole != self.route.stable && !(self.promoted && matches!(self.phase, Phase::Steady))
+            }
+            Split::Canary { share, .. } => *share == Share::WHOLE,
+        };
+        if !alone {
+            self.limit = None;
+        } else if self.limit.is_none() {
+            let guard = &self.route.guard;
+            self.limit = Some(Absolute::new(self.comparison.bake_limit(guard), guard.false_rollback_budget));
+        }
+    }
+
+    /// Moves to `phase` and tells of it.
+    fn enter(&mut self, phase: Phase, told: (Decision, Cause), now: Time) -> Change {
+        let (from, before) = (self.phase.name(), self.desired().granted);
+        self.phase = phase;
+        self.since = now;
+        self.alerted = false;
+        self.arm_limit();
+        self.change(told, from, before)
+    }
+
+    /// A change from `from` and `before` to where things stand now.
+    fn change(&self, (decision, cause): (Decision, Cause), from: PhaseName, before: Split) -> Change {
+        Change {
+            decision,
+            from,
+            to: self.phase.name(),
+            stable: self.route.stable.clone(),
+            canary: self.canary(),
+            before,
+            after: self.desired().granted,
+            cause,
+            evidence: self.pair.is_some().then(|| self.comparison.summary()),
+        }
+    }
+
+    /// Takes the canary back: weight 0, quarantine.
+    fn take_back(&mut self, canary: &VersionId, cause: Cause, now: Time) -> Change {
+        let (from, before) = (self.phase.name(), self.desired().granted);
+        let why = cause.to_string();
+        let held = Held { revision: revision_of(&self.route, canary), why: why.clone() };
+        self.quarantine.insert(canary.clone(), held);
+        self.phase = Phase::RollingBack(Setback { why });
+        self.since = now;
+        self.promoted = false;
+        self.alerted = false;
+        self.unready_since = None;
+        self.arm_limit();
+        let mut change = self.change((Decision::Rollback, cause), from, before);
+        change.canary = Some(canary.clone());
+        change
+    }
+
+    /// Where a rollout that is stopped now would go on.
+    fn stage(&self, now: Time) -> Stage {
+        match &self.phase {
+            Phase::Shifting(shifting) => Stage::Step(shifting.step),
+            Phase::Baking(baking) => Stage::Baking(now.since(baking.since)),
+            Phase::Promoting => Stage::Step(self.steps().len().saturating_sub(1)),
+            Phase::Paused(paused) => paused.stage,
+            Phase::Steady | Phase::Warming(_) | Phase::RollingBack(_) | Phase::RolledBack(_) => Stage::Warming,
+        }
+    }
+
+    /// The phase of a stage that starts, or goes on, at `now`.
+    fn at_stage(&self, stage: Stage, now: Time) -> Phase {
+        match stage {
+            Stage::Warming => Phase::Warming(Warming { since: now }),
+            Stage::Step(step) => self.at_step(step, now),
+            Stage::Baking(done) => Phase::Baking(Baking { since: now.minus(done) }),
+        }
+    }
+}

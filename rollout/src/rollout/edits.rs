@@ -1,0 +1,104 @@
+//! The config file was edited: what is the same goes on, what is not starts anew.
+
+use std::sync::Arc;
+
+use pointsman_config::{Plan, Route, Split};
+
+use super::Rollout;
+use crate::change::{Cause, Change, Decision};
+use crate::phase::{Paused, Phase, PhaseName, Setback, Warming};
+use crate::recover::{Identity, revision_of};
+use crate::time::Time;
+use crate::verdict::{Verdict, Waiting};
+
+impl Rollout {
+    pub(super) fn edit(&mut self, route: Arc<Route>, now: Time) -> Vec<Change> {
+        if *route == *self.route {
+            return Vec::new();
+        }
+        let (from, before) = (self.phase.name(), self.desired().granted);
+        let served = self.serving().clone();
+        let identity = Identity::of(&route);
+        let same = identity == self.identity;
+        self.route = route;
+        self.identity = identity;
+        self.by_hand = None;
+        self.comparison.regauge(&self.route.guard);
+        self.lift_outdated_quarantine();
+        if same {
+            return self.go_on(&before, from, now);
+        }
+        self.promoted = false;
+        if served != self.route.stable {
+            self.comparison.new_baseline();
+        }
+        self.begin(&before, from, now)
+    }
+
+    /// Lifts the quarantine of versions whose revision is new, and of the one that the file names as stable.
+    pub(super) fn lift_outdated_quarantine(&mut self) {
+        let route = Arc::clone(&self.route);
+        self.quarantine.retain(|version, held| {
+            let rebuilt = route.versions.contains_key(version) && revision_of(&route, version) != held.revision;
+            *version != route.stable && !rebuilt
+        });
+    }
+
+    /// Starts what the file asks, from the beginning.
+    pub(super) fn begin(&mut self, before: &Split, from: PhaseName, now: Time) -> Vec<Change> {
+        self.pair = None;
+        self.verdict = Verdict::Continue(Waiting::NoCanaryTraffic);
+        self.limit = None;
+        self.unready_since = None;
+        self.alerted = false;
+        self.since = now;
+        self.phase = self.first_phase(now);
+        self.arm_limit();
+        let decision = if matches!(self.phase, Phase::Warming(_)) { Decision::Start } else { Decision::Edit };
+        self.told_if_changed(decision, before, from)
+    }
+
+    /// Where the file's plan begins.
+    fn first_phase(&self, now: Time) -> Phase {
+        let barred = self.identity.canary.as_ref().and_then(|canary| self.quarantine.get(canary));
+        match (barred, &self.route.plan) {
+            (Some(held), _) => Phase::RolledBack(Setback { why: held.why.clone() }),
+            (None, Plan::Rollout(_)) => Phase::Warming(Warming { since: now }),
+            (None, Plan::Weights(_)) => Phase::Steady,
+        }
+    }
+
+    /// The same rollout under an edited plan: it goes on where it stood.
+    fn go_on(&mut self, before: &Split, from: PhaseName, now: Time) -> Vec<Change> {
+        self.phase = self.phase_under_edited_plan(before, now);
+        if self.phase.name() != from {
+            self.since = now;
+        }
+        self.arm_limit();
+        self.told_if_changed(Decision::Edit, before, from)
+    }
+
+    /// A step whose weight is as it was goes on; one whose weight was edited starts anew, at the last step if there are
+    /// fewer now. Weights set by hand end with the edit.
+    fn phase_under_edited_plan(&self, before: &Split, now: Time) -> Phase {
+        match self.phase.clone() {
+            Phase::Shifting(shifting) if self.step_split(shifting.step) == *before => Phase::Shifting(shifting),
+            Phase::Shifting(shifting) => self.at_step(shifting.step, now),
+            Phase::Paused(Paused { stage, by_hand: true, .. }) => self.at_stage(stage, now),
+            Phase::Steady if self.identity.by_plan && !self.promoted => self.first_phase(now),
+            same @ (Phase::Steady
+            | Phase::Warming(_)
+            | Phase::Paused(_)
+            | Phase::Promoting
+            | Phase::Baking(_)
+            | Phase::RollingBack(_)
+            | Phase::RolledBack(_)) => same,
+        }
+    }
+
+    fn told_if_changed(&self, decision: Decision, before: &Split, from: PhaseName) -> Vec<Change> {
+        let change = self.change((decision, Cause::File), from, before.clone());
+        let quiet = decision == Decision::Edit && change.after == *before && change.to == from;
+        if quiet { Vec::new() } else { vec![change] }
+    }
+}

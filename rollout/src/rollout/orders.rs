@@ -1,0 +1,203 @@
+//! An operator's order: obeyed at once, or refused with the way out.
+
+use pointsman_config::{Share, Split, VersionId};
+
+use super::Rollout;
+use crate::change::{Cause, Change, Decision};
+use crate::input::{Order, OrderKind, Refusal};
+use crate::phase::{Paused, Phase, Stage};
+use crate::recover::ByHand;
+use crate::time::Time;
+use crate::verdict::{Verdict, Waiting};
+
+impl Rollout {
+    pub(super) fn obey(&mut self, order: &Order, now: Time) -> Result<Vec<Change>, Refusal> {
+        let cause = Cause::Operator { actor: order.actor.clone(), reason: order.reason.clone() };
+        match &order.kind {
+            OrderKind::Promote => self.order_promote(cause, now),
+            OrderKind::Rollback => self.order_rollback(cause, now),
+            OrderKind::Pause => self.order_pause(cause, now),
+            OrderKind::Resume => self.order_resume(cause, now),
+            OrderKind::Retry(version) => self.order_retry(version, cause, now),
+            OrderKind::SetWeights(split) => self.order_weights(split, cause, now),
+        }
+        .map(|change| vec![change])
+    }
+
+    fn order_promote(&mut self, cause: Cause, now: Time) -> Result<Change, Refusal> {
+        let canary = self.planned_canary("be promoted")?;
+        self.refuse_quarantined(&canary)?;
+        match &self.phase {
+            Phase::Warming(_)
+            | Phase::Shifting(_)
+            | Phase::Paused(Paused { stage: Stage::Warming | Stage::Step(_), .. }) => {}
+            Phase::Paused(_) => {
+                return Err(self
+                    .wrong_phase("be promoted", "it was promoted already and its bake is paused: `pointsman resume`"));
+            }
+            Phase::Promoting | Phase::Baking(_) | Phase::Steady => {
+                return Err(self.wrong_phase("be promoted", "its canary has all traffic already"));
+            }
+            Phase::RollingBack(_) | Phase::RolledBack(_) => {
+                return Err(
+                    self.wrong_phase("be promoted", "a rollout that was taken back starts anew with `pointsman retry`")
+                );
+            }
+        }
+        let not_ready = Refusal::NotReady { route: self.route.name.to_string(), version: canary };
+        self.promote((Decision::Promote, cause), now).ok_or(not_ready)
+    }
+
+    fn order_rollback(&mut self, cause: Cause, now: Time) -> Result<Change, Refusal> {
+        let canary = self.canary().filter(|canary| self.can_be_taken_back(canary));
+        let Some(canary) = canary else {
+            return Err(Refusal::NothingToTakeBack {
+                route: self.route.name.to_string(),
+                stable: self.route.stable.clone(),
+            });
+        };
+        if self.readiness(&self.route.stable).up == 0 {
+            return Err(Refusal::NotReady { route: self.route.name.to_string(), version: self.route.stable.clone() });
+        }
+        Ok(self.take_back(&canary, cause, now))
+    }
+
+    /// Whether `canary` has traffic, or is on its way to some.
+    fn can_be_taken_back(&self, canary: &VersionId) -> bool {
+        match &self.phase {
+            Phase::Warming(_) | Phase::Shifting(_) | Phase::Paused(_) | Phase::Promoting | Phase::Baking(_) => true,
+            Phase::Steady => self.desired().granted.share_of(canary) > Share::ZERO,
+            Phase::RollingBack(_) | Phase::RolledBack(_) => false,
+        }
+    }
+
+    fn order_pause(&mut self, cause: Cause, now: Time) -> Result<Change, Refusal> {
+        self.planned_canary("be paused")?;
+        match &self.phase {
+            Phase::Warming(_) | Phase::Shifting(_) | Phase::Baking(_) => {
+                let (split, why) = (self.desired().granted, cause.to_string());
+                let paused = Paused { stage: self.stage(now), split, why, by_hand: false };
+                Ok(self.enter(Phase::Paused(paused), (Decision::Pause, cause), now))
+            }
+            Phase::Paused(_) => {
+                Err(self.wrong_phase("be paused", "it stands still already; `pointsman resume` goes on"))
+            }
+            Phase::Steady | Phase::Promoting | Phase::RollingBack(_) | Phase::RolledBack(_) => {
+                Err(self.wrong_phase("be paused", "nothing is waiting there; `pointsman rollback` takes a canary back"))
+            }
+        }
+    }
+
+    fn order_resume(&mut self, cause: Cause, now: Time) -> Result<Change, Refusal> {
+        self.planned_canary("be resumed")?;
+        let Phase::Paused(paused) = self.phase.clone() else {
+            return Err(self.wrong_phase("be resumed", "it is not paused"));
+        };
+        let phase = self.at_stage(paused.stage, now);
+        if matches!(self.verdict, Verdict::Rollback(_)) {
+            // A regression that was only to alert has been seen by the operator: what is judged from here on is fresh.
+            self.pair = None;
+            self.verdict = Verdict::Continue(Waiting::NoCanaryTraffic);
+        }
+        let done = match paused.stage {
+            Stage::Baking(done) => done,
+            Stage::Warming | Stage::Step(_) => std::time::Duration::ZERO,
+        };
+        let change = self.enter(phase, (Decision::Resume, cause), now);
+        self.since = now.minus(done);
+        Ok(change)
+    }
+
+    fn order_retry(&mut self, version: &VersionId, cause: Cause, now: Time) -> Result<Change, Refusal> {
+        if self.quarantine.remove(version).is_none() {
+            return Err(Refusal::NotQuarantined { route: self.route.name.to_string(), version: version.clone() });
+        }
+        let (from, before) = (self.phase.name(), self.desired().granted);
+        let waits_for_it = matches!(self.phase, Phase::RollingBack(_) | Phase::RolledBack(_))
+            && self.canary().as_ref() == Some(version);
+        if waits_for_it {
+            self.begin(&before, from, now);
+        }
+        let mut change = self.change((Decision::Retry, cause), from, before);
+        change.canary = Some(version.clone());
+        Ok(change)
+    }
+
+    fn order_weights(&mut self, split: &Split, cause: Cause, now: Time) -> Result<Change, Refusal> {
+        self.check_split(split)?;
+        let rolling = matches!(
+            self.phase,
+            Phase::Warming(_) | Phase::Shifting(_) | Phase::Paused(_) | Phase::Promoting | Phase::Baking(_)
+        );
+        let phase = if rolling {
+            let why = format!("weights were set {cause}");
+            Phase::Paused(Paused { stage: self.stage(now), split: split.clone(), why, by_hand: true })
+        } else {
+            Phase::Steady
+        };
+        let by_hand = (!rolling).then(|| ByHand { split: split.clone(), instead_of: self.file_split() });
+        let (from, before) = (self.phase.name(), self.desired().granted);
+        self.by_hand = by_hand;
+        self.enter(phase, (Decision::SetWeights, cause.clone()), now);
+        if super::tick::compared(split).is_none() {
+            self.pair = None;
+            self.verdict = Verdict::Continue(Waiting::NoCanaryTraffic);
+        }
+        Ok(self.change((Decision::SetWeights, cause), from, before))
+    }
+
+    /// Whether the route can be split like this.
+    fn check_split(&self, split: &Split) -> Result<(), Refusal> {
+        let named: Vec<&VersionId> = match split {
+            Split::Whole(whole) => vec![whole],
+            Split::Canary { stable, canary, .. } => vec![stable, canary],
+        };
+        for version in &named {
+            if !self.route.versions.contains_key(*version) {
+                return Err(self.unknown_version(version));
+            }
+            if split.share_of(version) > Share::ZERO {
+                self.refuse_quarantined(version)?;
+            }
+        }
+        if named.len() > 1 && !named.contains(&&self.route.stable) {
+            return Err(Refusal::WithoutStable { stable: self.route.stable.clone() });
+        }
+        Ok(())
+    }
+
+    fn refuse_quarantined(&self, version: &VersionId) -> Result<(), Refusal> {
+        match self.quarantine.get(version) {
+            Some(held) => Err(Refusal::Quarantined {
+                route: self.route.name.to_string(),
+                version: version.clone(),
+                why: held.why.clone(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// The canary of the plan; refused for weights by hand.
+    fn planned_canary(&self, verb: &'static str) -> Result<VersionId, Refusal> {
+        let no_rollout = || Refusal::NoRollout { route: self.route.name.to_string(), verb, phase: self.phase.name() };
+        self.plan().map(|plan| plan.canary.clone()).ok_or_else(no_rollout)
+    }
+
+    fn wrong_phase(&self, verb: &'static str, way_out: &str) -> Refusal {
+        Refusal::WrongPhase {
+            route: self.route.name.to_string(),
+            verb,
+            phase: self.phase.name(),
+            way_out: way_out.to_owned(),
+        }
+    }
+
+    fn unknown_version(&self, version: &VersionId) -> Refusal {
+        let known: Vec<&str> = self.route.versions.keys().map(VersionId::as_str).collect();
+        Refusal::UnknownVersion {
+            route: self.route.name.to_string(),
+            version: version.clone(),
+            known: known.join(", "),
+        }
+    }
+}

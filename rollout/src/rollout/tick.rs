@@ -1,0 +1,305 @@
+//! Time passes: judge what was seen, take back what is bad, move on what is proven.
+
+use std::time::Duration;
+
+use pointsman_config::{OnRegression, Promotion, Share, Split, Step, Strategy, VersionId};
+
+use super::Rollout;
+use crate::change::{Cause, Change, Decision};
+use crate::input::{Observed, Ready, Seen};
+use crate::phase::{Baking, Paused, Phase, Shifting};
+use crate::tally::Tally;
+use crate::time::Time;
+use crate::verdict::{Regression, Verdict, Waiting};
+
+/// A canary that has traffic and no ready endpoint is taken back after this long; the edge sends its share to stable
+/// in the meantime. Long enough for a restart of one process, short enough for a person who waits.
+const UNREADY_LIMIT: Duration = Duration::from_secs(10);
+/// A step is long enough when a canary that fails at `max_error_rate` would have shown an error with this probability.
+const STEP_POWER: f64 = 0.9;
+
+impl Rollout {
+    pub(super) fn tick(&mut self, seen: &Seen<'_>, now: Time) -> Vec<Change> {
+        if self.ready != *seen.ready {
+            self.ready.clone_from(seen.ready);
+        }
+        let found = self.judge(seen.rows);
+        self.note_readiness(now);
+        if let Some(cause) = self.setback(found, now) {
+            return self.answer_setback(cause, now).into_iter().collect();
+        }
+        self.advance(seen, now).into_iter().collect()
+    }
+
+    /// Feeds the tests; gives what they prove against the canary.
+    fn judge(&mut self, seen: &[Observed]) -> Option<Regression> {
+        let granted = self.desired().granted;
+        let pair = compared(&granted);
+        if let Some(pair) = &pair {
+            self.compare(pair, seen);
+        } else {
+            let stable = self.route.stable.clone();
+            self.comparison.baseline(tally_of(&stable, seen));
+        }
+        let over_limit = self.judge_alone(&granted, seen);
+        match self.verdict {
+            Verdict::Rollback(regression) if pair.is_some() => Some(regression),
+            Verdict::Rollback(_) | Verdict::Promote | Verdict::Continue(_) | Verdict::Inconclusive => {
+                over_limit.then_some(Regression::AbsoluteLimit)
+            }
+        }
+    }
+
+    fn compare(&mut self, pair: &(VersionId, VersionId), seen: &[Observed]) {
+        if self.pair.as_ref() != Some(pair) {
+            self.comparison.restart();
+            self.pair = Some(pair.clone());
+        }
+        let (stable, canary) = pair;
+        let mut rows = std::mem::take(&mut self.rows);
+        rows.clear();
+        rows.extend(
+            seen.iter()
+                .filter(|seen| seen.stable == *stable && seen.canary.as_ref() == Some(canary))
+                .map(|seen| seen.row),
+        );
+        self.verdict = self.comparison.tick(&rows);
+        if let Phase::Shifting(Shifting { step, fresh, .. }) = &mut self.phase {
+            let weight = self.route.plan.step(*step).map(|step| step.weight);
+            for row in rows.iter().filter(|row| Some(row.weight) == weight) {
+                *fresh += row.canary;
+            }
+        }
+        self.rows = rows;
+    }
+
+    /// Feeds the absolute limit where the canary has all traffic; true once it is broken.
+    fn judge_alone(&mut self, granted: &Split, seen: &[Observed]) -> bool {
+        let Some(limit) = &mut self.limit else { return false };
+        let alone = match granted {
+            Split::Whole(whole) => whole,
+            Split::Canary { canary, .. } => canary,
+        };
+        limit.tick(tally_of(alone, seen))
+    }
+
+    /// Remembers since when a canary that should serve cannot.
+    fn note_readiness(&mut self, now: Time) {
+        let desired = self.desired();
+        let should_serve = match &desired.granted {
+            Split::Canary { canary, share, .. } => (*share > Share::ZERO).then_some(canary),
+            Split::Whole(whole) => desired.fallback.is_some().then_some(whole),
+        };
+        let cannot = should_serve.is_some_and(|canary| self.ready.get(canary).is_some_and(|ready| ready.up == 0));
+        self.unready_since = if cannot { self.unready_since.or(Some(now)) } else { None };
+    }
+
+    /// Why the canary must go back, if it must.
+    fn setback(&self, found: Option<Regression>, now: Time) -> Option<Cause> {
+        if matches!(self.phase, Phase::RollingBack(_) | Phase::RolledBack(_)) {
+            return None;
+        }
+        let unready = self.unready_since.map(|since| now.since(since)).filter(|unready| *unready >= UNREADY_LIMIT);
+        match (found, unready) {
+            (Some(regression), _) => Some(Cause::Evidence { regression }),
+            (None, Some(unready)) => Some(Cause::NotReady { seconds: unready.as_secs() }),
+            (None, None) => None,
+        }
+    }
+
+    /// Takes the canary back, or, where the guard or the state of stable forbids that, alerts once.
+    fn answer_setback(&mut self, cause: Cause, now: Time) -> Option<Change> {
+        let canary = self.canary()?;
+        let way_back = self.readiness(&self.route.stable).up > 0;
+        if way_back && self.route.guard.on_regression == OnRegression::Rollback {
+            return Some(self.take_back(&canary, cause, now));
+        }
+        if self.alerted {
+            return None;
+        }
+        let alert = self.stop_for_alert(cause, now);
+        self.alerted = true;
+        Some(alert)
+    }
+
+    /// A plan that moves by itself stops with an alert; weights by hand stay as they are.
+    fn stop_for_alert(&mut self, cause: Cause, now: Time) -> Change {
+        let told = (Decision::Alert, cause);
+        if matches!(self.phase, Phase::Shifting(_)) {
+            let why = told.1.to_string();
+            let paused = Paused { stage: self.stage(now), split: self.desired().granted, why, by_hand: false };
+            self.enter(Phase::Paused(paused), told, now)
+        } else {
+            self.change(told, self.phase.name(), self.desired().granted)
+        }
+    }
+
+    /// Moves on where the phase's condition is met.
+    fn advance(&mut self, seen: &Seen<'_>, now: Time) -> Option<Change> {
+        match self.phase.clone() {
+            Phase::Steady | Phase::Paused(_) | Phase::RolledBack(_) => None,
+            Phase::Warming(warming) => self.advance_warming(warming.since, now),
+            Phase::Shifting(shifting) => self.advance_step(shifting, now),
+            Phase::Promoting => {
+                let moved = *seen.applied == self.desired().granted;
+                moved.then(|| {
+                    self.enter(
+                        Phase::Baking(Baking { since: now }),
+                        plan(Decision::Bake, "every request goes to it"),
+                        now,
+                    )
+                })
+            }
+            Phase::Baking(baking) => self.advance_bake(baking.since, now),
+            Phase::RollingBack(setback) => {
+                let moved = *seen.applied == self.desired().granted;
+                moved.then(|| {
+                    self.enter(
+                        Phase::RolledBack(setback),
+                        plan(Decision::RollbackDone, "every request goes to stable"),
+                        now,
+                    )
+                })
+            }
+        }
+    }
+
+    fn advance_warming(&mut self, since: Time, now: Time) -> Option<Change> {
+        let plan_of_route = self.plan()?.clone();
+        let ready = self.readiness(&plan_of_route.canary);
+        let blue_green = plan_of_route.strategy == Strategy::BlueGreen;
+        if all_up(ready) {
+            if !blue_green {
+                return Some(self.enter_step(0, "every endpoint of the canary is ready", now));
+            }
+            if plan_of_route.promotion == Promotion::Automatic {
+                return self.promote(plan(Decision::Promote, "blue-green: every endpoint of the canary is ready"), now);
+            }
+        }
+        (now.since(since) >= plan_of_route.step_deadline).then(|| self.pause_for(self.next_in_words(now), now))
+    }
+
+    fn advance_step(&mut self, shifting: Shifting, now: Time) -> Option<Change> {
+        let step = *self.steps().get(shifting.step)?;
+        let plan_of_route = self.plan()?.clone();
+        let lasted = now.since(shifting.since);
+        let last = shifting.step + 1 == self.steps().len();
+        if self.step_is_done(&shifting, &step, now) {
+            if !last {
+                return Some(self.enter_step(
+                    shifting.step + 1,
+                    "the step held, with enough requests and no suspicion",
+                    now,
+                ));
+            }
+            if plan_of_route.promotion == Promotion::Automatic && self.verdict == Verdict::Promote {
+                return self.promote(plan(Decision::Promote, "proven to be no worse than stable"), now);
+            }
+            if plan_of_route.promotion == Promotion::Automatic && self.verdict == Verdict::Inconclusive {
+                return Some(self.pause_for("the proof that the canary is no worse than stable".to_owned(), now));
+            }
+        }
+        (lasted >= step.hold.saturating_add(plan_of_route.step_deadline))
+            .then(|| self.pause_for(self.next_in_words(now), now))
+    }
+
+    fn advance_bake(&mut self, since: Time, now: Time) -> Option<Change> {
+        let bake = self.plan()?.bake;
+        if now.since(since) < bake {
+            return None;
+        }
+        self.promoted = true;
+        self.comparison.new_baseline();
+        self.pair = None;
+        Some(self.enter(Phase::Steady, plan(Decision::Finish, "it served well through the bake"), now))
+    }
+
+    /// Whether a step has held long enough, seen enough fresh requests, and nothing speaks against going on.
+    pub(super) fn step_is_done(&self, shifting: &Shifting, step: &Step, now: Time) -> bool {
+        now.since(shifting.since) >= step.hold && shifting.fresh.requests >= self.step_requests() && !self.held_back()
+    }
+
+    /// Whether the comparison forbids going on: a suspicion, a common cause, or no data.
+    pub(super) fn held_back(&self) -> bool {
+        let waiting = matches!(
+            self.verdict,
+            Verdict::Continue(
+                Waiting::Suspect | Waiting::CommonCauseHold | Waiting::BaselineFailingHold | Waiting::NoCanaryTraffic
+            )
+        );
+        waiting || self.comparison.is_suspect()
+    }
+
+    /// How many answers of the canary a step needs: so many that a canary failing at `max_error_rate` would have shown
+    /// an error with probability 0.9, that is `ln(1 - 0.9) / ln(1 - max_error_rate)` rounded up.
+    pub(super) fn step_requests(&self) -> u64 {
+        let rate = self.route.guard.max_error_rate.clamp(1e-6, 0.999_999);
+        let needed = (-STEP_POWER).ln_1p() / (-rate).ln_1p();
+        ceil_to_count(needed)
+    }
+
+    /// Gives the canary the weight of step `index`.
+    fn enter_step(&mut self, index: usize, reason: &str, now: Time) -> Change {
+        let phase = self.at_step(index, now);
+        self.enter(phase, plan(Decision::Step, reason), now)
+    }
+
+    /// Gives the canary all traffic, if it can take it.
+    pub(super) fn promote(&mut self, told: (Decision, Cause), now: Time) -> Option<Change> {
+        let canary = self.identity.canary.clone()?;
+        (self.readiness(&canary).up > 0).then(|| self.enter(Phase::Promoting, told, now))
+    }
+
+    /// Stops because something stayed undecided for too long.
+    fn pause_for(&mut self, waiting_for: String, now: Time) -> Change {
+        let cause = Cause::Deadline { waiting_for };
+        let paused =
+            Paused { stage: self.stage(now), split: self.desired().granted, why: cause.to_string(), by_hand: false };
+        self.enter(Phase::Paused(paused), (Decision::Pause, cause), now)
+    }
+}
+
+/// A decision of the plan.
+fn plan(decision: Decision, reason: &str) -> (Decision, Cause) {
+    (decision, Cause::Plan { reason: reason.to_owned() })
+}
+
+/// Who is compared with whom: both must have traffic at the same time.
+pub(super) fn compared(split: &Split) -> Option<(VersionId, VersionId)> {
+    match split {
+        Split::Canary { stable, canary, share } if Share::ZERO < *share && *share < Share::WHOLE => {
+            Some((stable.clone(), canary.clone()))
+        }
+        Split::Canary { .. } | Split::Whole(_) => None,
+    }
+}
+
+/// Whether every endpoint of a version is ready, and there is one.
+fn all_up(ready: Ready) -> bool {
+    ready.up > 0 && ready.up == ready.total
+}
+
+/// What was seen of one version, whatever side it stood on.
+fn tally_of(version: &VersionId, seen: &[Observed]) -> Tally {
+    let mut tally = Tally::default();
+    for observed in seen {
+        if observed.stable == *version {
+            tally += observed.row.stable;
+        }
+        if observed.canary.as_ref() == Some(version) {
+            tally += observed.row.canary;
+        }
+    }
+    tally
+}
+
+/// A positive number rounded up to a count.
+#[expect(
+    clippy::as_conversions,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a positive number below 2^53"
+)]
+fn ceil_to_count(number: f64) -> u64 {
+    number.ceil() as u64
+}

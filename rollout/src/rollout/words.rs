@@ -1,0 +1,155 @@
+//! Where the route stands, in words.
+
+use pointsman_config::{Promotion, Split, Strategy};
+
+use super::Rollout;
+use crate::change::in_words;
+use crate::phase::{Phase, Shifting};
+use crate::status::{Quarantined, Status, span_in_words};
+use crate::time::Time;
+use crate::verdict::{Verdict, Waiting};
+
+impl Rollout {
+    /// Where the route stands at `now`.
+    pub fn status(&self, now: Time) -> Status {
+        Status {
+            phase: self.phase.name(),
+            stable: self.serving().clone(),
+            canary: self.canary(),
+            step: match &self.phase {
+                Phase::Shifting(shifting) => Some(shifting.step),
+                Phase::Paused(paused) => match paused.stage {
+                    crate::phase::Stage::Step(step) => Some(step),
+                    crate::phase::Stage::Warming | crate::phase::Stage::Baking(_) => None,
+                },
+                Phase::Steady
+                | Phase::Warming(_)
+                | Phase::Promoting
+                | Phase::Baking(_)
+                | Phase::RollingBack(_)
+                | Phase::RolledBack(_) => None,
+            },
+            steps: self.plan().map(|_| self.steps().len()),
+            since: now.since(self.since),
+            next: self.next_in_words(now),
+            why: self.why_in_words(),
+            quarantined: self.quarantined(),
+            comparing: super::tick::compared(&self.desired().granted).is_some(),
+        }
+    }
+
+    fn quarantined(&self) -> Vec<Quarantined> {
+        let entry = |(version, held): (&pointsman_config::VersionId, &crate::recover::Held)| Quarantined {
+            version: version.clone(),
+            revision: held.revision.clone(),
+            why: held.why.clone(),
+        };
+        self.quarantine.iter().map(entry).collect()
+    }
+
+    fn why_in_words(&self) -> String {
+        match &self.phase {
+            Phase::Paused(paused) => paused.why.clone(),
+            Phase::RollingBack(setback) | Phase::RolledBack(setback) => setback.why.clone(),
+            Phase::Steady if self.by_hand.is_some() => {
+                "weights were set by hand; they hold until the route's next change in the file".to_owned()
+            }
+            Phase::Steady | Phase::Shifting(_) => self.held_in_words().unwrap_or_default().to_owned(),
+            Phase::Warming(_) | Phase::Promoting | Phase::Baking(_) => String::new(),
+        }
+    }
+
+    /// What the comparison holds against going on.
+    fn held_in_words(&self) -> Option<&'static str> {
+        self.pair.as_ref()?;
+        match self.verdict {
+            Verdict::Continue(Waiting::Suspect) => Some("the canary looks worse than stable, not yet beyond doubt"),
+            Verdict::Continue(Waiting::CommonCauseHold) => {
+                Some("both versions fail alike: held, neither promoted nor rolled back")
+            }
+            Verdict::Continue(Waiting::BaselineFailingHold) => {
+                Some("stable fails more than the canary: held until it recovers")
+            }
+            Verdict::Continue(Waiting::NoCanaryTraffic) => Some("the canary has had no request yet"),
+            Verdict::Continue(Waiting::Collecting)
+            | Verdict::Promote
+            | Verdict::Inconclusive
+            | Verdict::Rollback(_) => None,
+        }
+    }
+
+    /// What will happen next, and when or on which condition.
+    pub(super) fn next_in_words(&self, now: Time) -> String {
+        match &self.phase {
+            Phase::Steady => self.steady_in_words(),
+            Phase::Warming(_) => self.warming_in_words(),
+            Phase::Shifting(shifting) => self.step_in_words(shifting, now),
+            Phase::Paused(_) => {
+                "nothing until `pointsman resume`, `promote` or `rollback`; a regression still rolls back".to_owned()
+            }
+            Phase::Promoting => "all traffic is moving to the canary".to_owned(),
+            Phase::Baking(baking) => {
+                let bake = self.plan().map_or(std::time::Duration::ZERO, |plan| plan.bake);
+                let left = span_in_words(bake.saturating_sub(now.since(baking.since)));
+                format!("{} stays warm for {left} more, then the rollout is finished", self.route.stable)
+            }
+            Phase::RollingBack(_) => "all traffic is moving back to stable".to_owned(),
+            Phase::RolledBack(_) => self.rolled_back_in_words(),
+        }
+    }
+
+    fn steady_in_words(&self) -> String {
+        match self.desired().granted {
+            Split::Canary { .. } => {
+                "weights stay until an operator changes them; a regression rolls the canary back".to_owned()
+            }
+            Split::Whole(_) => "nothing; all traffic stays where it is".to_owned(),
+        }
+    }
+
+    fn warming_in_words(&self) -> String {
+        let Some(plan) = self.plan() else { return String::new() };
+        let ready = self.readiness(&plan.canary);
+        if ready.up < ready.total || ready.total == 0 {
+            return format!(
+                "waits until every endpoint of {} is ready: {} of {} are",
+                plan.canary, ready.up, ready.total
+            );
+        }
+        match (&plan.strategy, plan.promotion) {
+            (Strategy::BlueGreen, Promotion::Manual) => format!("waits for `pointsman promote {}`", self.route.name),
+            (Strategy::BlueGreen | Strategy::Canary(_), Promotion::Automatic | Promotion::Manual) => {
+                "the canary is about to get traffic".to_owned()
+            }
+        }
+    }
+
+    fn step_in_words(&self, shifting: &Shifting, now: Time) -> String {
+        let Some(step) = self.steps().get(shifting.step) else { return String::new() };
+        let last = shifting.step + 1 == self.steps().len();
+        let goal = if last { "promotion".to_owned() } else { in_words(&self.step_split(shifting.step + 1)) };
+        let left = step.hold.saturating_sub(now.since(shifting.since));
+        if !left.is_zero() {
+            return format!("{goal} in {} at the earliest", span_in_words(left));
+        }
+        let missing = self.step_requests().saturating_sub(shifting.fresh.requests);
+        if missing > 0 {
+            return format!("{goal} after {missing} more answers of the canary");
+        }
+        if self.held_back() {
+            return format!("{goal} when nothing speaks against it any more");
+        }
+        match self.plan().map(|plan| plan.promotion) {
+            Some(Promotion::Manual) if last => format!("waits for `pointsman promote {}`", self.route.name),
+            Some(Promotion::Automatic | Promotion::Manual) | None if last => {
+                "promotion when the canary is proven to be no worse than stable".to_owned()
+            }
+            Some(_) | None => goal,
+        }
+    }
+
+    fn rolled_back_in_words(&self) -> String {
+        let canary = self.canary().map_or_else(|| "VERSION".to_owned(), |version| version.to_string());
+        format!("{canary} stays at 0% until its revision changes or `pointsman retry {} {canary}`", self.route.name)
+    }
+}

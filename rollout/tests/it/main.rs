@@ -1,0 +1,18 @@
+//! What the crate promises, as stories.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod absolute;
+mod budget;
+mod comparison;
+mod properties;
+mod stories;
+mod traffic;
+mod vectors;
+mod world;

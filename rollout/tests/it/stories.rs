@@ -1,0 +1,388 @@
+//! Whole rollouts, told as an operator would see them.
+
+use std::time::Duration;
+
+use pointsman_config::{OnRegression, Plan, Promotion, Route, Share, Split};
+use pointsman_rollout::Decision as D;
+use pointsman_rollout::{Cause, Decision, OrderKind, PhaseName, Regression};
+
+use crate::world::{World, blue_green, canary_plan, percent, route, version, weights, with_revision};
+
+const MINUTE: Duration = Duration::from_mins(1);
+
+fn automatic() -> Route {
+    route(Plan::Rollout(canary_plan(Promotion::Automatic)))
+}
+
+fn manual() -> Route {
+    route(Plan::Rollout(canary_plan(Promotion::Manual)))
+}
+
+fn decisions(world: &World) -> Vec<Decision> {
+    world.changes.iter().map(|change| change.decision).collect()
+}
+
+/// The invariant of every setback: the canary has nothing, and it is barred.
+fn check_taken_back(world: &mut World) {
+    world.run_for(Duration::from_millis(300));
+    assert_eq!(world.phase(), PhaseName::RolledBack);
+    assert_eq!(*world.applied(), Split::Whole(version("v1")));
+    let status = world.rollout.status(world.now());
+    assert_eq!(status.quarantined.first().map(|held| held.version.clone()), Some(version("v2")), "{status:?}");
+}
+
+#[test]
+fn a_healthy_canary_goes_step_by_step_to_promotion_and_through_its_bake() {
+    let mut world = World::new(automatic()).fails("v1", 1000).fails("v2", 1000);
+    world.run_until(PhaseName::Baking, 5 * MINUTE);
+    assert_eq!(*world.applied(), Split::Whole(version("v2")));
+    world.run_until(PhaseName::Steady, MINUTE);
+    assert_eq!(*world.rollout.serving(), version("v2"));
+    assert_eq!(decisions(&world), [D::Start, D::Step, D::Step, D::Step, D::Promote, D::Bake, D::Finish]);
+}
+
+#[test]
+fn no_step_is_shorter_than_its_hold() {
+    let mut world = World::new(automatic());
+    world.run_until(PhaseName::Shifting, MINUTE);
+    world.run_for(Duration::from_millis(9_800));
+    assert!((world.canary_percent() - 5.0).abs() < 1e-9);
+    world.run_for(Duration::from_millis(400));
+    assert!((world.canary_percent() - 25.0).abs() < 1e-9);
+}
+
+#[test]
+fn a_failing_canary_is_taken_back_within_seconds_from_every_step() {
+    for step in 0..3 {
+        let mut world = World::new(manual());
+        while world.rollout.status(world.now()).step != Some(step) {
+            world.tick();
+        }
+        world.break_version("v2", 2);
+        let took = world.run_until(PhaseName::RollingBack, Duration::from_secs(6));
+        assert!(matches!(world.changes.last().unwrap().cause, Cause::Evidence { .. }));
+        assert!(world.changes.last().unwrap().evidence.is_some());
+        assert!(took <= Duration::from_secs(5), "step {step}: {took:?}");
+        check_taken_back(&mut world);
+    }
+}
+
+#[test]
+fn weights_by_hand_are_guarded_as_well_and_stay_cut_whatever_the_file_says() {
+    let mut world = World::new(route(weights(10)));
+    world.run_for(MINUTE);
+    assert_eq!(world.phase(), PhaseName::Steady);
+    world.break_version("v2", 2);
+    world.run_until(PhaseName::RolledBack, Duration::from_secs(6));
+    check_taken_back(&mut world);
+    world.edit(route(weights(20)));
+    check_taken_back(&mut world);
+    assert_eq!(world.rollout.desired().asked.share_of(&version("v2")), percent(20), "what the file asks stays visible");
+    world.mend("v2");
+    world.edit(with_revision(route(weights(20)), "r2"));
+    assert!((world.canary_percent() - 20.0).abs() < 1e-9, "a new revision lifts the quarantine");
+}
+
+#[test]
+fn a_quarantine_survives_edits_away_and_back() {
+    let mut world = World::new(route(weights(10))).fails("v2", 2);
+    world.run_until(PhaseName::RolledBack, MINUTE);
+    world.edit(route(Plan::Weights(Split::Whole(version("v1")))));
+    assert_eq!(world.phase(), PhaseName::Steady);
+    world.edit(route(weights(10)));
+    check_taken_back(&mut world);
+    world.edit(automatic());
+    check_taken_back(&mut world);
+}
+
+#[test]
+fn retry_starts_the_rollout_anew() {
+    let mut world = World::new(automatic()).fails("v2", 2);
+    world.run_until(PhaseName::RolledBack, MINUTE);
+    world.mend("v2");
+    world.order(OrderKind::Retry(version("v2"))).unwrap();
+    assert_eq!(world.phase(), PhaseName::Warming);
+    world.run_until(PhaseName::Steady, 10 * MINUTE);
+    assert_eq!(*world.rollout.serving(), version("v2"));
+}
+
+#[test]
+fn when_both_versions_fail_alike_nothing_moves() {
+    let mut world = World::new(manual());
+    world.run_until(PhaseName::Shifting, MINUTE);
+    world.break_version("v1", 2);
+    world.break_version("v2", 2);
+    world.run_for(MINUTE);
+    assert_eq!(world.phase(), PhaseName::Shifting);
+    assert_eq!(world.rollout.status(world.now()).step, Some(0), "no step forward");
+    assert!(world.rollout.status(world.now()).why.contains("alike"), "{}", world.rollout.status(world.now()).why);
+}
+
+#[test]
+fn without_traffic_no_step_is_taken_and_the_deadline_pauses() {
+    let mut world = World::new(automatic());
+    world.requests = 0;
+    world.run_until(PhaseName::Paused, 4 * MINUTE);
+    assert_eq!(world.changes.last().unwrap().decision, Decision::Pause);
+    assert!((world.canary_percent() - 5.0).abs() < 1e-9, "the weight stays");
+}
+
+#[test]
+fn a_small_sample_holds_a_step() {
+    let mut world = World::new(automatic());
+    world.requests = 1;
+    world.run_until(PhaseName::Shifting, MINUTE);
+    world.run_for(MINUTE);
+    assert_eq!(world.rollout.status(world.now()).step, Some(0), "30 answers do not show a rate of 5 %");
+    assert!(world.rollout.status(world.now()).next.contains("more answers"));
+}
+
+#[test]
+fn a_canary_that_is_not_ready_gets_nothing() {
+    let mut world = World::new(automatic());
+    world.set_ready("v2", 0);
+    world.run_for(MINUTE);
+    assert_eq!(world.phase(), PhaseName::Warming);
+    assert!(world.canary_percent().abs() < 1e-9);
+    world.set_ready("v2", 1);
+    world.run_until(PhaseName::Shifting, Duration::from_secs(1));
+}
+
+#[test]
+fn a_canary_that_dies_gets_nothing_at_once_and_is_taken_back() {
+    let mut world = World::new(automatic());
+    world.run_until(PhaseName::Shifting, MINUTE);
+    world.set_ready("v2", 0);
+    world.tick();
+    assert!(world.canary_percent().abs() < 1e-9);
+    world.run_until(PhaseName::RollingBack, Duration::from_secs(11));
+    assert!(matches!(world.changes.last().unwrap().cause, Cause::NotReady { .. }));
+    check_taken_back(&mut world);
+}
+
+#[test]
+fn a_manual_rollout_waits_at_its_gate_and_the_gate_expires() {
+    let mut world = World::new(manual());
+    world.run_for(MINUTE);
+    assert_eq!(world.rollout.status(world.now()).step, Some(2));
+    assert!(world.rollout.status(world.now()).next.contains("pointsman promote"));
+    world.run_until(PhaseName::Paused, 4 * MINUTE);
+    world.order(OrderKind::Promote).unwrap();
+    world.run_until(PhaseName::Baking, Duration::from_secs(1));
+}
+
+#[test]
+fn blue_green_moves_at_once_and_its_bake_has_an_instant_way_back() {
+    let mut world = World::new(route(Plan::Rollout(blue_green(Promotion::Automatic))));
+    world.run_until(PhaseName::Baking, Duration::from_secs(2));
+    world.break_version("v2", 2);
+    let took = world.run_until(PhaseName::RollingBack, Duration::from_secs(5));
+    assert!(
+        matches!(world.changes.last().unwrap().cause, Cause::Evidence { regression: Regression::AbsoluteLimit }),
+        "{took:?}"
+    );
+    check_taken_back(&mut world);
+}
+
+#[test]
+fn in_a_bake_the_way_back_is_not_taken_to_a_dead_version() {
+    let mut world = World::new(route(Plan::Rollout(blue_green(Promotion::Automatic))));
+    world.run_until(PhaseName::Baking, Duration::from_secs(2));
+    world.set_ready("v1", 0);
+    world.break_version("v2", 2);
+    world.run_for(Duration::from_secs(10));
+    assert_eq!(world.phase(), PhaseName::Baking);
+    assert_eq!(
+        decisions(&world).iter().filter(|decision| **decision == Decision::Alert).count(),
+        1,
+        "one alert, not one a tick"
+    );
+    world.set_ready("v1", 1);
+    world.run_until(PhaseName::RollingBack, Duration::from_secs(1));
+}
+
+#[test]
+fn an_operator_can_take_back_from_every_phase_with_a_canary() {
+    let reach: [(&str, PhaseName); 4] = [
+        ("warming", PhaseName::Warming),
+        ("shifting", PhaseName::Shifting),
+        ("promoting", PhaseName::Promoting),
+        ("baking", PhaseName::Baking),
+    ];
+    for (name, phase) in reach {
+        let mut world = World::new(automatic());
+        if phase == PhaseName::Warming {
+            world.set_ready("v2", 0);
+            world.tick();
+        } else {
+            world.run_until(phase, 5 * MINUTE);
+        }
+        world.order(OrderKind::Rollback).unwrap_or_else(|refusal| panic!("{name}: {refusal}"));
+        world.set_ready("v2", 1);
+        check_taken_back(&mut world);
+    }
+}
+
+#[test]
+fn after_the_bake_a_rollback_is_still_one_order() {
+    let mut world = World::new(automatic());
+    world.run_until(PhaseName::Baking, 5 * MINUTE);
+    world.run_until(PhaseName::Steady, MINUTE);
+    world.order(OrderKind::Rollback).unwrap();
+    check_taken_back(&mut world);
+    assert_eq!(*world.rollout.serving(), version("v1"));
+}
+
+#[test]
+fn a_paused_rollout_is_still_armed() {
+    let mut world = World::new(automatic());
+    world.run_until(PhaseName::Shifting, MINUTE);
+    world.order(OrderKind::Pause).unwrap();
+    world.run_for(MINUTE);
+    assert_eq!(world.phase(), PhaseName::Paused);
+    world.break_version("v2", 2);
+    world.run_until(PhaseName::RollingBack, Duration::from_secs(6));
+    check_taken_back(&mut world);
+}
+
+#[test]
+fn resume_holds_the_step_anew() {
+    let mut world = World::new(automatic());
+    world.run_until(PhaseName::Shifting, MINUTE);
+    world.run_for(Duration::from_secs(8));
+    world.order(OrderKind::Pause).unwrap();
+    world.order(OrderKind::Resume).unwrap();
+    world.run_for(Duration::from_secs(8));
+    assert_eq!(world.rollout.status(world.now()).step, Some(0));
+}
+
+#[test]
+fn weights_set_by_hand_stop_the_plan_until_the_file_changes() {
+    let mut world = World::new(automatic());
+    world.run_until(PhaseName::Shifting, MINUTE);
+    world.order(OrderKind::SetWeights(Split::canary(version("v1"), version("v2"), percent(40)))).unwrap();
+    world.run_for(MINUTE);
+    assert_eq!(world.phase(), PhaseName::Paused);
+    assert!((world.canary_percent() - 40.0).abs() < 1e-9);
+    let mut edited = automatic();
+    edited.version_header = false;
+    world.edit(edited);
+    assert_eq!(world.phase(), PhaseName::Shifting);
+    assert!((world.canary_percent() - 5.0).abs() < 1e-9);
+}
+
+/// An order that is refused with `code` and changes nothing.
+fn check_refused(world: &mut World, kind: OrderKind, code: &str) {
+    let before = world.rollout.saved(world.now());
+    let refusal = world.order(kind).unwrap_err();
+    assert_eq!(refusal.code(), code, "{refusal}");
+    assert_eq!(world.rollout.saved(world.now()), before);
+}
+
+#[test]
+fn orders_that_make_no_sense_are_refused_and_change_nothing() {
+    let mut world = World::new(route(weights(10)));
+    let split = |name: &str, share| Split::canary(version("v1"), version(name), percent(share));
+    check_refused(&mut world, OrderKind::Promote, "no_rollout");
+    check_refused(&mut world, OrderKind::Pause, "no_rollout");
+    check_refused(&mut world, OrderKind::Retry(version("v2")), "not_quarantined");
+    check_refused(&mut world, OrderKind::SetWeights(split("v9", 1)), "unknown_version");
+    world.break_version("v2", 2);
+    world.run_until(PhaseName::RolledBack, MINUTE);
+    check_refused(&mut world, OrderKind::SetWeights(split("v2", 1)), "quarantined");
+    check_refused(&mut world, OrderKind::Rollback, "nothing_to_take_back");
+}
+
+#[test]
+fn a_guard_that_only_alerts_stops_the_plan_and_moves_no_traffic() {
+    let mut noisy = automatic();
+    noisy.guard.on_regression = OnRegression::Alert;
+    let mut world = World::new(noisy);
+    world.run_until(PhaseName::Shifting, MINUTE);
+    world.break_version("v2", 2);
+    world.run_until(PhaseName::Paused, Duration::from_secs(6));
+    world.run_for(MINUTE);
+    assert_eq!(decisions(&world).iter().filter(|decision| **decision == Decision::Alert).count(), 1);
+    assert!((world.canary_percent() - 5.0).abs() < 1e-9);
+}
+
+#[test]
+fn an_edit_of_other_things_goes_on_where_the_rollout_stood() {
+    let mut world = World::new(automatic());
+    world.run_until(PhaseName::Shifting, MINUTE);
+    world.run_for(Duration::from_secs(12));
+    let mut edited = automatic();
+    edited.timeouts.read = Duration::from_secs(7);
+    assert_eq!(world.edit(edited), [], "nothing about traffic changed");
+    assert_eq!(world.rollout.status(world.now()).step, Some(1));
+}
+
+#[test]
+fn naming_the_promoted_canary_as_stable_in_the_file_changes_no_traffic() {
+    let mut world = World::new(automatic());
+    world.run_until(PhaseName::Baking, 5 * MINUTE);
+    world.run_until(PhaseName::Steady, MINUTE);
+    let mut renamed = route(Plan::Weights(Split::Whole(version("v2"))));
+    renamed.stable = version("v2");
+    world.edit(renamed);
+    assert_eq!(world.phase(), PhaseName::Steady);
+    assert_eq!(*world.applied(), Split::Whole(version("v2")));
+}
+
+/// Brings a fresh rollout into `phase`.
+fn reach(phase: PhaseName) -> World {
+    let mut world = World::new(automatic());
+    match phase {
+        PhaseName::Warming => {}
+        PhaseName::Shifting | PhaseName::Promoting | PhaseName::Baking => {
+            world.run_until(phase, 5 * MINUTE);
+        }
+        PhaseName::Steady => {
+            world.run_until(PhaseName::Baking, 5 * MINUTE);
+            world.run_until(phase, MINUTE);
+        }
+        PhaseName::Paused | PhaseName::RollingBack | PhaseName::RolledBack => {
+            world.run_until(PhaseName::Shifting, MINUTE);
+            let kind = if phase == PhaseName::Paused { OrderKind::Pause } else { OrderKind::Rollback };
+            world.order(kind).unwrap();
+            world.run_until(phase, MINUTE);
+        }
+    }
+    world
+}
+
+#[test]
+fn a_restart_in_every_phase_stays_in_the_phase() {
+    for phase in PhaseName::ALL {
+        let mut world = reach(phase);
+        assert_eq!(world.phase(), phase);
+        let (desired, status) = (world.rollout.desired(), world.rollout.status(world.now()));
+        world.restart();
+        assert_eq!(world.phase(), phase);
+        assert_eq!(world.rollout.desired(), desired, "{phase}");
+        let after = world.rollout.status(world.now());
+        assert_eq!(after.quarantined, status.quarantined);
+        let timed = matches!(phase, PhaseName::Warming | PhaseName::Shifting | PhaseName::Baking);
+        assert!(!timed || after.since == status.since, "{phase}: elapsed time goes on");
+    }
+}
+
+#[test]
+fn what_was_taken_back_stays_taken_back_when_the_file_was_edited_while_the_edge_was_down() {
+    let mut world = World::new(automatic()).fails("v2", 2);
+    world.run_until(PhaseName::RolledBack, MINUTE);
+    let saved = world.rollout.saved(world.now());
+    let (resumed, _) = pointsman_rollout::Rollout::resume(std::sync::Arc::new(route(weights(30))), saved, world.now());
+    assert_eq!(resumed.desired().granted, Split::Whole(version("v1")));
+    assert_eq!(resumed.desired().asked.share_of(&version("v2")), percent(30));
+}
+
+#[test]
+fn a_canary_with_all_traffic_by_hand_is_judged_by_the_absolute_limit() {
+    let mut world = World::new(route(weights(100)));
+    world.run_for(Duration::from_secs(5));
+    assert_eq!(world.applied().share_of(&version("v2")), Share::WHOLE);
+    world.break_version("v2", 2);
+    world.run_until(PhaseName::RollingBack, Duration::from_secs(6));
+    check_taken_back(&mut world);
+}

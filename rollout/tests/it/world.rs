@@ -1,0 +1,228 @@
+//! A world in virtual time around one route: traffic, readiness, an edge that applies what is desired.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pointsman_config::{
+    Endpoint, Guard, HealthCheck, Host, Limits, Match, Plan, Promotion, PromotionGuard, Rollout as RolloutPlan, Route,
+    Share, Split, Step, Strategy, Timeouts, Version, VersionId,
+};
+use pointsman_rollout::{
+    Change, Input, Observed, Order, OrderKind, PhaseName, Ready, Refusal, Rollout, Row, Saved, Seen, Tally, Time,
+};
+
+/// One tick.
+pub(crate) const TICK: Duration = Duration::from_millis(100);
+
+pub(crate) fn version(name: &str) -> VersionId {
+    name.parse().unwrap()
+}
+
+pub(crate) fn percent(percent: u32) -> Share {
+    Share::from_ppm(percent * 10_000).unwrap()
+}
+
+fn one_version(port: u16, revision: Option<&str>) -> Version {
+    Version { endpoints: vec![Endpoint { host: "127.0.0.1".to_owned(), port }], revision: revision.map(str::to_owned) }
+}
+
+/// A route from v1 to v2 under `plan`; soaks and proofs are short, so that stories are.
+pub(crate) fn route(plan: Plan) -> Route {
+    Route {
+        name: "delivery-time".parse().unwrap(),
+        matches: Match { host: Host::Any, path_prefix: "/".to_owned() },
+        stable: version("v1"),
+        versions: [(version("v1"), one_version(9001, None)), (version("v2"), one_version(9002, None))].into(),
+        plan,
+        guard: Guard {
+            promotion: PromotionGuard {
+                difference: 0.01,
+                min_soak: Duration::from_secs(10),
+                ..PromotionGuard::default()
+            },
+            ..Guard::default()
+        },
+        timeouts: Timeouts::default(),
+        limits: Limits::default(),
+        health_check: HealthCheck::default(),
+        version_header: true,
+    }
+}
+
+pub(crate) fn weights(canary_percent: u32) -> Plan {
+    Plan::Weights(Split::canary(version("v1"), version("v2"), percent(canary_percent)))
+}
+
+pub(crate) fn canary_plan(promotion: Promotion) -> RolloutPlan {
+    let hold = Duration::from_secs(10);
+    let steps = [5, 25, 50].map(|weight| Step { weight: percent(weight), hold }).to_vec();
+    RolloutPlan {
+        canary: version("v2"),
+        strategy: Strategy::Canary(steps),
+        promotion,
+        bake: Duration::from_secs(20),
+        step_deadline: Duration::from_mins(2),
+    }
+}
+
+pub(crate) fn blue_green(promotion: Promotion) -> RolloutPlan {
+    RolloutPlan { strategy: Strategy::BlueGreen, ..canary_plan(promotion) }
+}
+
+pub(crate) fn with_revision(mut route: Route, revision: &str) -> Route {
+    route.versions.insert(version("v2"), one_version(9002, Some(revision)));
+    route
+}
+
+/// One route, its traffic and its surroundings.
+pub(crate) struct World {
+    pub(crate) rollout: Rollout,
+    pub(crate) changes: Vec<Change>,
+    pub(crate) ready: BTreeMap<VersionId, Ready>,
+    /// Requests of the whole route in each tick.
+    pub(crate) requests: u64,
+    /// One in this many fails, by version; none means none.
+    pub(crate) fails_one_in: BTreeMap<VersionId, u64>,
+    now: Time,
+    applied: Split,
+    served: BTreeMap<VersionId, u64>,
+    left_over: u64,
+}
+
+impl World {
+    pub(crate) fn new(route: Route) -> Self {
+        let ready = route.versions.keys().map(|version| (version.clone(), Ready { up: 1, total: 1 })).collect();
+        let applied = Split::Whole(route.stable.clone());
+        let (rollout, changes) = Rollout::start(Arc::new(route), Time::default());
+        Self {
+            rollout,
+            changes,
+            ready,
+            requests: 100,
+            fails_one_in: BTreeMap::new(),
+            now: Time::default(),
+            applied,
+            served: BTreeMap::new(),
+            left_over: 0,
+        }
+    }
+
+    pub(crate) fn fails(mut self, name: &str, one_in: u64) -> Self {
+        self.break_version(name, one_in);
+        self
+    }
+
+    pub(crate) fn break_version(&mut self, name: &str, one_in: u64) {
+        self.fails_one_in.insert(version(name), one_in);
+    }
+
+    pub(crate) fn mend(&mut self, name: &str) {
+        self.fails_one_in.remove(&version(name));
+    }
+
+    pub(crate) fn set_ready(&mut self, name: &str, up: usize) {
+        self.ready.insert(version(name), Ready { up, total: 1 });
+    }
+
+    pub(crate) fn now(&self) -> Time {
+        self.now
+    }
+
+    pub(crate) fn applied(&self) -> &Split {
+        &self.applied
+    }
+
+    pub(crate) fn phase(&self) -> PhaseName {
+        self.rollout.status(self.now).phase
+    }
+
+    /// The canary's share that the edge applies, in percent.
+    pub(crate) fn canary_percent(&self) -> f64 {
+        self.applied.share_of(&version("v2")).percent()
+    }
+
+    /// One tick: the edge applies what is desired, traffic flows, the rollout decides.
+    pub(crate) fn tick(&mut self) -> Vec<Change> {
+        self.now = self.now.plus(TICK);
+        let rows: Vec<Observed> = self.traffic().into_iter().collect();
+        let applied = self.applied.clone();
+        let seen = Seen { rows: &rows, ready: &self.ready, applied: &applied };
+        let changes = self.rollout.step(Input::Tick(&seen), self.now).unwrap();
+        self.applied = self.rollout.desired().effective(&self.ready);
+        self.changes.extend(changes.clone());
+        changes
+    }
+
+    pub(crate) fn run_for(&mut self, span: Duration) {
+        let until = self.now.plus(span);
+        while self.now < until {
+            self.tick();
+        }
+    }
+
+    /// Ticks until `wanted`, at most for `limit`; gives the time it took.
+    pub(crate) fn run_until(&mut self, wanted: PhaseName, limit: Duration) -> Duration {
+        let start = self.now;
+        while self.phase() != wanted {
+            assert!(
+                self.now.since(start) < limit,
+                "still {} after {limit:?}; {:?}",
+                self.phase(),
+                self.rollout.status(self.now)
+            );
+            self.tick();
+        }
+        self.now.since(start)
+    }
+
+    pub(crate) fn order(&mut self, kind: OrderKind) -> Result<Vec<Change>, Refusal> {
+        let order = Order { kind, actor: "ada".to_owned(), reason: "a test".to_owned() };
+        let changes = self.rollout.step(Input::Order(&order), self.now)?;
+        self.applied = self.rollout.desired().effective(&self.ready);
+        self.changes.extend(changes.clone());
+        Ok(changes)
+    }
+
+    pub(crate) fn edit(&mut self, route: Route) -> Vec<Change> {
+        let changes = self.rollout.step(Input::Edit(Arc::new(route)), self.now).unwrap();
+        self.applied = self.rollout.desired().effective(&self.ready);
+        self.changes.extend(changes.clone());
+        changes
+    }
+
+    /// Kills the process and starts it again from what was saved.
+    pub(crate) fn restart(&mut self) {
+        let saved = serde_json::to_string(&self.rollout.saved(self.now)).unwrap();
+        let saved: Saved = serde_json::from_str(&saved).unwrap();
+        let (rollout, changes) = Rollout::resume(Arc::clone(self.rollout.route()), saved, self.now);
+        self.rollout = rollout;
+        self.changes.extend(changes);
+        self.applied = self.rollout.desired().effective(&self.ready);
+    }
+
+    /// What this tick's requests came to: shares are met exactly in the long run, every n-th request fails.
+    fn traffic(&mut self) -> Option<Observed> {
+        if self.requests == 0 {
+            return None;
+        }
+        let (stable, canary, weight) = match self.applied.clone() {
+            Split::Whole(whole) => (whole, None, Share::ZERO),
+            Split::Canary { stable, canary, share } => (stable, Some(canary), share),
+        };
+        let parts = self.requests * u64::from(weight.ppm()) + self.left_over;
+        self.left_over = parts % u64::from(Share::PARTS);
+        let to_canary = parts / u64::from(Share::PARTS);
+        let canary_tally = canary.as_ref().map(|version| self.serve(version, to_canary)).unwrap_or_default();
+        let stable_tally = self.serve(&stable, self.requests - to_canary);
+        Some(Observed { stable, canary, row: Row { weight, canary: canary_tally, stable: stable_tally } })
+    }
+
+    fn serve(&mut self, version: &VersionId, requests: u64) -> Tally {
+        let served = self.served.entry(version.clone()).or_default();
+        let before = *served;
+        *served += requests;
+        let errors = self.fails_one_in.get(version).map_or(0, |n| *served / n - before / n);
+        Tally { requests, errors, slow: 0 }
+    }
+}
