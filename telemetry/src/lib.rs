@@ -1,0 +1,7 @@
+//! What every server of ours must agree on: how it logs, which latency buckets it counts in, how its metrics
+//! are written out, and how it stops. Stands beside the line of a request: everybody uses it, it knows nobody.
+
+pub mod buckets;
+pub mod exposition;
+pub mod logs;
+pub mod shutdown;
