@@ -1,0 +1,399 @@
+//! What may go wrong with a request, and how often. The words here are values; [`FaultSwitch`] draws from them,
+//! [`FaultProxy`] plays them between an edge and a model server.
+
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+use hyper::StatusCode;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+mod control;
+mod proxy;
+mod switch;
+
+pub use proxy::{Addresses, FaultProxy};
+pub use switch::{Counts, FaultSwitch};
+
+/// Shares may add up to a hair more than 1, as 0.7 + 0.2 + 0.1 do in binary.
+const ROUNDING: f64 = 1e-9;
+
+/// Why faults make no sense.
+#[derive(Debug, Error)]
+pub enum FaultsError {
+    /// A share that is none.
+    #[error("{share} is no share of requests; write a number from 0 to 1")]
+    Share {
+        /// What was asked.
+        share: f64,
+    },
+    /// More requests should end badly than there are.
+    #[error(
+        "the shares of fail, reset, hang, garbage and wrong add up to {sum}; keep them within 1, each request ends one way"
+    )]
+    Sum {
+        /// What they add up to.
+        sum: f64,
+    },
+    /// A status that ends no exchange.
+    #[error("{status} is no status to fail with; write one from 200 to 599")]
+    Status {
+        /// What was asked.
+        status: u16,
+    },
+    /// A range of delays that runs backwards.
+    #[error("a delay from {from} to {to} ms runs backwards; write the smaller number first")]
+    Range {
+        /// Start in milliseconds.
+        from: u64,
+        /// End in milliseconds.
+        to: u64,
+    },
+    /// Text that is no JSON of faults.
+    #[error(
+        "the faults cannot be read; write for example {{\"fail\":{{\"share\":0.5,\"status\":500}},\"delay\":{{\"share\":1,\"ms\":50}}}}"
+    )]
+    Json(#[source] serde_json::Error),
+}
+
+/// What goes wrong, and for which share of requests. The ends of a request (fail, reset, hang, garbage, wrong)
+/// exclude each other, so their shares add up to 1 at most; a delay comes on top of any end.
+///
+/// As JSON: `{"fail":{"share":0.5,"status":500},"delay":{"share":1,"ms":[20,80]},"reset":{"share":0.1,
+/// "when":"mid_body"},"hang":{"share":0.1},"garbage":{"share":0.1},"wrong":{"share":0.1,"prediction":-1.0},
+/// "probes":true}`, each part optional.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(try_from = "Written", into = "Written")]
+pub struct Faults(Written);
+
+/// The JSON form, not yet checked.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fail: Option<Fail>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reset: Option<Reset>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hang: Option<Plain>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    garbage: Option<Plain>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wrong: Option<Wrong>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delay: Option<Delay>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    probes: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fail {
+    share: f64,
+    #[serde(default = "internal_server_error")]
+    status: u16,
+}
+
+fn internal_server_error() -> u16 {
+    StatusCode::INTERNAL_SERVER_ERROR.as_u16()
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Reset {
+    share: f64,
+    #[serde(default)]
+    when: When,
+}
+
+/// When a connection is reset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum When {
+    /// After the request, before any byte of an answer.
+    #[default]
+    BeforeAnswer,
+    /// After status, headers and half of the body.
+    MidBody,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Plain {
+    share: f64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wrong {
+    share: f64,
+    prediction: f64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Delay {
+    share: f64,
+    ms: Millis,
+}
+
+/// A fixed time, or one drawn evenly from a range.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Millis {
+    Fixed(u64),
+    Between(u64, u64),
+}
+
+/// How one request ends.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum End {
+    /// As it should.
+    Good,
+    Fail(StatusCode),
+    Reset(When),
+    Hang,
+    Garbage,
+    Wrong(f64),
+}
+
+impl Faults {
+    /// Nothing goes wrong.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// A share of requests is answered with `status` instead of being worked on.
+    ///
+    /// # Errors
+    /// When the share, the sum of shares or the status (200 to 599) is out of range.
+    pub fn failing(mut self, share: f64, status: u16) -> Result<Self, FaultsError> {
+        self.0.fail = Some(Fail { share, status });
+        self.0.try_into()
+    }
+
+    /// A share of requests loses its connection, by RST.
+    ///
+    /// # Errors
+    /// When the share or the sum of shares is out of range.
+    pub fn resetting(mut self, share: f64, when: When) -> Result<Self, FaultsError> {
+        self.0.reset = Some(Reset { share, when });
+        self.0.try_into()
+    }
+
+    /// A share of requests is read and never answered.
+    ///
+    /// # Errors
+    /// When the share or the sum of shares is out of range.
+    pub fn hanging(mut self, share: f64) -> Result<Self, FaultsError> {
+        self.0.hang = Some(Plain { share });
+        self.0.try_into()
+    }
+
+    /// A share of requests is answered with bytes that are no HTTP.
+    ///
+    /// # Errors
+    /// When the share or the sum of shares is out of range.
+    pub fn garbling(mut self, share: f64) -> Result<Self, FaultsError> {
+        self.0.garbage = Some(Plain { share });
+        self.0.try_into()
+    }
+
+    /// A share of requests is answered 200 with this `prediction` in place of the model's.
+    ///
+    /// # Errors
+    /// When the share or the sum of shares is out of range.
+    pub fn predicting_wrong(mut self, share: f64, prediction: f64) -> Result<Self, FaultsError> {
+        self.0.wrong = Some(Wrong { share, prediction });
+        self.0.try_into()
+    }
+
+    /// A share of requests waits before anything else happens to it: so many milliseconds, drawn evenly.
+    ///
+    /// # Errors
+    /// When the share is out of range or the range of times runs backwards.
+    pub fn delaying(mut self, share: f64, ms: RangeInclusive<u64>) -> Result<Self, FaultsError> {
+        let (from, to) = ms.into_inner();
+        let ms = if from == to { Millis::Fixed(from) } else { Millis::Between(from, to) };
+        self.0.delay = Some(Delay { share, ms });
+        self.0.try_into()
+    }
+
+    /// Probes (`/health` and `/ready`) meet faults too; by default they are spared, so that what fails is the
+    /// model's answers and not the process.
+    #[must_use]
+    pub fn with_probes(mut self) -> Self {
+        self.0.probes = true;
+        self
+    }
+
+    /// Whether a request to this path may meet faults at all.
+    pub(crate) fn concern(&self, path: &str) -> bool {
+        self.0.probes || !matches!(path, "/health" | "/ready")
+    }
+
+    /// How a request ends whose draw, even over 0 to 1, is `draw`: shares lie end to end, good answers last.
+    pub(crate) fn end(&self, draw: f64) -> End {
+        let mut upper = 0.0;
+        for (share, end) in self.0.ends().into_iter().flatten() {
+            upper += share;
+            if draw < upper {
+                return end;
+            }
+        }
+        End::Good
+    }
+
+    /// The range of milliseconds that a request waits whose draw is `draw`; `None` for no wait.
+    pub(crate) fn delay(&self, draw: f64) -> Option<RangeInclusive<u64>> {
+        let delay = self.0.delay.filter(|delay| draw < delay.share)?;
+        Some(delay.ms.range())
+    }
+}
+
+impl Millis {
+    fn range(self) -> RangeInclusive<u64> {
+        match self {
+            Self::Fixed(ms) => ms..=ms,
+            Self::Between(from, to) => from..=to,
+        }
+    }
+}
+
+impl Written {
+    fn ends(&self) -> [Option<(f64, End)>; 5] {
+        [
+            self.fail.map(|fail| (fail.share, End::Fail(fail.code()))),
+            self.reset.map(|reset| (reset.share, End::Reset(reset.when))),
+            self.hang.map(|hang| (hang.share, End::Hang)),
+            self.garbage.map(|garbage| (garbage.share, End::Garbage)),
+            self.wrong.map(|wrong| (wrong.share, End::Wrong(wrong.prediction))),
+        ]
+    }
+
+    fn check(&self) -> Result<(), FaultsError> {
+        let delay = self.delay.map(|delay| delay.share);
+        let shares = self.ends().map(|end| end.map(|(share, _)| share));
+        for share in shares.into_iter().chain([delay]).flatten() {
+            if !(0.0..=1.0).contains(&share) {
+                return Err(FaultsError::Share { share });
+            }
+        }
+        let sum: f64 = shares.into_iter().flatten().sum();
+        if sum > 1.0 + ROUNDING {
+            return Err(FaultsError::Sum { sum });
+        }
+        self.check_status()?;
+        self.check_delay()
+    }
+
+    fn check_status(&self) -> Result<(), FaultsError> {
+        match self.fail {
+            Some(Fail { status, .. }) if !(200..=599).contains(&status) => Err(FaultsError::Status { status }),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn check_delay(&self) -> Result<(), FaultsError> {
+        match self.delay.map(|delay| delay.ms) {
+            Some(Millis::Between(from, to)) if from > to => Err(FaultsError::Range { from, to }),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+impl Fail {
+    /// The number was checked when the faults were made.
+    fn code(self) -> StatusCode {
+        StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+}
+
+impl TryFrom<Written> for Faults {
+    type Error = FaultsError;
+
+    fn try_from(written: Written) -> Result<Self, FaultsError> {
+        written.check()?;
+        Ok(Self(written))
+    }
+}
+
+impl From<Faults> for Written {
+    fn from(faults: Faults) -> Self {
+        faults.0
+    }
+}
+
+impl FromStr for Faults {
+    type Err = FaultsError;
+
+    fn from_str(text: &str) -> Result<Self, FaultsError> {
+        serde_json::from_str::<Written>(text).map_err(FaultsError::Json)?.try_into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn json_reads_and_prints_back() {
+        let text = r#"{"fail":{"share":0.5,"status":503},"reset":{"share":0.1,"when":"mid_body"},"hang":{"share":0.1},"garbage":{"share":0.1},"wrong":{"share":0.1,"prediction":-1.0},"delay":{"share":1.0,"ms":[20,80]},"probes":true}"#;
+        let faults: Faults = text.parse().unwrap();
+        assert_eq!(serde_json::to_string(&faults).unwrap(), text);
+        assert_eq!("{}".parse::<Faults>().unwrap(), Faults::none());
+    }
+
+    #[test]
+    fn a_status_is_500_unless_said_otherwise() {
+        let faults: Faults = r#"{"fail":{"share":1}}"#.parse().unwrap();
+        assert_eq!(faults.end(0.0), End::Fail(StatusCode::INTERNAL_SERVER_ERROR));
+    }
+
+    #[test]
+    fn nonsense_is_refused_with_a_way_out() {
+        for (text, words) in [
+            (r#"{"fail":{"share":1.5}}"#, "from 0 to 1"),
+            (r#"{"delay":{"share":-1,"ms":5}}"#, "from 0 to 1"),
+            (r#"{"fail":{"share":0.6},"hang":{"share":0.6}}"#, "add up to 1.2"),
+            (r#"{"fail":{"share":1,"status":99}}"#, "99 is no status"),
+            (r#"{"delay":{"share":1,"ms":[9,3]}}"#, "from 9 to 3 ms"),
+            (r#"{"explode":{"share":1}}"#, "cannot be read"),
+            ("half of them", "cannot be read"),
+        ] {
+            let error = text.parse::<Faults>().unwrap_err().to_string();
+            assert!(error.contains(words), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn probes_are_spared_unless_asked_for() {
+        let faults = Faults::none().hanging(1.0).unwrap();
+        assert!(!faults.concern("/ready") && !faults.concern("/health") && faults.concern("/v1/predict"));
+        assert!(faults.with_probes().concern("/ready"));
+    }
+
+    proptest! {
+        #[test]
+        fn every_end_gets_its_share(shares in proptest::array::uniform5(0.0..0.2_f64)) {
+            let [fail, reset, hang, garbage, wrong] = shares;
+            let faults = Faults::none().failing(fail, 500).unwrap().resetting(reset, When::MidBody).unwrap();
+            let faults = faults.hanging(hang).unwrap().garbling(garbage).unwrap().predicting_wrong(wrong, 1.0).unwrap();
+            let mut hits = [0_u32; 5];
+            for step in 0..10_000 {
+                match faults.end(f64::from(step) / 10_000.0) {
+                    End::Good => {}
+                    End::Fail(_) => hits[0] += 1,
+                    End::Reset(_) => hits[1] += 1,
+                    End::Hang => hits[2] += 1,
+                    End::Garbage => hits[3] += 1,
+                    End::Wrong(_) => hits[4] += 1,
+                }
+            }
+            for (hits, share) in hits.into_iter().zip(shares) {
+                prop_assert!((f64::from(hits) / 10_000.0 - share).abs() < 3e-4, "{hits} for {share}");
+            }
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! What Pointsman is shown and tested with. Stands outside the line of a request, at both of its ends:
+//! [`load`] plays the clients, [`fakes`] the model servers, and [`fault`] breaks what lies between edge and
+//! model server. Links nothing of the proxy: it meets the edge over sockets, as the world does.
+
+mod clock;
+pub mod fakes;
+pub mod fault;
+pub mod load;
+mod serve;

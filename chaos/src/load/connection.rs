@@ -1,0 +1,122 @@
+//! One connection of a load: takes what is due, sends it, reads the answer, books how it ended. Opens itself
+//! anew whenever the old connection cannot carry another request.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::Shared;
+use super::answer::{Body, Head, Malformed, take_head};
+use super::books::{Entry, Failure};
+use super::queue::Due;
+
+/// Room for a typical answer; grows for larger ones.
+const BUFFER_BYTES: usize = 8 * 1024;
+
+/// Works until the queue is closed and empty.
+pub(super) async fn work(shared: Arc<Shared>) {
+    let mut wire = None;
+    while let Some(due) = shared.queue.next().await {
+        let entry = exchange(&shared, &mut wire, due).await;
+        shared.books.enter(&entry, due.at.elapsed());
+    }
+}
+
+/// Sends one request and gives how it ended. After anything but a whole answer the connection is gone.
+async fn exchange(shared: &Shared, kept: &mut Option<Wire>, due: Due) -> Entry {
+    if due.at.elapsed() >= shared.timeout {
+        return Entry::Failed(Failure::Unsent);
+    }
+    let Some(mut wire) = ready_wire(shared, kept.take()).await else {
+        return Entry::Failed(Failure::Connect);
+    };
+    shared.books.send(due.at.elapsed());
+    match timeout(shared.timeout, wire.ask(request(shared, due))).await {
+        Ok(Ok(head)) => {
+            *kept = head.keep_alive.then_some(wire);
+            Entry::Answered { status: head.status, version: head.version }
+        }
+        Ok(Err(failure)) => Entry::Failed(failure),
+        Err(_elapsed) => Entry::Failed(Failure::Timeout),
+    }
+}
+
+/// The requests of a load, in turn.
+fn request(shared: &Shared, due: Due) -> &[u8] {
+    let turn = due.n % u64::try_from(shared.requests.len().max(1)).unwrap_or(1);
+    usize::try_from(turn).ok().and_then(|turn| shared.requests.get(turn)).map_or(&[], |request| request)
+}
+
+/// The kept connection if the server has not ended it meanwhile, or else a new one.
+async fn ready_wire(shared: &Shared, kept: Option<Wire>) -> Option<Wire> {
+    if let Some(wire) = kept.filter(Wire::is_open) {
+        return Some(wire);
+    }
+    timeout(shared.timeout, Wire::open(shared.addr)).await.ok()?.ok()
+}
+
+/// A connection between two requests.
+struct Wire {
+    stream: TcpStream,
+    received: BytesMut,
+}
+
+impl Wire {
+    async fn open(addr: SocketAddr) -> std::io::Result<Self> {
+        let stream = TcpStream::connect(addr).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, received: BytesMut::with_capacity(BUFFER_BYTES) })
+    }
+
+    /// Nothing may come between two requests: neither an end nor bytes that nobody asked for.
+    fn is_open(&self) -> bool {
+        let nothing_came =
+            self.stream.try_read(&mut [0]).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
+        nothing_came && self.received.is_empty()
+    }
+
+    async fn ask(&mut self, request: &[u8]) -> Result<Head, Failure> {
+        self.stream.write_all(request).await.map_err(|_broken| Failure::Reset)?;
+        let head = self.read_head().await?;
+        self.read_body(head.body).await?;
+        Ok(head)
+    }
+
+    async fn read_head(&mut self) -> Result<Head, Failure> {
+        loop {
+            if !self.receive().await? {
+                return Err(Failure::Reset);
+            }
+            if let Some(head) = take_head(&mut self.received).map_err(malformed)? {
+                return Ok(head);
+            }
+        }
+    }
+
+    async fn read_body(&mut self, mut body: Body) -> Result<(), Failure> {
+        loop {
+            body = body.consume(&mut self.received).map_err(malformed)?;
+            if body == Body::Done {
+                return Ok(());
+            }
+            if !self.receive().await? {
+                return if body == Body::UntilClose { Ok(()) } else { Err(Failure::Reset) };
+            }
+        }
+    }
+
+    /// Reads what there is; `false` at the end of the connection.
+    async fn receive(&mut self) -> Result<bool, Failure> {
+        self.received.reserve(BUFFER_BYTES / 2);
+        let bytes = self.stream.read_buf(&mut self.received).await.map_err(|_broken| Failure::Reset)?;
+        Ok(bytes > 0)
+    }
+}
+
+fn malformed(_: Malformed) -> Failure {
+    Failure::Malformed
+}

@@ -1,0 +1,46 @@
+//! `chaos`: the fault layer and the load generator as processes.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use pointsman_telemetry::logs::{self, LogFormat};
+
+mod cli;
+
+use cli::CliError;
+
+/// Breaks things on purpose, and sends load, so that Pointsman can be watched at work.
+#[derive(Debug, Parser)]
+#[command(name = "chaos", version)]
+struct Arguments {
+    /// How log lines on standard error are written: text or json
+    #[arg(long, global = true, value_name = "FORMAT", default_value_t)]
+    log_format: LogFormat,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Fault(cli::fault::Arguments),
+    Load(cli::load::Arguments),
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    match run(Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            cli::complain(&error);
+            error.exit_code()
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<(), CliError> {
+    let _logs = logs::init(arguments.log_format).map_err(CliError::Logs)?;
+    match arguments.command {
+        Command::Fault(arguments) => cli::fault::run(&arguments).await,
+        Command::Load(arguments) => cli::load::run(arguments).await,
+    }
+}
