@@ -1,0 +1,181 @@
+//! The composition root: the one place that knows every part. Listens, starts the serving threads, loads the
+//! model while `/health` and `/ready` already answer, serves until a signal, drains.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use pointsman_telemetry::shutdown::{self, Drain};
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::runtime::Builder;
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+
+use crate::bundle::{Bundle, BundleError};
+use crate::connection::{Serving, ServingError};
+use crate::golden::{self, GoldenError};
+use crate::health::{Health, Stage};
+use crate::http::Site;
+use crate::listener::{self, ListenError};
+use crate::metrics::{Metrics, MetricsError};
+use crate::model::ModelError;
+use crate::predict::Served;
+use crate::settings::Settings;
+
+/// While draining, how long at most new connections are still taken.
+const LAST_CALL: Duration = Duration::from_secs(5);
+
+/// Why the server ended.
+#[derive(Debug, Error)]
+pub enum AppError {
+    /// It cannot listen.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// It cannot start its threads.
+    #[error(transparent)]
+    Serving(#[from] ServingError),
+    /// It cannot count.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
+    /// The bundle is not whole.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// The model cannot be built.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The model is not what was trained.
+    #[error(transparent)]
+    Golden(#[from] GoldenError),
+    /// The thread that loads the model ended without a word.
+    #[error("loading the model was cut off; the log says why")]
+    Cut,
+    /// The system refused something.
+    #[error("the system refuses what every server needs")]
+    System(#[from] io::Error),
+}
+
+/// Serves until SIGTERM has been followed by a drain, or SIGINT came.
+///
+/// # Errors
+/// When the port or the bundle cannot be used.
+pub fn run(settings: &Settings) -> Result<(), AppError> {
+    let listener = listener::bind(&settings.host, settings.port)?;
+    let site = Arc::new(Site {
+        served: std::sync::OnceLock::new(),
+        health: Health::new(),
+        metrics: Metrics::new()?,
+        limits: settings.limits(),
+    });
+    let drain = Drain::new();
+    let serving = Serving::start(settings.threads(), &site, &drain)?;
+    let loading = load_aside(settings.clone(), Arc::clone(&site))?;
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let interrupted = shutdown::interrupt()?;
+        let door = Listening { listener, serving, drain };
+        let life = live(door, &site, loading, settings.drain_deadline());
+        tokio::select! {
+            () = interrupted => {
+                info!("interrupted, ending at once");
+                Ok(())
+            }
+            ended = life => ended,
+        }
+    })
+}
+
+/// What whoever started the server waits for: the first line on stdout.
+fn announce(address: SocketAddr) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "listening on {address}")?;
+    out.flush()
+}
+
+/// The open door, and who stands behind it.
+struct Listening {
+    listener: std::net::TcpListener,
+    serving: Serving,
+    drain: Drain,
+}
+
+type Loading = oneshot::Receiver<Result<(), AppError>>;
+
+async fn live(door: Listening, site: &Site, loading: Loading, deadline: Duration) -> Result<(), AppError> {
+    let terminated = shutdown::terminate()?;
+    announce(door.listener.local_addr()?)?;
+    let listener = TcpListener::from_std(door.listener)?;
+    let last_call = LAST_CALL.min(deadline / 2);
+    let accepting = async {
+        listener::accept(listener, &door.serving, &door.drain, last_call).await;
+        Ok(())
+    };
+    let until_signal = async {
+        tokio::select! {
+            () = terminated => Ok(begin_drain(site, &door.drain)),
+            failed = failure(loading) => Err(failed),
+        }
+    };
+    let ((), begun) = tokio::try_join!(accepting, until_signal)?;
+    finish(&door.drain, begun, deadline).await;
+    Ok(())
+}
+
+fn begin_drain(site: &Site, drain: &Drain) -> Instant {
+    site.health.advance(Stage::Draining);
+    info!(open_connections = drain.in_flight(), "draining");
+    drain.begin();
+    Instant::now()
+}
+
+/// Resolves only when the model cannot be loaded.
+async fn failure(loading: Loading) -> AppError {
+    match loading.await {
+        Ok(Ok(())) => std::future::pending().await,
+        Ok(Err(error)) => error,
+        Err(_sender_dropped) => AppError::Cut,
+    }
+}
+
+async fn finish(drain: &Drain, begun: Instant, deadline: Duration) {
+    if drain.wait(deadline.saturating_sub(begun.elapsed())).await {
+        info!(took_ms = begun.elapsed().as_millis(), "drained");
+    } else {
+        warn!(connections = drain.in_flight(), "drain deadline passed, connections cut off");
+    }
+}
+
+/// Loads the model on a thread of its own, so that the server answers meanwhile.
+fn load_aside(settings: Settings, site: Arc<Site>) -> io::Result<Loading> {
+    let (done, loading) = oneshot::channel();
+    thread::Builder::new().name("load".to_owned()).spawn(move || {
+        if done.send(load(&settings, &site)).is_err() {
+            info!("the model was loaded for nobody");
+        }
+    })?;
+    Ok(loading)
+}
+
+fn load(settings: &Settings, site: &Site) -> Result<(), AppError> {
+    let start = Instant::now();
+    let mut bundle = Bundle::load(&settings.model_path, settings.model_sha256.as_ref())?;
+    let golden = bundle.take_golden();
+    let served = Served::new(bundle, settings.device)?;
+    site.health.advance(Stage::Checking);
+    let golden_examples = golden::check(&served, &golden)?;
+    site.metrics.serve(served.name(), served.version());
+    info!(
+        model = served.name(),
+        version = served.version(),
+        sha256 = %served.sha256(),
+        signature = served.signature(),
+        golden_examples,
+        took_ms = start.elapsed().as_millis(),
+        "ready"
+    );
+    site.served.get_or_init(|| served);
+    site.health.advance(Stage::Ready);
+    Ok(())
+}

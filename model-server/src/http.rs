@@ -1,0 +1,232 @@
+//! The paths that are served. A request comes from `connection` and goes to `predict`, or is answered from what
+//! the server knows about itself.
+
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
+use hyper::header::{CONNECTION, CONTENT_ENCODING, EXPECT, HeaderMap, HeaderValue};
+use hyper::{Method, Request, StatusCode};
+use pointsman_telemetry::exposition;
+use serde_json::json;
+use tracing::error;
+
+use crate::answer::{self, Answer, Refusal};
+use crate::health::{Health, Stage};
+use crate::metrics::{Endpoint, Metrics};
+use crate::predict::{PredictError, Predicted, Served};
+
+/// How much of a body that is too large is read and thrown away, so that the client reads the answer rather
+/// than a reset connection.
+const THROWN_AWAY_BYTES: usize = 16 * 1024 * 1024;
+
+/// What requests are held to.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes in a body.
+    pub body_bytes: usize,
+    /// Rows in a batch.
+    pub batch_rows: usize,
+    /// How long a body may take, and how long a connection may be silent.
+    pub patience: Duration,
+}
+
+/// What every request meets.
+#[derive(Debug)]
+pub struct Site {
+    /// The model, once its golden examples have passed.
+    pub served: OnceLock<Served>,
+    /// Where the server stands.
+    pub health: Health,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// What requests are held to.
+    pub limits: Limits,
+}
+
+/// Answers one request.
+pub async fn answer(site: Arc<Site>, request: Request<Incoming>) -> Answer {
+    let start = Instant::now();
+    let endpoint = endpoint_of(request.uri().path());
+    let mut answer = match site.route(endpoint, request).await {
+        Ok(answer) => answer,
+        Err(refusal) => refusal.into_answer(),
+    };
+    if site.health.stage() == Stage::Draining {
+        let close = HeaderValue::from_static("close");
+        answer.headers_mut().insert(CONNECTION, close);
+    }
+    site.metrics.answered(endpoint, answer.status(), start.elapsed());
+    answer
+}
+
+fn endpoint_of(path: &str) -> Endpoint {
+    match path {
+        "/v1/predict" => Endpoint::Predict,
+        "/v1/predict/batch" => Endpoint::PredictBatch,
+        "/health" => Endpoint::Health,
+        "/ready" => Endpoint::Ready,
+        "/v1/model" => Endpoint::Model,
+        "/metrics" => Endpoint::Metrics,
+        _ => Endpoint::Other,
+    }
+}
+
+fn check_method(endpoint: Endpoint, method: &Method) -> Result<(), Refusal> {
+    match endpoint {
+        Endpoint::Other => Err(Refusal::NotFound),
+        Endpoint::Predict | Endpoint::PredictBatch if method == Method::POST => Ok(()),
+        Endpoint::Predict | Endpoint::PredictBatch => Err(Refusal::Method("POST")),
+        Endpoint::Health | Endpoint::Ready | Endpoint::Model | Endpoint::Metrics
+            if method == Method::GET || method == Method::HEAD =>
+        {
+            Ok(())
+        }
+        Endpoint::Health | Endpoint::Ready | Endpoint::Model | Endpoint::Metrics => Err(Refusal::Method("GET, HEAD")),
+    }
+}
+
+impl Site {
+    async fn route(&self, endpoint: Endpoint, request: Request<Incoming>) -> Result<Answer, Refusal> {
+        check_method(endpoint, request.method())?;
+        match endpoint {
+            Endpoint::Predict | Endpoint::PredictBatch => self.predict(endpoint, request).await,
+            Endpoint::Health => Ok(answer::state(StatusCode::OK, &json!({"status": "ok"}))),
+            Endpoint::Ready => Ok(self.ready()),
+            Endpoint::Model => Ok(answer::json(StatusCode::OK, self.served()?.described())),
+            Endpoint::Metrics => self.exposed(),
+            Endpoint::Other => Err(Refusal::NotFound),
+        }
+    }
+
+    async fn predict(&self, endpoint: Endpoint, request: Request<Incoming>) -> Result<Answer, Refusal> {
+        let served = self.served()?;
+        let (head, body) = request.into_parts();
+        check_encoding(&head.headers)?;
+        let body = self.body(&head.headers, body).await?;
+        let predicted = if endpoint == Endpoint::Predict {
+            served.predict(&body)
+        } else {
+            served.predict_batch(&body, self.limits.batch_rows)
+        };
+        let predicted = predicted.inspect_err(report)?;
+        self.count(&predicted);
+        Ok(answer::json(StatusCode::OK, predicted.body))
+    }
+
+    fn count(&self, predicted: &Predicted) {
+        self.metrics.calculated(predicted.rows, predicted.inference);
+    }
+
+    fn served(&self) -> Result<&Served, Refusal> {
+        self.served.get().ok_or_else(|| Refusal::Starting(self.health.stage().reason().unwrap_or_default()))
+    }
+
+    fn ready(&self) -> Answer {
+        let stage = self.health.stage();
+        match stage.reason() {
+            None => answer::state(StatusCode::OK, &json!({"status": stage.status()})),
+            Some(reason) => {
+                answer::state(StatusCode::SERVICE_UNAVAILABLE, &json!({"status": stage.status(), "reason": reason}))
+            }
+        }
+    }
+
+    fn exposed(&self) -> Result<Answer, Refusal> {
+        let text = self.metrics.render().map_err(|problem| {
+            error!(error = %problem, "metrics not written");
+            Refusal::Metrics
+        })?;
+        let kind = HeaderValue::from_static(exposition::CONTENT_TYPE);
+        Ok(answer::typed(StatusCode::OK, kind, text))
+    }
+
+    /// The whole body, within the limits.
+    async fn body(&self, headers: &HeaderMap, mut body: Incoming) -> Result<Bytes, Refusal> {
+        let limit = self.limits.body_bytes;
+        let promised = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+        let reading = async {
+            if promised > limit {
+                if !headers.contains_key(EXPECT) {
+                    throw_away(&mut body).await;
+                }
+                return Err(Refusal::BodyTooLarge(limit));
+            }
+            collect(&mut body, limit).await
+        };
+        tokio::time::timeout(self.limits.patience, reading).await.unwrap_or(Err(Refusal::BodyTimeout))
+    }
+}
+
+fn check_encoding(headers: &HeaderMap) -> Result<(), Refusal> {
+    match headers.get(CONTENT_ENCODING) {
+        Some(encoding) if encoding != "identity" => Err(Refusal::Encoded),
+        _ => Ok(()),
+    }
+}
+
+/// A model that fails is an error for whoever operates it; the client learns no more than that.
+fn report(problem: &PredictError) {
+    match problem {
+        PredictError::Model(source) => error!(error = %chain(source), "prediction failed"),
+        PredictError::Unbelievable { .. } => error!(error = %problem, "prediction out of range"),
+        PredictError::Invalid(_) | PredictError::TooManyRows { .. } => {}
+    }
+}
+
+/// An error and its causes, on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// Mostly a body is one frame, which is then not copied.
+async fn collect(body: &mut Incoming, limit: usize) -> Result<Bytes, Refusal> {
+    let first = next(body).await?.unwrap_or_default();
+    if first.len() > limit {
+        throw_away(body).await;
+        return Err(Refusal::BodyTooLarge(limit));
+    }
+    if body.is_end_stream() {
+        return Ok(first);
+    }
+    let mut whole = BytesMut::from(first);
+    while let Some(data) = next(body).await? {
+        if whole.len() + data.len() > limit {
+            throw_away(body).await;
+            return Err(Refusal::BodyTooLarge(limit));
+        }
+        whole.extend_from_slice(&data);
+    }
+    Ok(whole.freeze())
+}
+
+/// The next bytes; trailers are passed over.
+async fn next(body: &mut Incoming) -> Result<Option<Bytes>, Refusal> {
+    while let Some(frame) = body.frame().await {
+        match frame.map(hyper::body::Frame::into_data) {
+            Ok(Ok(data)) => return Ok(Some(data)),
+            Ok(Err(_trailers)) => {}
+            Err(_broken) => return Err(Refusal::BodyBroken),
+        }
+    }
+    Ok(None)
+}
+
+async fn throw_away(body: &mut Incoming) {
+    let mut thrown = 0;
+    while let Ok(Some(data)) = next(body).await {
+        thrown += data.len();
+        if thrown > THROWN_AWAY_BYTES {
+            return;
+        }
+    }
+}

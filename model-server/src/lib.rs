@@ -1,0 +1,26 @@
+//! Serves one version of a model over HTTP.
+//!
+//! A request goes one way: `listener` (accepts, deals out) → `connection` (a serving thread) → `http` (path,
+//! limits, body) → `predict` → `json` and `schema` (bytes to columns, everything wrong named at once) → `model`
+//! (candle) → `answer`.
+//!
+//! A start goes another: `settings` → `threads` → `app` (listens at once) → `artifact` and `bundle` (files,
+//! digests, description) → `model` (weights) → `golden` (known predictions) → `health` says ready.
+
+pub mod answer;
+pub mod app;
+pub mod artifact;
+pub mod bundle;
+pub mod connection;
+pub mod findings;
+pub mod golden;
+pub mod health;
+pub mod http;
+pub mod json;
+pub mod listener;
+pub mod metrics;
+pub mod model;
+pub mod predict;
+pub mod schema;
+pub mod settings;
+pub mod threads;

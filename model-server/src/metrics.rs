@@ -1,0 +1,222 @@
+//! Every metric of the server: name, unit, help, labels. The path of a request meets handles that were looked
+//! up once.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use hyper::StatusCode;
+use pointsman_telemetry::{buckets, exposition};
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
+use thiserror::Error;
+
+/// Seconds that a model calculates: from single rows through a table (microseconds) to large models.
+const INFERENCE_SECONDS: &[f64] =
+    &[2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0];
+
+/// Rows in one request.
+const BATCH_ROWS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0];
+
+/// What was asked for, as a label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Endpoint {
+    /// `/v1/predict`
+    Predict,
+    /// `/v1/predict/batch`
+    PredictBatch,
+    /// `/health`
+    Health,
+    /// `/ready`
+    Ready,
+    /// `/v1/model`
+    Model,
+    /// `/metrics`
+    Metrics,
+    /// Any path that is not served.
+    Other,
+}
+
+impl Endpoint {
+    const COUNT: usize = 7;
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Predict => "predict",
+            Self::PredictBatch => "predict_batch",
+            Self::Health => "health",
+            Self::Ready => "ready",
+            Self::Model => "model",
+            Self::Metrics => "metrics",
+            Self::Other => "other",
+        }
+    }
+
+    fn slot(self) -> usize {
+        match self {
+            Self::Predict => 0,
+            Self::PredictBatch => 1,
+            Self::Health => 2,
+            Self::Ready => 3,
+            Self::Model => 4,
+            Self::Metrics => 5,
+            Self::Other => 6,
+        }
+    }
+}
+
+/// Why the metrics cannot be set up.
+#[derive(Debug, Error)]
+#[error("the metrics cannot be set up")]
+pub struct MetricsError(#[from] prometheus::Error);
+
+/// All metrics of one server.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    families: Families,
+    /// Before the model is known: the labels `model` and `version` are empty, which Prometheus reads as absent.
+    starting: Handles,
+    serving: OnceLock<Handles>,
+}
+
+#[derive(Debug)]
+struct Families {
+    requests: IntCounterVec,
+    durations: HistogramVec,
+    batch: HistogramVec,
+    inference: HistogramVec,
+}
+
+/// The series of one model, each looked up at its first use.
+#[derive(Debug)]
+struct Handles {
+    model: String,
+    version: String,
+    endpoints: [Series; Endpoint::COUNT],
+    batch: OnceLock<Histogram>,
+    inference: OnceLock<Histogram>,
+}
+
+#[derive(Debug, Default)]
+struct Series {
+    duration: OnceLock<Histogram>,
+    /// The code that nearly every request ends in.
+    ok: OnceLock<IntCounter>,
+}
+
+impl Metrics {
+    /// All families, empty.
+    ///
+    /// # Errors
+    /// When two metrics share a name.
+    pub fn new() -> Result<Self, MetricsError> {
+        let registry = Registry::new();
+        let families = Families::new()?;
+        families.register(&registry)?;
+        let about = Opts::new("model_server_build_info", "Always 1; the label tells which build is running");
+        let info = IntGaugeVec::new(about, &["version"])?;
+        info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        registry.register(Box::new(info))?;
+        Ok(Self { registry, families, starting: Handles::new("", ""), serving: OnceLock::new() })
+    }
+
+    /// From now on, what is counted belongs to this model.
+    pub fn serve(&self, model: &str, version: &str) {
+        self.serving.get_or_init(|| Handles::new(model, version));
+    }
+
+    /// Counts one answer.
+    pub fn answered(&self, endpoint: Endpoint, status: StatusCode, took: Duration) {
+        let handles = self.handles();
+        let (model, version) = (handles.model.as_str(), handles.version.as_str());
+        let Some(series) = handles.endpoints.get(endpoint.slot()) else {
+            return;
+        };
+        let durations = &self.families.durations;
+        series
+            .duration
+            .get_or_init(|| durations.with_label_values(&[model, version, endpoint.label()]))
+            .observe(took.as_secs_f64());
+        let counter = |code: &str| {
+            let labels = [model, version, endpoint.label(), code];
+            self.families.requests.with_label_values(&labels)
+        };
+        if status == StatusCode::OK {
+            series.ok.get_or_init(|| counter("200")).inc();
+        } else {
+            counter(status.as_str()).inc();
+        }
+    }
+
+    /// Counts one calculation.
+    pub fn calculated(&self, rows: usize, took: Duration) {
+        let handles = self.handles();
+        let labels = [handles.model.as_str(), handles.version.as_str()];
+        let rows = f64::from(u32::try_from(rows).unwrap_or(u32::MAX));
+        handles.batch.get_or_init(|| self.families.batch.with_label_values(&labels)).observe(rows);
+        handles
+            .inference
+            .get_or_init(|| self.families.inference.with_label_values(&labels))
+            .observe(took.as_secs_f64());
+    }
+
+    /// Everything in Prometheus' text format.
+    ///
+    /// # Errors
+    /// When a metric cannot be written.
+    pub fn render(&self) -> Result<String, exposition::ExpositionError> {
+        exposition::render(&self.registry)
+    }
+
+    fn handles(&self) -> &Handles {
+        self.serving.get().unwrap_or(&self.starting)
+    }
+}
+
+impl Handles {
+    fn new(model: &str, version: &str) -> Self {
+        Self {
+            model: model.to_owned(),
+            version: version.to_owned(),
+            endpoints: Default::default(),
+            batch: OnceLock::new(),
+            inference: OnceLock::new(),
+        }
+    }
+}
+
+impl Families {
+    fn new() -> Result<Self, MetricsError> {
+        let requests = Opts::new("model_server_requests_total", "Requests answered, by endpoint and status code");
+        Ok(Self {
+            requests: IntCounterVec::new(requests, &["model", "version", "endpoint", "code"])?,
+            durations: histogram(
+                "model_server_request_duration_seconds",
+                "From the end of a request's head to its answer, body read included",
+                (buckets::LATENCY_SECONDS, &["model", "version", "endpoint"]),
+            )?,
+            batch: histogram(
+                "model_server_batch_size",
+                "Rows that went through the model together",
+                (BATCH_ROWS, &["model", "version"]),
+            )?,
+            inference: histogram(
+                "model_server_inference_duration_seconds",
+                "Time that the model calculated, reading and writing of JSON left out",
+                (INFERENCE_SECONDS, &["model", "version"]),
+            )?,
+        })
+    }
+
+    fn register(&self, registry: &Registry) -> Result<(), MetricsError> {
+        registry.register(Box::new(self.requests.clone()))?;
+        registry.register(Box::new(self.durations.clone()))?;
+        registry.register(Box::new(self.batch.clone()))?;
+        registry.register(Box::new(self.inference.clone()))?;
+        Ok(())
+    }
+}
+
+fn histogram(name: &str, help: &str, (edges, labels): (&[f64], &[&str])) -> Result<HistogramVec, MetricsError> {
+    let options = HistogramOpts::new(name, help).buckets(edges.to_vec());
+    Ok(HistogramVec::new(options, labels)?)
+}

@@ -1,0 +1,179 @@
+//! What every model can do, and which one a bundle asks for. `predict` hands rows in.
+
+mod mlp;
+
+use std::str::FromStr;
+
+use candle_core::Device;
+use thiserror::Error;
+
+use crate::bundle::{Bundle, BundleError};
+
+/// Rows in, predictions out.
+///
+/// A model is shared by all serving threads and evaluated on the thread that read the request: one row through
+/// the delivery-time model takes about 3 µs, and waking another thread costs more than that.
+pub trait Model: Send + Sync {
+    /// One prediction for each row. `columns` holds whole rows, one behind the other, each as wide as the
+    /// schema; `rows` says how many.
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn predict(&self, columns: &[f32], rows: usize) -> Result<Vec<f32>, ModelError>;
+}
+
+/// Why a model cannot be built, or cannot calculate.
+#[derive(Debug, Error)]
+pub enum ModelError {
+    /// The bundle lacks something.
+    #[error("the bundle does not hold the model")]
+    Bundle(#[from] BundleError),
+    /// The architecture's own part of `model.json` is not there.
+    #[error("model.json needs `{key}`, since its architecture is `{key}`")]
+    Undescribed {
+        /// The key.
+        key: &'static str,
+    },
+    /// `model.safetensors` is broken.
+    #[error("model.safetensors cannot be read; fetch or write the bundle again")]
+    Weights(#[source] candle_core::Error),
+    /// A tensor that should be there.
+    #[error("model.safetensors has no tensor `{tensor}`")]
+    Missing {
+        /// Its name.
+        tensor: String,
+    },
+    /// A tensor that nobody uses: the description and the weights are not of one model.
+    #[error("model.safetensors has a tensor `{tensor}` that model.json gives no place")]
+    Stranger {
+        /// Its name.
+        tensor: String,
+    },
+    /// A tensor of another shape or type.
+    #[error("the tensor `{tensor}` is {found}, but by model.json it should be {wanted}")]
+    Shape {
+        /// Its name.
+        tensor: String,
+        /// What it is.
+        found: String,
+        /// What it should be.
+        wanted: String,
+    },
+    /// A weight that is no number.
+    #[error("the tensor `{tensor}` holds NaN or an infinite weight; train or export the model again")]
+    NotFinite {
+        /// Its name.
+        tensor: String,
+    },
+    /// The scaler does not fit the columns.
+    #[error("the scaler in model.json needs {columns} finite means, and {columns} finite scales other than 0")]
+    Scaler {
+        /// How many columns there are.
+        columns: usize,
+    },
+    /// The device is not there.
+    #[error(
+        "the device {device} cannot be used; set DEVICE=cpu, or use a build with the feature `cuda` on a machine with such a device"
+    )]
+    Device {
+        /// Its name.
+        device: DeviceName,
+        /// Why not.
+        source: candle_core::Error,
+    },
+    /// The device failed.
+    #[error("the model could not calculate")]
+    Calculate(#[source] candle_core::Error),
+}
+
+/// Where a model calculates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceName {
+    /// The processor.
+    Cpu,
+    /// A graphics card, by its number.
+    Cuda(usize),
+}
+
+/// Why a text names no device.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum DeviceNameError {
+    /// No such thing.
+    #[error("`{text}` is no device; write `cpu` or `cuda:0`")]
+    Unknown {
+        /// What was written.
+        text: String,
+    },
+    /// Known, but not in this build.
+    #[error("`{text}` needs a build with `--features cuda`, and this is none; set DEVICE=cpu")]
+    NotBuilt {
+        /// What was written.
+        text: String,
+    },
+}
+
+impl FromStr for DeviceName {
+    type Err = DeviceNameError;
+
+    fn from_str(text: &str) -> Result<Self, DeviceNameError> {
+        let ordinal = text.strip_prefix("cuda:").and_then(|ordinal| ordinal.parse().ok());
+        match (text, ordinal) {
+            ("cpu", _) => Ok(Self::Cpu),
+            (_, Some(ordinal)) if cfg!(feature = "cuda") => Ok(Self::Cuda(ordinal)),
+            (_, Some(_)) => Err(DeviceNameError::NotBuilt { text: text.to_owned() }),
+            (_, None) => Err(DeviceNameError::Unknown { text: text.to_owned() }),
+        }
+    }
+}
+
+impl std::fmt::Display for DeviceName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Cpu => f.pad("cpu"),
+            Self::Cuda(ordinal) => write!(f, "cuda:{ordinal}"),
+        }
+    }
+}
+
+impl DeviceName {
+    fn open(self) -> Result<Device, ModelError> {
+        match self {
+            Self::Cpu => Ok(Device::Cpu),
+            Self::Cuda(ordinal) => {
+                Device::new_cuda(ordinal).map_err(|source| ModelError::Device { device: self, source })
+            }
+        }
+    }
+}
+
+/// Builds the model of a bundle. Which architectures there are stands in [`crate::bundle::ARCHITECTURES`], and a
+/// bundle of any other has been refused before.
+///
+/// # Errors
+/// When the weights do not fit the description, or the device is not there.
+pub fn build(bundle: &Bundle, device: DeviceName) -> Result<Box<dyn Model>, ModelError> {
+    let mlp = mlp::Mlp::build(bundle, &device.open()?)?;
+    Ok(Box::new(mlp))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_read_back_and_unknown_ones_are_refused() {
+        assert_eq!("cpu".parse(), Ok(DeviceName::Cpu));
+        assert_eq!(DeviceName::Cuda(1).to_string(), "cuda:1");
+        for text in ["", "gpu", "cuda", "cuda:x"] {
+            let error = text.parse::<DeviceName>().unwrap_err();
+            assert!(matches!(error, DeviceNameError::Unknown { .. }), "{text}");
+        }
+    }
+
+    #[test]
+    #[cfg(not(feature = "cuda"))]
+    fn a_graphics_card_needs_its_feature() {
+        let error = "cuda:0".parse::<DeviceName>().unwrap_err().to_string();
+        assert!(error.contains("--features cuda"), "{error}");
+    }
+}

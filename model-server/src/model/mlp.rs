@@ -1,0 +1,179 @@
+//! A multilayer perceptron on candle. The scaler is folded into the first layer when the model is built, so that
+//! a prediction is three products and nothing else.
+
+use std::collections::HashMap;
+
+use candle_core::{DType, Device, Tensor};
+
+use super::{Model, ModelError};
+use crate::bundle::{Bundle, MlpShape, Scaler};
+use crate::schema::narrow;
+
+/// The file with the weights.
+const WEIGHTS: &str = "model.safetensors";
+
+/// Rows that go through the layers together: more gain nothing, and above 64 Ki values candle hands a sum to
+/// threads of its own.
+const CHUNK_ROWS: usize = 256;
+
+/// See [`Model`].
+#[derive(Debug)]
+pub(super) struct Mlp {
+    layers: Vec<Layer>,
+    device: Device,
+    width: usize,
+}
+
+#[derive(Debug)]
+struct Layer {
+    /// [in, out], in the order in which a product reads it.
+    weight: Tensor,
+    /// [1, out]
+    bias: Tensor,
+}
+
+/// A layer as the file holds it.
+struct Stored {
+    /// [out, in], row by row.
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+    inputs: usize,
+}
+
+impl Mlp {
+    pub(super) fn build(bundle: &Bundle, device: &Device) -> Result<Self, ModelError> {
+        let shape = bundle.manifest.mlp.as_ref().ok_or(ModelError::Undescribed { key: "mlp" })?;
+        let width = bundle.schema.width();
+        let mut stored = read_layers(bundle.file(WEIGHTS)?, width, shape)?;
+        check_scaler(&shape.scaler, width)?;
+        if let Some(first) = stored.first_mut() {
+            fold(&shape.scaler, first);
+        }
+        let layers = stored
+            .iter()
+            .map(|layer| layer.to_device(device))
+            .collect::<Result<_, _>>()
+            .map_err(ModelError::Calculate)?;
+        Ok(Self { layers, device: device.clone(), width })
+    }
+
+    fn forward(&self, columns: &[f32], rows: usize) -> candle_core::Result<Vec<f32>> {
+        let mut x = Tensor::from_slice(columns, (rows, self.width), &self.device)?;
+        let last = self.layers.len().saturating_sub(1);
+        for (position, layer) in self.layers.iter().enumerate() {
+            x = x.matmul(&layer.weight)?.broadcast_add(&layer.bias)?;
+            if position < last {
+                x = x.relu()?;
+            }
+        }
+        x.flatten_all()?.to_vec1()
+    }
+}
+
+impl Model for Mlp {
+    fn predict(&self, columns: &[f32], rows: usize) -> Result<Vec<f32>, ModelError> {
+        if rows <= CHUNK_ROWS {
+            return self.forward(columns, rows).map_err(ModelError::Calculate);
+        }
+        let mut predictions = Vec::with_capacity(rows);
+        for chunk in columns.chunks(CHUNK_ROWS * self.width) {
+            let rows = chunk.len() / self.width;
+            predictions.extend(self.forward(chunk, rows).map_err(ModelError::Calculate)?);
+        }
+        Ok(predictions)
+    }
+}
+
+fn read_layers(file: &[u8], width: usize, shape: &MlpShape) -> Result<Vec<Stored>, ModelError> {
+    let mut tensors = candle_core::safetensors::load_buffer(file, &Device::Cpu).map_err(ModelError::Weights)?;
+    let mut layers = Vec::with_capacity(shape.hidden.len() + 1);
+    let mut inputs = width;
+    for (position, outputs) in shape.hidden.iter().copied().chain([1]).enumerate() {
+        let weight = take(&mut tensors, &format!("layers.{position}.weight"), &[outputs, inputs])?;
+        let bias = take(&mut tensors, &format!("layers.{position}.bias"), &[outputs])?;
+        layers.push(Stored { weight, bias, inputs });
+        inputs = outputs;
+    }
+    match tensors.into_keys().min() {
+        Some(tensor) => Err(ModelError::Stranger { tensor }),
+        None => Ok(layers),
+    }
+}
+
+/// The values of one tensor, in row order, all finite.
+fn take(tensors: &mut HashMap<String, Tensor>, name: &str, wanted: &[usize]) -> Result<Vec<f32>, ModelError> {
+    let tensor = tensors.remove(name).ok_or_else(|| ModelError::Missing { tensor: name.to_owned() })?;
+    if tensor.dims() != wanted || tensor.dtype() != DType::F32 {
+        return Err(ModelError::Shape {
+            tensor: name.to_owned(),
+            found: format!("{} {:?}", tensor.dtype().as_str(), tensor.dims()),
+            wanted: format!("{} {wanted:?}", DType::F32.as_str()),
+        });
+    }
+    let values = tensor.flatten_all().and_then(|flat| flat.to_vec1::<f32>()).map_err(ModelError::Weights)?;
+    if values.iter().any(|value| !value.is_finite()) {
+        return Err(ModelError::NotFinite { tensor: name.to_owned() });
+    }
+    Ok(values)
+}
+
+fn check_scaler(scaler: &Scaler, columns: usize) -> Result<(), ModelError> {
+    let finite = |values: &[f64]| values.len() == columns && values.iter().all(|v| v.is_finite());
+    let zero = scaler.scale.iter().any(|scale| scale.abs() < f64::MIN_POSITIVE);
+    if finite(&scaler.mean) && finite(&scaler.scale) && !zero {
+        return Ok(());
+    }
+    Err(ModelError::Scaler { columns })
+}
+
+/// w·(x − mean)/scale + b = (w/scale)·x + (b − Σ w·mean/scale), calculated in `f64`.
+fn fold(scaler: &Scaler, layer: &mut Stored) {
+    for (row, bias) in layer.weight.chunks_exact_mut(layer.inputs).zip(&mut layer.bias) {
+        let mut shift = f64::from(*bias);
+        for (weight, (mean, scale)) in row.iter_mut().zip(scaler.mean.iter().zip(&scaler.scale)) {
+            let folded = f64::from(*weight) / scale;
+            shift -= folded * mean;
+            *weight = narrow(folded);
+        }
+        *bias = narrow(shift);
+    }
+}
+
+impl Stored {
+    fn to_device(&self, device: &Device) -> candle_core::Result<Layer> {
+        let outputs = self.bias.len();
+        let weight = Tensor::from_slice(&self.weight, (outputs, self.inputs), device)?;
+        Ok(Layer { weight: weight.t()?.contiguous()?, bias: Tensor::from_slice(&self.bias, (1, outputs), device)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folded_scaler_gives_what_scaling_first_gives() {
+        let scaler = Scaler { mean: vec![10.0, -2.0], scale: vec![4.0, 0.5] };
+        let mut layer = Stored { weight: vec![1.0, 2.0, -3.0, 0.25], bias: vec![0.5, 1.0], inputs: 2 };
+        let x = [12.0_f64, -1.0];
+        let relative = [(x[0] - 10.0) / 4.0, (x[1] + 2.0) / 0.5];
+        let apply = |layer: &Stored, x: [f64; 2]| -> Vec<f64> {
+            let rows = layer.weight.chunks(2).zip(&layer.bias);
+            rows.map(|(w, b)| f64::from(w[0]) * x[0] + f64::from(w[1]) * x[1] + f64::from(*b)).collect()
+        };
+        let wanted = apply(&layer, relative);
+        fold(&scaler, &mut layer);
+        for (found, wanted) in apply(&layer, x).iter().zip(wanted) {
+            assert!((found - wanted).abs() < 1e-6, "{found} is not {wanted}");
+        }
+    }
+
+    #[test]
+    fn a_scaler_that_divides_by_nothing_is_refused() {
+        let scaler = |scale: &[f64]| Scaler { mean: vec![0.0, 0.0], scale: scale.to_vec() };
+        assert!(check_scaler(&scaler(&[1.0, 2.0]), 2).is_ok());
+        for wrong in [&[1.0, 0.0][..], &[1.0], &[1.0, f64::NAN]] {
+            assert!(check_scaler(&scaler(wrong), 2).is_err(), "{wrong:?}");
+        }
+    }
+}

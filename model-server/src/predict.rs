@@ -1,0 +1,299 @@
+//! One request from bytes to answer: read and check (`schema`), calculate (`model`), believe or refuse, write.
+//! `http` hands bodies in; `golden` goes the same way with the bundle's own rows.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use serde_json::json;
+use thiserror::Error;
+
+use crate::artifact::Sha256;
+use crate::bundle::{Bundle, Output};
+use crate::findings::{Findings, Place, Problem};
+use crate::json::{Fault, Kind, Scanner};
+use crate::model::{self, DeviceName, Model, ModelError};
+use crate::schema::{RowReader, Rows, Schema};
+
+/// The key under which a batch holds its rows.
+const INSTANCES: &str = "instances";
+
+/// A model that can answer, and what its answers say about it.
+pub struct Served {
+    name: String,
+    version: String,
+    schema: Schema,
+    output: Output,
+    model: Box<dyn Model>,
+    described: Bytes,
+    signature: String,
+    sha256: Sha256,
+    /// `,"model":"…","version":"…"}`: how every answer ends.
+    ending: String,
+}
+
+impl std::fmt::Debug for Served {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Served").field("name", &self.name).field("version", &self.version).finish_non_exhaustive()
+    }
+}
+
+/// Why there is no prediction.
+#[derive(Debug, Error)]
+pub enum PredictError {
+    /// The body does not fit the schema.
+    #[error("the body does not fit the schema: {}", .0.first())]
+    Invalid(Findings),
+    /// More rows than one request may have.
+    #[error("a batch may hold {limit} rows at most; send several")]
+    TooManyRows {
+        /// The limit.
+        limit: usize,
+    },
+    /// The model failed.
+    #[error("the model failed")]
+    Model(#[from] ModelError),
+    /// The model gave something that nobody should believe.
+    #[error("the model predicted {prediction} {unit} for row {row}, outside of {low} to {high}")]
+    Unbelievable {
+        /// What it gave.
+        prediction: f32,
+        /// The output's unit.
+        unit: String,
+        /// The row, from 0.
+        row: usize,
+        /// The lowest prediction that is believed.
+        low: f64,
+        /// The highest.
+        high: f64,
+    },
+}
+
+/// An answer, and what it cost.
+#[derive(Debug)]
+pub struct Predicted {
+    /// The body of the answer.
+    pub body: Bytes,
+    /// How many rows it answers.
+    pub rows: usize,
+    /// How long the model calculated.
+    pub inference: Duration,
+}
+
+impl Served {
+    /// Builds the model of a bundle.
+    ///
+    /// # Errors
+    /// When the weights do not fit the description, or the device is not there.
+    pub fn new(bundle: Bundle, device: DeviceName) -> Result<Self, ModelError> {
+        let model = model::build(&bundle, device)?;
+        let signature = bundle.schema.signature();
+        let described = describe(&bundle, &signature);
+        let named = json!({"model": bundle.manifest.name, "version": bundle.manifest.version});
+        Ok(Self {
+            ending: named.to_string().replacen('{', ",", 1),
+            name: bundle.manifest.name,
+            version: bundle.manifest.version,
+            schema: bundle.schema,
+            output: bundle.manifest.output,
+            model,
+            described,
+            signature,
+            sha256: bundle.sha256,
+        })
+    }
+
+    /// The model's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The model's version.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// The digest of the feature schema.
+    pub fn signature(&self) -> &str {
+        &self.signature
+    }
+
+    /// The digest of the bundle.
+    pub fn sha256(&self) -> &Sha256 {
+        &self.sha256
+    }
+
+    /// `model.json` with the signature and the digest of the bundle: what `/v1/model` answers.
+    pub fn described(&self) -> Bytes {
+        self.described.clone()
+    }
+
+    /// Answers `/v1/predict`.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the body, or what the model did wrong.
+    pub fn predict(&self, body: &[u8]) -> Result<Predicted, PredictError> {
+        let rows = self.one_row(body).map_err(PredictError::Invalid)?;
+        let (predictions, inference) = self.calculate(&rows)?;
+        let mut text = Vec::with_capacity(32 + self.ending.len());
+        text.extend_from_slice(br#"{"prediction":"#);
+        write_numbers(&mut text, &predictions);
+        Ok(self.finish(text, rows.count, inference))
+    }
+
+    /// Answers `/v1/predict/batch`.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the body, too many rows, or what the model did wrong.
+    pub fn predict_batch(&self, body: &[u8], limit: usize) -> Result<Predicted, PredictError> {
+        let rows = self.many_rows(body, limit)?;
+        let (predictions, inference) = self.calculate(&rows)?;
+        let mut text = Vec::with_capacity(32 + 12 * predictions.len() + self.ending.len());
+        text.extend_from_slice(br#"{"predictions":["#);
+        write_numbers(&mut text, &predictions);
+        text.push(b']');
+        Ok(self.finish(text, rows.count, inference))
+    }
+
+    /// The prediction for one row, as JSON; for rows whose prediction is known.
+    ///
+    /// # Errors
+    /// As [`Served::predict`].
+    pub fn prediction(&self, row: &[u8]) -> Result<Vec<f32>, PredictError> {
+        let rows = self.one_row(row).map_err(PredictError::Invalid)?;
+        Ok(self.calculate(&rows)?.0)
+    }
+
+    fn finish(&self, mut text: Vec<u8>, rows: usize, inference: Duration) -> Predicted {
+        text.extend_from_slice(self.ending.as_bytes());
+        Predicted { body: text.into(), rows, inference }
+    }
+
+    fn calculate(&self, rows: &Rows) -> Result<(Vec<f32>, Duration), PredictError> {
+        let start = Instant::now();
+        let predictions = self.model.predict(&rows.columns, rows.count)?;
+        let inference = start.elapsed();
+        self.believe(&predictions)?;
+        Ok((predictions, inference))
+    }
+
+    /// A prediction that is no number or out of the output's range is an error, never an answer.
+    fn believe(&self, predictions: &[f32]) -> Result<(), PredictError> {
+        let [low, high] = self.output.range;
+        let beyond = |prediction: &f32| !(low..=high).contains(&f64::from(*prediction));
+        match predictions.iter().position(beyond) {
+            None => Ok(()),
+            Some(row) => Err(PredictError::Unbelievable {
+                prediction: predictions.get(row).copied().unwrap_or(f32::NAN),
+                unit: self.output.unit.clone(),
+                row,
+                low,
+                high,
+            }),
+        }
+    }
+
+    fn one_row(&self, body: &[u8]) -> Result<Rows, Findings> {
+        let mut reader = RowReader::new(&self.schema);
+        let read = Scanner::new(body).and_then(|mut scanner| {
+            reader.row(&mut scanner, Place::Body)?;
+            scanner.finish()
+        });
+        match read {
+            Ok(()) => reader.finish(),
+            Err(fault) => Err(reader.broken(fault, body)),
+        }
+    }
+
+    fn many_rows(&self, body: &[u8], limit: usize) -> Result<Rows, PredictError> {
+        let mut reader = RowReader::new(&self.schema);
+        let read = Scanner::new(body).map_err(Stop::from).and_then(|mut scanner| {
+            read_batch(&mut scanner, &mut reader, limit)?;
+            scanner.finish().map_err(Stop::from)
+        });
+        match read {
+            Ok(()) => reader.finish().map_err(PredictError::Invalid),
+            Err(Stop::Broken(fault)) => Err(PredictError::Invalid(reader.broken(fault, body))),
+            Err(Stop::Full) => Err(PredictError::TooManyRows { limit }),
+        }
+    }
+}
+
+/// Why the reading of a batch ends early.
+enum Stop {
+    Broken(Fault),
+    Full,
+}
+
+impl From<Fault> for Stop {
+    fn from(fault: Fault) -> Self {
+        Self::Broken(fault)
+    }
+}
+
+/// `{"instances":[{…},…]}`
+fn read_batch(scanner: &mut Scanner<'_>, reader: &mut RowReader<'_>, limit: usize) -> Result<(), Stop> {
+    if scanner.kind() != Kind::Object {
+        scanner.value()?;
+        reader.note(Place::Body, None, &Problem::NotObject);
+        return Ok(());
+    }
+    let mut found = false;
+    scanner.object(|scanner, key| {
+        let problem = match (key.as_ref(), found) {
+            (INSTANCES, false) => {
+                found = true;
+                return read_instances(scanner, reader, limit);
+            }
+            (INSTANCES, true) => Problem::Duplicate,
+            _ => Problem::Unknown,
+        };
+        scanner.value()?;
+        reader.note(Place::Body, Some(&key), &problem);
+        Ok::<(), Stop>(())
+    })?;
+    if !found {
+        reader.note(Place::Body, Some(INSTANCES), &Problem::Missing);
+    }
+    Ok(())
+}
+
+fn read_instances(scanner: &mut Scanner<'_>, reader: &mut RowReader<'_>, limit: usize) -> Result<(), Stop> {
+    if scanner.kind() != Kind::List {
+        scanner.value()?;
+        reader.note(Place::Body, Some(INSTANCES), &Problem::NotList);
+        return Ok(());
+    }
+    scanner.list(|scanner| {
+        if reader.rows() == limit {
+            return Err(Stop::Full);
+        }
+        let place = Place::Instance(reader.rows());
+        reader.row(scanner, place).map_err(Stop::from)
+    })?;
+    if reader.rows() == 0 {
+        reader.note(Place::Body, Some(INSTANCES), &Problem::Empty);
+    }
+    Ok(())
+}
+
+/// Numbers with commas between; all are finite.
+fn write_numbers(text: &mut Vec<u8>, numbers: &[f32]) {
+    for (position, number) in numbers.iter().enumerate() {
+        if position > 0 {
+            text.push(b',');
+        }
+        // Writing to memory does not fail, and every number was believed, so is finite.
+        if serde_json::to_writer(&mut *text, number).is_err() {
+            text.extend_from_slice(b"null");
+        }
+    }
+}
+
+fn describe(bundle: &Bundle, signature: &str) -> Bytes {
+    let mut described: serde_json::Value = serde_json::from_slice(&bundle.text).unwrap_or_default();
+    if let Some(entries) = described.as_object_mut() {
+        entries.insert("signature".to_owned(), json!(signature));
+        entries.insert("sha256".to_owned(), json!(bundle.sha256.to_string()));
+    }
+    described.to_string().into()
+}

@@ -1,0 +1,444 @@
+//! The features of a model: what a row must hold, and how it becomes the columns that the model sees. Stands
+//! between the bytes of a request (`json`) and the model; nothing reaches the model that does not fit.
+
+use std::collections::{BTreeSet, HashMap};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+use crate::findings::{Findings, Place, Problem};
+use crate::json::{Fault, Kind, Scanner, Value};
+
+/// A feature as `model.json` describes it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Feature {
+    /// A number within a range, both ends included. One column.
+    Numeric {
+        /// The key in a request.
+        name: String,
+        /// What one of it is, e.g. `km`.
+        unit: String,
+        /// Lowest and highest value that is let in.
+        range: [f64; 2],
+    },
+    /// `true` or `false`. One column, 1 or 0.
+    Boolean {
+        /// The key in a request.
+        name: String,
+    },
+    /// One of some texts. A column for each, 1 for the one that was named and 0 for the others.
+    Categorical {
+        /// The key in a request.
+        name: String,
+        /// The texts, in the order of their columns.
+        categories: Vec<String>,
+    },
+}
+
+impl Feature {
+    /// The key in a request.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Numeric { name, .. } | Self::Boolean { name } | Self::Categorical { name, .. } => name,
+        }
+    }
+
+    /// How many columns of the model's input it takes.
+    pub fn columns(&self) -> usize {
+        match self {
+            Self::Numeric { .. } | Self::Boolean { .. } => 1,
+            Self::Categorical { categories, .. } => categories.len(),
+        }
+    }
+
+    /// Which of the feature's columns a value sets, and to what; all others are 0.
+    fn encode(&self, value: &Value<'_>) -> Result<(usize, f32), Problem> {
+        match self {
+            Self::Numeric { range, .. } => number_within(*range, value).map(|number| (0, number)),
+            Self::Boolean { .. } => match value {
+                Value::Boolean(flag) => Ok((0, f32::from(u8::from(*flag)))),
+                Value::Number(_) | Value::Text(_) | Value::Null | Value::List | Value::Object => {
+                    Err(Problem::NotBoolean)
+                }
+            },
+            Self::Categorical { categories, .. } => match value {
+                Value::Text(text) => categories
+                    .iter()
+                    .position(|category| category == text)
+                    .map(|column| (column, 1.0))
+                    .ok_or_else(|| Problem::Category(categories.clone())),
+                Value::Number(_) | Value::Boolean(_) | Value::Null | Value::List | Value::Object => {
+                    Err(Problem::NotText)
+                }
+            },
+        }
+    }
+
+    /// The feature in the form that the signature is made of.
+    fn canonical(&self) -> Self {
+        let mut canonical = self.clone();
+        if let Self::Categorical { categories, .. } = &mut canonical {
+            categories.sort_unstable();
+        }
+        canonical
+    }
+
+    fn check(&self) -> Result<(), SchemaError> {
+        let name = || self.name().to_owned();
+        match self {
+            Self::Numeric { range: [low, high], .. } if !(low.is_finite() && high.is_finite() && low < high) => {
+                Err(SchemaError::Range { name: name() })
+            }
+            Self::Categorical { categories, .. } if !all_differ(categories) => {
+                Err(SchemaError::Categories { name: name() })
+            }
+            Self::Numeric { .. } | Self::Boolean { .. } | Self::Categorical { .. } => Ok(()),
+        }
+    }
+}
+
+fn all_differ(names: &[String]) -> bool {
+    let distinct: BTreeSet<_> = names.iter().collect();
+    !names.is_empty() && distinct.len() == names.len()
+}
+
+fn number_within([low, high]: [f64; 2], value: &Value<'_>) -> Result<f32, Problem> {
+    match value {
+        Value::Number(number) if !number.is_finite() => Err(Problem::NotFinite),
+        Value::Number(number) if *number < low => Err(Problem::Below(low)),
+        Value::Number(number) if *number > high => Err(Problem::Above(high)),
+        Value::Number(number) => Ok(narrow(*number)),
+        Value::Boolean(_) | Value::Text(_) | Value::Null | Value::List | Value::Object => Err(Problem::NotNumber),
+    }
+}
+
+/// The nearest `f32`: what models calculate in.
+#[expect(
+    clippy::as_conversions,
+    clippy::cast_possible_truncation,
+    reason = "rounding to the nearest is what is wanted, and std has no other way to say it"
+)]
+pub fn narrow(number: f64) -> f32 {
+    number as f32
+}
+
+/// Why features do not make a schema.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum SchemaError {
+    /// There is none.
+    #[error("the model has no features; list them under `features`")]
+    NoFeatures,
+    /// Two with one name.
+    #[error("the feature `{name}` is listed twice; a name stands for one feature")]
+    Twice {
+        /// The name.
+        name: String,
+    },
+    /// A range that holds nothing or has no end.
+    #[error("the range of `{name}` is empty or has no end; write [lowest, highest]")]
+    Range {
+        /// The feature.
+        name: String,
+    },
+    /// No category, or one twice.
+    #[error("`{name}` needs at least one category, and no category twice")]
+    Categories {
+        /// The feature.
+        name: String,
+    },
+}
+
+/// All features of a model, each with its place among the columns.
+#[derive(Debug, Clone)]
+pub struct Schema {
+    fields: Vec<Field>,
+    by_name: HashMap<String, usize>,
+    width: usize,
+}
+
+#[derive(Debug, Clone)]
+struct Field {
+    feature: Feature,
+    first_column: usize,
+}
+
+impl Schema {
+    /// Features in the order of their columns.
+    ///
+    /// # Errors
+    /// When there is none, two share a name, or one cannot hold any value.
+    pub fn new(features: Vec<Feature>) -> Result<Self, SchemaError> {
+        if features.is_empty() {
+            return Err(SchemaError::NoFeatures);
+        }
+        let mut schema = Self {
+            fields: Vec::with_capacity(features.len()),
+            by_name: HashMap::with_capacity(features.len()),
+            width: 0,
+        };
+        for feature in features {
+            schema.push(feature)?;
+        }
+        Ok(schema)
+    }
+
+    fn push(&mut self, feature: Feature) -> Result<(), SchemaError> {
+        feature.check()?;
+        let name = feature.name().to_owned();
+        if self.by_name.contains_key(&name) {
+            return Err(SchemaError::Twice { name });
+        }
+        self.by_name.insert(name, self.fields.len());
+        let first_column = self.width;
+        self.width += feature.columns();
+        self.fields.push(Field { feature, first_column });
+        Ok(())
+    }
+
+    /// How many columns a row has.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// The features, in the order of their columns.
+    pub fn features(&self) -> impl Iterator<Item = &Feature> {
+        self.fields.iter().map(|field| &field.feature)
+    }
+
+    /// SHA-256, as hex, over the features as compact JSON: sorted by name, their categories sorted, since a
+    /// client sees no order. Two models with one signature take the same requests.
+    pub fn signature(&self) -> String {
+        let mut features: Vec<_> = self.features().map(Feature::canonical).collect();
+        features.sort_by(|one, other| one.name().cmp(other.name()));
+        let canonical = serde_json::json!(features).to_string();
+        hex(&Sha256::digest(canonical.as_bytes()))
+    }
+
+    /// The position of a feature. Clients mostly send features in one order, so the one after the last is tried
+    /// before the name is looked up.
+    fn position(&self, name: &str, likely: usize) -> Option<usize> {
+        match self.fields.get(likely) {
+            Some(field) if field.feature.name() == name => Some(likely),
+            _ => self.by_name.get(name).copied(),
+        }
+    }
+}
+
+/// Lower-case hex digits of some bytes.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        for digit in [byte >> 4, byte & 15] {
+            text.extend(char::from_digit(u32::from(digit), 16));
+        }
+        text
+    })
+}
+
+/// Reads rows one after the other into the columns that the model sees, and notes all that is wrong.
+#[derive(Debug)]
+pub struct RowReader<'s> {
+    schema: &'s Schema,
+    columns: Vec<f32>,
+    rows: usize,
+    /// For each feature the number of the last row that named it, from 1.
+    named_in: Vec<usize>,
+    findings: Findings,
+}
+
+/// Rows that fit the schema, one behind the other.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rows {
+    /// The columns of the first row, then those of the second, and so on.
+    pub columns: Vec<f32>,
+    /// How many rows there are.
+    pub count: usize,
+}
+
+impl<'s> RowReader<'s> {
+    /// Nothing read yet.
+    pub fn new(schema: &'s Schema) -> Self {
+        Self {
+            schema,
+            columns: Vec::with_capacity(schema.width),
+            rows: 0,
+            named_in: vec![0; schema.fields.len()],
+            findings: Findings::default(),
+        }
+    }
+
+    /// How many rows were read, wrong ones included.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Reads one row.
+    ///
+    /// # Errors
+    /// When the text is broken; a row that is merely wrong is noted among the findings.
+    pub fn row(&mut self, scanner: &mut Scanner<'_>, place: Place) -> Result<(), Fault> {
+        self.rows += 1;
+        let start = self.columns.len();
+        self.columns.resize(start + self.schema.width, 0.0);
+        if scanner.kind() != Kind::Object {
+            scanner.value()?;
+            self.note(place, None, &Problem::NotObject);
+            return Ok(());
+        }
+        let mut named = 0;
+        let mut likely = 0;
+        scanner.object(|scanner, key| {
+            let value = scanner.value()?;
+            if let Some(position) = self.position_or_note(place, &key, likely) {
+                likely = position + 1;
+                named += usize::from(self.field(place, position, &value, start));
+            }
+            Ok::<(), Fault>(())
+        })?;
+        if named < self.schema.fields.len() {
+            self.note_missing(place);
+        }
+        Ok(())
+    }
+
+    /// Notes something about a whole body that the rows do not show.
+    pub fn note(&mut self, place: Place, field: Option<&str>, problem: &Problem) {
+        self.findings.add(place, field, problem);
+    }
+
+    /// The rows, when nothing was wrong.
+    ///
+    /// # Errors
+    /// All that was wrong.
+    pub fn finish(self) -> Result<Rows, Findings> {
+        if self.findings.is_empty() {
+            return Ok(Rows { columns: self.columns, count: self.rows });
+        }
+        Err(self.findings)
+    }
+
+    /// All that was found until the text broke, and where it broke.
+    pub fn broken(mut self, fault: Fault, text: &[u8]) -> Findings {
+        self.findings.add_fault(fault, text);
+        self.findings
+    }
+
+    fn position_or_note(&mut self, place: Place, key: &str, likely: usize) -> Option<usize> {
+        let position = self.schema.position(key, likely);
+        if position.is_none() {
+            self.note(place, Some(key), &Problem::Unknown);
+        }
+        position
+    }
+
+    /// Puts one value where it belongs; `false` when the row had the feature before.
+    fn field(&mut self, place: Place, position: usize, value: &Value<'_>, start: usize) -> bool {
+        let schema = self.schema;
+        let Some((field, named_in)) = schema.fields.get(position).zip(self.named_in.get_mut(position)) else {
+            return false;
+        };
+        if *named_in == self.rows {
+            self.note(place, Some(field.feature.name()), &Problem::Duplicate);
+            return false;
+        }
+        *named_in = self.rows;
+        match field.feature.encode(value) {
+            Ok((column, number)) => {
+                if let Some(cell) = self.columns.get_mut(start + field.first_column + column) {
+                    *cell = number;
+                }
+            }
+            Err(problem) => self.note(place, Some(field.feature.name()), &problem),
+        }
+        true
+    }
+
+    fn note_missing(&mut self, place: Place) {
+        let schema = self.schema;
+        for (position, field) in schema.fields.iter().enumerate() {
+            if self.named_in.get(position) != Some(&self.rows) {
+                self.note(place, Some(field.feature.name()), &Problem::Missing);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn features(json: &str) -> Vec<Feature> {
+        serde_json::from_str(json).unwrap()
+    }
+
+    fn small() -> Schema {
+        let text = r#"[
+            {"name":"km","type":"numeric","unit":"km","range":[0.5,30]},
+            {"name":"weather","type":"categorical","categories":["sun","rain"]},
+            {"name":"priority","type":"boolean"}]"#;
+        Schema::new(features(text)).unwrap()
+    }
+
+    fn read(schema: &Schema, body: &str) -> Result<Rows, String> {
+        let mut reader = RowReader::new(schema);
+        let mut scanner = Scanner::new(body.as_bytes()).unwrap();
+        reader.row(&mut scanner, Place::Body).unwrap();
+        reader.finish().map_err(|findings| serde_json::to_string(&findings).unwrap())
+    }
+
+    #[test]
+    fn a_row_becomes_columns_whatever_its_order() {
+        let wanted = Rows { columns: vec![4.25, 0.0, 1.0, 1.0], count: 1 };
+        for body in [
+            r#"{"km":4.25,"weather":"rain","priority":true}"#,
+            r#"{"priority":true,"weather":"r\u0061in","km":425e-2}"#,
+        ] {
+            assert_eq!(read(&small(), body), Ok(wanted.clone()));
+        }
+    }
+
+    #[test]
+    fn everything_wrong_is_named_at_once() {
+        let found = read(&small(), r#"{"km":31,"km":2,"wether":"rain","priority":1}"#).unwrap_err();
+        for wanted in [
+            r#"{"loc":["body","km"],"msg":"Input should be less than or equal to 30","type":"less_than_equal"}"#,
+            r#"{"loc":["body","km"],"msg":"Key stands more than once","type":"duplicate_key"}"#,
+            r#"{"loc":["body","wether"],"msg":"Extra inputs are not permitted","type":"extra_forbidden"}"#,
+            r#"{"loc":["body","priority"],"msg":"Input should be a valid boolean, true or false","type":"bool_type"}"#,
+            r#"{"loc":["body","weather"],"msg":"Field required","type":"missing"}"#,
+        ] {
+            assert!(found.contains(wanted), "{wanted} not in {found}");
+        }
+    }
+
+    #[test]
+    fn the_signature_sees_ranges_and_units_but_no_order() {
+        let shuffled = r#"[
+            {"name":"priority","type":"boolean"},
+            {"name":"weather","type":"categorical","categories":["rain","sun"]},
+            {"type":"numeric","name":"km","unit":"km","range":[0.5,30.0]}]"#;
+        let miles = r#"[
+            {"name":"km","type":"numeric","unit":"mi","range":[0.5,30]},
+            {"name":"weather","type":"categorical","categories":["sun","rain"]},
+            {"name":"priority","type":"boolean"}]"#;
+        let wanted = small().signature();
+        assert_eq!(wanted.len(), 64);
+        assert_eq!(Schema::new(features(shuffled)).unwrap().signature(), wanted);
+        assert_ne!(Schema::new(features(miles)).unwrap().signature(), wanted);
+    }
+
+    #[test]
+    fn features_that_make_no_schema_are_refused() {
+        let refusal = |text| Schema::new(features(text)).unwrap_err().to_string();
+        assert!(refusal("[]").contains("no features"));
+        assert!(refusal(r#"[{"name":"a","type":"boolean"},{"name":"a","type":"boolean"}]"#).contains("twice"));
+        assert!(refusal(r#"[{"name":"a","type":"numeric","unit":"1","range":[2,1]}]"#).contains("range of `a`"));
+        assert!(refusal(r#"[{"name":"a","type":"categorical","categories":["x","x"]}]"#).contains("category"));
+    }
+
+    #[test]
+    fn hex_is_written_as_everybody_writes_it() {
+        assert_eq!(hex(&[0, 10, 255]), "000aff");
+    }
+}

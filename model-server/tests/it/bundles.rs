@@ -1,0 +1,159 @@
+//! A bundle that is not whole gives one clear error and exit code 1.
+
+use std::fs;
+use std::path::Path;
+
+use model_server::artifact::Sha256;
+use serde_json::{Value, json};
+
+use crate::server::{bundle, copy_of, program};
+
+/// Starts the server on what `damage` left of a good bundle.
+fn check(damage: impl FnOnce(&Path), wanted: &str) {
+    let folder = copy_of("v1");
+    damage(folder.path());
+    let ended = program(folder.path()).output().unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(said.contains(wanted), "`{wanted}` not in: {said}");
+    assert_eq!(said.lines().count(), 1, "one error, on one line: {said}");
+    assert!(said.starts_with("error: "), "{said}");
+}
+
+fn edit(folder: &Path, change: impl FnOnce(&mut Value)) {
+    let file = folder.join("model.json");
+    let mut model: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    change(&mut model);
+    fs::write(file, model.to_string()).unwrap();
+}
+
+/// Replaces the weights, and their digest with them.
+fn replace_weights(folder: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let file = folder.join("model.safetensors");
+    let mut bytes = fs::read(&file).unwrap();
+    change(&mut bytes);
+    fs::write(file, &bytes).unwrap();
+    let digest = Sha256::of(&bytes).to_string();
+    edit(folder, |model| model["digests"]["model.safetensors"] = json!(digest));
+}
+
+#[test]
+fn weights_that_are_not_those_of_the_digest() {
+    let flip = |folder: &Path| {
+        let file = folder.join("model.safetensors");
+        let mut bytes = fs::read(&file).unwrap();
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        fs::write(file, bytes).unwrap();
+    };
+    check(flip, "has the SHA-256");
+}
+
+#[test]
+fn weights_that_were_cut_off() {
+    let cut = |folder: &Path| {
+        let file = folder.join("model.safetensors");
+        let bytes = fs::read(&file).unwrap();
+        fs::write(file, &bytes[..bytes.len() / 2]).unwrap();
+    };
+    check(cut, "has the SHA-256");
+    check(
+        |folder| replace_weights(folder, |bytes| bytes.truncate(bytes.len() / 2)),
+        "model.safetensors cannot be read",
+    );
+    check(|folder| replace_weights(folder, |bytes| bytes.truncate(5)), "model.safetensors cannot be read");
+    check(|folder| replace_weights(folder, Vec::clear), "model.safetensors cannot be read");
+    check(|folder| replace_weights(folder, |bytes| bytes[..8].fill(0xff)), "model.safetensors cannot be read");
+}
+
+#[test]
+fn weights_that_are_no_numbers() {
+    for wrong in [f32::NAN, f32::INFINITY] {
+        let spoil = |bytes: &mut Vec<u8>| {
+            let end = bytes.len();
+            bytes[end - 4..].copy_from_slice(&wrong.to_le_bytes());
+        };
+        check(|folder| replace_weights(folder, spoil), "holds NaN or an infinite weight");
+    }
+}
+
+#[test]
+fn weights_of_another_shape() {
+    check(
+        |folder| edit(folder, |model| model["mlp"]["hidden"] = json!([64, 64])),
+        "by model.json it should be f32 [64, 24]",
+    );
+    check(|folder| edit(folder, |model| model["mlp"]["hidden"] = json!([128])), "the tensor `layers.1.weight` is");
+    check(
+        |folder| edit(folder, |model| model["mlp"]["hidden"] = json!([128, 64, 1])),
+        "has no tensor `layers.3.weight`",
+    );
+    let fewer = |model: &mut Value| {
+        model["features"].as_array_mut().unwrap().pop();
+        model["reference"]["features"].as_object_mut().unwrap().remove("apartment");
+    };
+    check(|folder| edit(folder, fewer), "by model.json it should be f32 [128, 23]");
+    check(
+        |folder| edit(folder, |model| model["mlp"]["scaler"]["scale"][3] = json!(0.0)),
+        "the scaler in model.json needs 24",
+    );
+}
+
+#[test]
+fn descriptions_that_nobody_here_understands() {
+    check(|folder| fs::write(folder.join("model.json"), "{ not json").unwrap(), "model.json cannot be understood");
+    check(|folder| fs::write(folder.join("model.json"), "").unwrap(), "model.json cannot be understood");
+    check(
+        |folder| edit(folder, |model| model["architecture"] = json!("transformer")),
+        "the architecture `transformer` is unknown",
+    );
+    check(|folder| edit(folder, |model| model["format"] = json!(2)), "format 2");
+    check(|folder| edit(folder, |model| model["features"][0]["rnage"] = json!([0, 1])), "unknown field `rnage`");
+    check(|folder| edit(folder, |model| drop(model.as_object_mut().unwrap().remove("mlp"))), "model.json needs `mlp`");
+    check(
+        |folder| edit(folder, |model| drop(model.as_object_mut().unwrap().remove("golden"))),
+        "missing field `golden`",
+    );
+    check(|folder| edit(folder, |model| model["golden"]["examples"] = json!([])), "at least one golden example");
+    check(|folder| edit(folder, |model| model["features"][0]["range"] = json!([9, 1])), "the range of `distance_km`");
+    check(|folder| edit(folder, |model| model["features"][1]["name"] = json!("hour")), "`hour` is listed twice");
+    check(
+        |folder| edit(folder, |model| model["reference"]["features"]["day"]["counts"] = json!([1, 2])),
+        "the training reference of `day`",
+    );
+}
+
+#[test]
+fn golden_examples_that_the_schema_refuses() {
+    check(
+        |folder| edit(folder, |model| model["golden"]["examples"][0]["input"]["hour"] = json!(99)),
+        "golden example 0 cannot be predicted: the body does not fit the schema: body.hour",
+    );
+}
+
+#[test]
+fn files_that_are_missing_or_lie_elsewhere() {
+    check(|folder| fs::remove_file(folder.join("model.json")).unwrap(), "model.json cannot be read");
+    check(|folder| fs::remove_file(folder.join("model.safetensors")).unwrap(), "model.safetensors cannot be read");
+    check(
+        |folder| edit(folder, |model| model["digests"] = json!({})),
+        "`model.safetensors` is not listed under `digests`",
+    );
+    check(|folder| edit(folder, |model| model["digests"]["../secret"] = json!("00")), "is no plain file name");
+    check(|folder| edit(folder, |model| model["digests"]["/etc/passwd"] = json!("00")), "is no plain file name");
+    check(|folder| fs::remove_dir_all(folder).unwrap(), "is not a folder");
+}
+
+#[test]
+fn the_operators_own_digest_is_compared() {
+    let promised = |digest: &str| program(&bundle("v1")).env("MODEL_SHA256", digest).output().unwrap();
+    let ended = promised(&"0".repeat(64));
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(said.contains("MODEL_SHA256 promises 0000"), "{said}");
+    let text = fs::read(bundle("v1").join("model.json")).unwrap();
+    let digest = Sha256::of(&text).to_string();
+    let mut command = program(&bundle("v1"));
+    let server = crate::server::Server::start(command.env("MODEL_SHA256", &digest));
+    assert_eq!(server.get("/v1/model").json()["sha256"], json!(digest));
+}

@@ -1,0 +1,18 @@
+//! The real binary on a free port, and the way of a request through the library.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    clippy::print_stderr,
+    reason = "a test fails by panicking, and says on stderr what it skips"
+)]
+
+mod bundles;
+mod drain;
+mod golden;
+mod http;
+mod schema;
+mod server;
