@@ -82,6 +82,20 @@ impl Decision {
         Self::Edit,
     ];
 
+    /// Whether the comparison had a part in it; the others only say that traffic has followed, or what the file asks.
+    pub const fn rests_on_evidence(self) -> bool {
+        match self {
+            Self::Step
+            | Self::Pause
+            | Self::Resume
+            | Self::Promote
+            | Self::Rollback
+            | Self::Alert
+            | Self::SetWeights => true,
+            Self::Start | Self::Bake | Self::Finish | Self::RollbackDone | Self::Retry | Self::Edit => false,
+        }
+    }
+
     /// The value of the metric label `decision`.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -183,6 +183,11 @@ impl Rollout {
         self.comparison.summary()
     }
 
+    /// Where the route stands.
+    pub fn phase(&self) -> PhaseName {
+        self.phase.name()
+    }
+
     /// The route as the file has it.
     pub fn route(&self) -> &Arc<Route> {
         &self.route
@@ -191,7 +196,7 @@ impl Rollout {
     /// The version in production now.
     pub fn serving(&self) -> &VersionId {
         match &self.identity.canary {
-            Some(canary) if self.promoted => canary,
+            Some(canary) if self.promoted && self.by_hand.is_none() => canary,
             Some(_) | None => &self.route.stable,
         }
     }
@@ -318,7 +323,7 @@ impl Rollout {
             before,
             after: self.desired().granted,
             cause,
-            evidence: self.pair.is_some().then(|| self.comparison.summary()),
+            evidence: (self.pair.is_some() && decision.rests_on_evidence()).then(|| self.comparison.summary()),
         }
     }
 

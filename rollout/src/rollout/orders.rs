@@ -19,7 +19,7 @@ impl Rollout {
             OrderKind::Pause => self.order_pause(cause, now),
             OrderKind::Resume => self.order_resume(cause, now),
             OrderKind::Retry(version) => self.order_retry(version, cause, now),
-            OrderKind::SetWeights(split) => self.order_weights(split, cause, now),
+            OrderKind::SetWeights(split) => self.order_weights(&self.towards_stable(split), cause, now),
         }
         .map(|change| vec![change])
     }
@@ -144,6 +144,17 @@ impl Rollout {
             self.verdict = Verdict::Continue(Waiting::NoCanaryTraffic);
         }
         Ok(self.change((Decision::SetWeights, cause), from, before))
+    }
+
+    /// The same weights with the file's stable version as the side that is compared with and gone back to, whoever
+    /// serves now.
+    fn towards_stable(&self, split: &Split) -> Split {
+        match split {
+            Split::Canary { stable, canary, share } if *canary == self.route.stable => {
+                Split::Canary { stable: canary.clone(), canary: stable.clone(), share: share.rest() }
+            }
+            Split::Canary { .. } | Split::Whole(_) => split.clone(),
+        }
     }
 
     /// Whether the route can be split like this.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use pointsman_config::{ErrorKind, Guard, Share};
-use pointsman_rollout::{Comparison, Regression, Row, Summary, Tally, Verdict, Waiting, explain};
+use pointsman_rollout::{Comparison, Regression, Row, Summary, Tally, Verdict, Waiting};
 
 use crate::traffic::{Chance, Health, Traffic, failing};
 
@@ -125,7 +125,6 @@ fn a_slow_canary_is_taken_back_for_latency_but_not_in_its_first_half_minute() {
         let warm = play(&mut comparison, &slow, 10, &mut chance);
         let at = warm.iter().copied().position(is_rollback).expect("never taken back");
         assert_eq!(warm[at], Verdict::Rollback(Regression::LatencyRegression));
-        assert!(explain(&comparison.summary()).contains("latency_regression"));
     }
 }
 
@@ -244,7 +243,6 @@ fn the_forecast_comes_true() {
     let at = rest.iter().position(|v| *v == Verdict::Promote).expect("never promoted");
     let seconds = f64::from(u32::try_from(at).unwrap()) / 10.0;
     assert!(forecast.seconds > 0.4 * seconds && forecast.seconds < 2.5 * seconds, "{forecast:?}, really {seconds} s");
-    assert!(explain(&early).contains("more canary requests"));
 }
 
 #[test]
@@ -282,28 +280,4 @@ fn every_verdict_reads_back_and_others_do_not() {
         assert_eq!(serde_json::from_str::<Verdict>(&text).unwrap(), verdict, "{text}");
     }
     assert!(serde_json::from_str::<Verdict>(r#"{"verdict":"promote","reason":"suspect"}"#).is_err());
-}
-
-#[test]
-fn the_letter_names_counts_shares_interval_odds_and_time() {
-    let mut comparison = Comparison::new(&Guard::default());
-    let row = Row {
-        weight: "5%".parse().unwrap(),
-        canary: Tally { requests: 50, errors: 50, slow: 0 },
-        stable: Tally { requests: 950, errors: 1, slow: 0 },
-    };
-    while !is_rollback(comparison.tick(&[row])) {}
-    let letter = explain(&comparison.summary());
-    println!("{letter}");
-    for words in [
-        "Regression proven 0.6 s after the comparison began",
-        "(catastrophic)",
-        "the canary failed 300 of 300 requests (100 %), stable 6 of 5,700 requests (0.105 %)",
-        "5.00 % of the requests and 98.0 % of the errors",
-        "points, between",
-        "99.0 % confidence",
-        "(limit 5,000)",
-    ] {
-        assert!(letter.contains(words), "`{words}` is missing in:\n{letter}");
-    }
 }

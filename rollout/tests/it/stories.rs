@@ -386,3 +386,17 @@ fn a_canary_with_all_traffic_by_hand_is_judged_by_the_absolute_limit() {
     world.run_until(PhaseName::RollingBack, Duration::from_secs(6));
     check_taken_back(&mut world);
 }
+
+#[test]
+fn weights_set_by_hand_after_a_promotion_are_guarded_like_any_others() {
+    let mut world = reach(PhaseName::Steady);
+    let split = Split::canary(version("v2"), version("v1"), percent(30));
+    world.order(OrderKind::SetWeights(split)).unwrap();
+    let status = world.rollout.status(world.now());
+    assert_eq!((status.stable, status.canary), (version("v1"), Some(version("v2"))));
+    assert!((world.canary_percent() - 70.0).abs() < 1e-9);
+    world.run_for(MINUTE);
+    world.break_version("v2", 2);
+    world.run_until(PhaseName::RollingBack, Duration::from_secs(6));
+    check_taken_back(&mut world);
+}
