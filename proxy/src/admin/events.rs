@@ -1,0 +1,80 @@
+//! What happens, as it happens: server-sent events.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::IntoResponse;
+use axum::response::sse::{self, KeepAlive, Sse};
+use futures_util::{Stream, StreamExt, stream};
+use serde::{Deserialize, Serialize};
+use tokio_stream::wrappers::BroadcastStream;
+use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
+use utoipa::ToSchema;
+
+use super::openapi::CommonProblems;
+use super::{AdminContext, Context};
+use crate::view::Event;
+
+/// How often a silent stream shows that it is alive.
+const ALIVE_EVERY: Duration = Duration::from_secs(15);
+
+/// Sent in place of events that the reader was too slow for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Missed {
+    /// Always `missed`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// How many events were left out; read the routes and decisions anew.
+    pub events: u64,
+}
+
+/// Decisions and config changes at once, every route once a second.
+///
+/// Server-sent events: `decision`, `sample`, `config`, and `missed` where the reader was too slow. Each has one JSON
+/// object as its data, with its name in `type`; a decision has its number as its id. The stream begins with the config
+/// and every route as they stand.
+#[utoipa::path(get, path = "/api/v1/events", tag = "events", security(("token" = [])), responses(
+    (status = OK, description = "does not end; the data of one event", body = Event, content_type = "text/event-stream"),
+    CommonProblems,
+))]
+pub(super) async fn events(State(context): Context) -> impl IntoResponse {
+    Sse::new(stream_of(&context)).keep_alive(KeepAlive::new().interval(ALIVE_EVERY))
+}
+
+fn stream_of(context: &AdminContext) -> impl Stream<Item = Result<sse::Event, Infallible>> + use<> {
+    // Listen before looking, so that nothing falls between the two.
+    let coming = BroadcastStream::new(context.handle.events());
+    let view = context.handle.view();
+    let config = Event::Config(view.config.clone());
+    let standing: Vec<Event> = [config].into_iter().chain(view.routes.iter().cloned().map(Event::Sample)).collect();
+    stream::iter(standing).map(Ok).chain(coming).map(|event| Ok(written(event)))
+}
+
+fn written(event: Result<Event, BroadcastStreamRecvError>) -> sse::Event {
+    match event {
+        Ok(event) => {
+            let named = sse::Event::default().event(name(&event)).data(json(&event));
+            match &event {
+                Event::Decision(row) => named.id(row.id.to_string()),
+                Event::Sample(_) | Event::Config(_) => named,
+            }
+        }
+        Err(BroadcastStreamRecvError::Lagged(events)) => {
+            sse::Event::default().event("missed").data(json(&Missed { kind: "missed".to_owned(), events }))
+        }
+    }
+}
+
+const fn name(event: &Event) -> &'static str {
+    match event {
+        Event::Decision(_) => "decision",
+        Event::Sample(_) => "sample",
+        Event::Config(_) => "config",
+    }
+}
+
+/// Plain data with text keys, which JSON can always say.
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}

@@ -1,0 +1,93 @@
+//! The description of the API, made from the handlers themselves.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json;
+use utoipa::openapi::content::ContentBuilder;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{
+    Components, ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Response, ResponseBuilder,
+};
+use utoipa::{IntoResponses, PartialSchema, ToSchema};
+
+use super::events::Missed;
+use super::{PROBLEM_TYPE, Problem};
+
+/// What stands above the paths.
+pub(super) fn header() -> OpenApi {
+    let info = InfoBuilder::new()
+        .title("Pointsman admin API")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some("Routes, rollouts, decisions and config of a running edge. Without admin.token_file it is open to this machine only, and needs an IP address or `localhost` as the host."));
+    OpenApiBuilder::new().info(info).components(Some(components())).build()
+}
+
+fn components() -> Components {
+    let token = SecurityScheme::Http(
+        HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("What stands in admin.token_file.")).build(),
+    );
+    ComponentsBuilder::new()
+        .security_scheme("token", token)
+        .schema(Problem::name(), Problem::schema())
+        .schema(Missed::name(), Missed::schema())
+        .build()
+}
+
+/// Serves the finished description.
+pub(super) fn document(
+    api: OpenApi,
+) -> impl Fn() -> std::future::Ready<Json<Arc<OpenApi>>> + Clone + Send + Sync + 'static {
+    let api = Arc::new(api);
+    move || std::future::ready(Json(Arc::clone(&api)))
+}
+
+/// What every closed path may answer.
+pub(super) struct CommonProblems;
+
+impl IntoResponses for CommonProblems {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        problems([
+            ("401", "`unauthorized`: there is no token; `invalid_token`: it is not the right one"),
+            ("403", "`host_not_allowed`: there is no token, and the host is neither an IP address nor `localhost`"),
+            ("503", "`token_unreadable`, `state_unavailable` or `stopping`: come again in a moment"),
+            ("504", "`too_slow`, or `unconfirmed` for an order that may still be carried out"),
+        ])
+    }
+}
+
+/// What a path with a route in it may answer.
+pub(super) struct RouteProblems;
+
+impl IntoResponses for RouteProblems {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        problems([("404", "`unknown_route`; `known` lists the routes there are")])
+    }
+}
+
+/// What an order may be answered.
+pub(super) struct OrderProblems;
+
+impl IntoResponses for OrderProblems {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        problems([
+            ("400", "`bad_body`: no JSON; `bad_actor`"),
+            ("409", "the route's state forbids it; `code` and `detail` say why, and the way out"),
+            ("413", "`body_too_large`"),
+            ("415", "`not_json`: an order needs content-type application/json"),
+            ("422", "`invalid_body`, `bad_weights` or `bad_reason`: JSON, but not what it should be"),
+        ])
+    }
+}
+
+fn problems<const N: usize>(list: [(&str, &str); N]) -> BTreeMap<String, RefOr<Response>> {
+    list.into_iter().map(|(status, what)| (status.to_owned(), RefOr::T(problem(what)))).collect()
+}
+
+fn problem(what: &str) -> Response {
+    let schema = Ref::from_schema_name(Problem::name());
+    ResponseBuilder::new()
+        .description(what)
+        .content(PROBLEM_TYPE, ContentBuilder::new().schema(Some(schema)).build())
+        .build()
+}

@@ -1,0 +1,465 @@
+//! The composition root: the one place that knows every part, starts them in order and ends them in order.
+//!
+//! Threads: one worker per core serves requests (`edge-N`); one runs the control loop (`control`); one asks endpoints
+//! and names (`control-checks`); one writes the state file (`control-state`); one watches the config file
+//! (`control-config`); one serves the admin API (`admin`); this one waits for signals. None of them waits for another
+//! but through channels, so that neither traffic holds up a decision nor a decision traffic.
+//!
+//! A panic on a `control` thread ends the process at once, with the panic's message: an edge whose guard is dead must
+//! not look alive. Its supervisor starts it again, and it goes on from the state file. A panic of one request, or in
+//! the admin API, ends just that.
+
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use std::{fs, panic, process, thread};
+
+use arc_swap::ArcSwap;
+use pointsman_config::{Config, ConfigErrors, Problem};
+use pointsman_telemetry::shutdown;
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tracing::{error, info, warn};
+
+use crate::admin::{self, AdminContext, TokenFile};
+use crate::control::config_watch::{ConfigWatch, hash_of, with_whole_paths};
+use crate::control::events::{Events, now_in_words};
+use crate::control::handle::{ControlHandle, OrderMessage};
+use crate::control::health::HealthChecks;
+use crate::control::history::History;
+use crate::control::publisher::Publisher;
+use crate::control::resolver::{Resolver, first_answers};
+use crate::control::state::StateFile;
+use crate::control::{Command, Control, Inputs, Parts, endpoint_names, running};
+use crate::listen::{ListenError, Listeners, Patience, Serving};
+use crate::metrics::Metrics;
+use crate::snapshot::Snapshots;
+use crate::view::{ConfigView, View};
+
+/// How long requests in flight may take once the end was asked for.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
+/// How long the control path may take for its last words.
+const STOP_DEADLINE: Duration = Duration::from_secs(3);
+/// How long the start waits for names; whoever answers later is heard later.
+const FIRST_NAMES: Duration = Duration::from_secs(2);
+/// Orders that wait for the control loop.
+const ORDERS: usize = 64;
+/// Events that a slow listener may lag behind.
+const EVENTS: usize = 1024;
+
+/// What `pointsman run` was told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunOptions {
+    /// The config file; changes of it are put in force while running.
+    pub config: PathBuf,
+}
+
+/// Why the edge did not start, or ended badly.
+#[derive(Debug, Error)]
+pub enum AppError {
+    /// The config file cannot be read.
+    #[error("the config file `{}` cannot be read; --config names it", path.display())]
+    ConfigFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The config file is refused; prints every problem on a line of its own.
+    #[error("{problems}")]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// Every problem.
+        problems: ConfigErrors,
+    },
+    /// A listener cannot be had.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The admin API cannot listen.
+    #[error("the admin API cannot listen on {address}; stop who listens there, or choose another `admin.address`")]
+    Admin {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// No thread, runtime or signal handler.
+    #[error("cannot start {what}; check the limits on processes and open files (ulimit -u, ulimit -n)")]
+    Start {
+        /// What.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The control loop went away while it started.
+    #[error("the control loop ended while it started; the log says why")]
+    Control,
+}
+
+impl AppError {
+    /// Whether the caller or the config file is at fault (exit code 2), not the machine (exit code 1).
+    pub fn is_wrong_usage(&self) -> bool {
+        match self {
+            Self::ConfigFile { .. } | Self::Config { .. } => true,
+            Self::Listen(_) | Self::Admin { .. } | Self::Start { .. } | Self::Control => false,
+        }
+    }
+}
+
+/// Runs the edge until it is told to stop: SIGTERM drains, SIGINT or a second SIGTERM ends at once, SIGHUP reads the
+/// config file again. Prints where it listens on standard output, once it does. Logs must be set up already.
+///
+/// # Errors
+/// If the config is bad, an address cannot be had or a thread cannot be started; nothing is left running then.
+pub fn run(options: &RunOptions) -> Result<(), AppError> {
+    end_if_the_control_path_panics();
+    let loaded = load(&options.config)?;
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| AppError::Start { what: "a runtime", source })?;
+    let ended = runtime.block_on(serve(loaded));
+    // What still runs on other threads ends with the process.
+    runtime.shutdown_background();
+    ended
+}
+
+/// An edge without its guard must not look alive.
+fn end_if_the_control_path_panics() {
+    let report = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        report(info);
+        let guards = thread::current().name().is_some_and(guards_traffic);
+        if guards {
+            // Past the log's queue, which would not be written out any more.
+            drop(writeln!(
+                io::stderr(),
+                "the control path has panicked, and without it nothing would take a failing canary back: ending; please report this"
+            ));
+            process::abort();
+        }
+    }));
+}
+
+/// Whether a thread belongs to the control path.
+fn guards_traffic(thread: &str) -> bool {
+    thread.starts_with("control")
+}
+
+/// The config file as it was at the start.
+#[derive(Debug)]
+struct Loaded {
+    path: PathBuf,
+    config: Config,
+    warnings: Vec<Problem>,
+    hash: String,
+}
+
+fn load(path: &Path) -> Result<Loaded, AppError> {
+    let text = fs::read_to_string(path).map_err(|source| AppError::ConfigFile { path: path.to_owned(), source })?;
+    let parsed = Config::parse(&text, &path.display().to_string())
+        .map_err(|problems| AppError::Config { path: path.to_owned(), problems })?;
+    let config = with_whole_paths(parsed.config, path);
+    Ok(Loaded { path: path.to_owned(), config, warnings: parsed.warnings, hash: hash_of(text.as_bytes()) })
+}
+
+/// Addresses that are ours and that nobody serves yet.
+#[derive(Debug)]
+struct Bound {
+    listeners: Listeners,
+    admin: TcpListener,
+    threads: usize,
+}
+
+/// Binds every address or none, before anything else is touched.
+fn bind(config: &Config) -> Result<Bound, AppError> {
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let listeners = Listeners::bind(&config.listeners, threads)?;
+    let address = config.admin.address;
+    let refused = |source| AppError::Admin { address, source };
+    let admin = std::net::TcpListener::bind(address).map_err(refused)?;
+    admin.set_nonblocking(true).map_err(refused)?;
+    Ok(Bound { listeners, admin: TcpListener::from_std(admin).map_err(refused)?, threads })
+}
+
+async fn serve(loaded: Loaded) -> Result<(), AppError> {
+    let signals = Signals::listen()?;
+    for warning in &loaded.warnings {
+        warn!("{warning}");
+    }
+    let bound = bind(&loaded.config)?;
+    let started = start(loaded, bound).await?;
+    signals.obey(started).await;
+    Ok(())
+}
+
+/// The edge at work.
+#[derive(Debug)]
+struct Started {
+    serving: Serving,
+    commands: mpsc::UnboundedSender<Command>,
+    watch: ConfigWatch,
+    admin: AdminRuntime,
+}
+
+/// The admin API's runtime, which no end waits for.
+#[derive(Debug)]
+struct AdminRuntime(Option<Runtime>);
+
+impl Drop for AdminRuntime {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+async fn start(loaded: Loaded, bound: Bound) -> Result<Started, AppError> {
+    let refused = |what| move |source| AppError::Start { what, source };
+    let Bound { listeners, admin, threads } = bound;
+    let snapshots = Arc::new(Snapshots::default());
+    let (tell_reload, reloads) = mpsc::unbounded_channel();
+    let (commands, told) = mpsc::unbounded_channel();
+    let (order, orders) = mpsc::channel(ORDERS);
+    let watch = ConfigWatch::start(loaded.path.clone(), loaded.hash.clone(), tell_reload)
+        .map_err(refused("the watch on the config file"))?;
+    let context = start_control(loaded, Publisher::new(Arc::clone(&snapshots), threads), order, |channels| Inputs {
+        orders,
+        reloads,
+        turned: channels.turned,
+        resolved: channels.resolved,
+        reopened: channels.reopened,
+        commands: told,
+    })
+    .await?;
+    let serving = listeners.serve(&snapshots, Patience::default())?;
+    commands.send(Command::Ready).map_err(|_gone| AppError::Control)?;
+    let admin_address = admin.local_addr().map_err(refused("the admin API"))?;
+    let admin = start_admin(admin, context).map_err(refused("the admin API"))?;
+    say_where(serving.addresses(), admin_address);
+    Ok(Started { serving, commands, watch, admin: AdminRuntime(Some(admin)) })
+}
+
+/// Says on standard output, for people and for scripts, where the edge listens.
+fn say_where(clients: &[SocketAddr], admin: SocketAddr) {
+    let mut out = io::stdout().lock();
+    let mut said = clients.iter().try_for_each(|address| writeln!(out, "listening on {address}"));
+    said = said.and_then(|()| writeln!(out, "admin on http://{admin}")).and_then(|()| out.flush());
+    if let Err(error) = said {
+        warn!(%error, "standard output cannot be written");
+    }
+    info!(listeners = ?clients, %admin, "serving");
+}
+
+/// The loop's ends of what is started beside it.
+#[derive(Debug)]
+struct Channels {
+    turned: mpsc::UnboundedReceiver<crate::control::health::Turned>,
+    resolved: mpsc::UnboundedReceiver<crate::control::resolver::Resolved>,
+    reopened: mpsc::UnboundedReceiver<crate::control::state::Reopened>,
+}
+
+/// Opens the state, asks for the first addresses, starts the control loop and waits until the config is in force.
+async fn start_control(
+    loaded: Loaded,
+    publisher: Publisher,
+    orders: mpsc::Sender<OrderMessage>,
+    inputs: impl FnOnce(Channels) -> Inputs,
+) -> Result<AdminContext, AppError> {
+    let refused = |what| move |source| AppError::Start { what, source };
+    let (tell_turned, turned) = mpsc::unbounded_channel();
+    let (tell_resolved, resolved) = mpsc::unbounded_channel();
+    let (tell_reopened, reopened) = mpsc::unbounded_channel();
+    let Loaded { path, config, hash, .. } = loaded;
+    let checks = checks_runtime().map_err(refused("the thread for health checks"))?;
+    let (state, opened) =
+        StateFile::open(config.state.file.clone(), tell_reopened).map_err(refused("the thread for the state file"))?;
+    let history = History::of_file(config.state.file.clone());
+    for row in opened.recent {
+        history.remember(Arc::new(row));
+    }
+    let (event, _) = broadcast::channel(EVENTS);
+    let view = Arc::new(ArcSwap::from_pointee(View::default()));
+    let handle = ControlHandle::new(orders, Arc::clone(&view), event.clone());
+    let token = config.admin.token_file.clone().map(TokenFile::new);
+    let parts = Parts {
+        config_view: first_view(&path, &config, hash),
+        saved: opened.routes,
+        resolved: first_answers(endpoint_names(&config.routes), FIRST_NAMES).await,
+        publisher,
+        state,
+        events: Events::new(opened.last_id, history.clone(), event),
+        checks: HealthChecks::start(&checks, tell_turned),
+        resolver: Resolver::start(&checks, tell_resolved),
+        view,
+        config,
+    };
+    run_control(parts, inputs(Channels { turned, resolved, reopened })).await?;
+    Ok(AdminContext { metrics: Metrics::new(handle.clone()), handle, decisions: Arc::new(history), token })
+}
+
+fn first_view(path: &Path, config: &Config, hash: String) -> ConfigView {
+    ConfigView {
+        file: path.display().to_string(),
+        hash,
+        generation: 1,
+        loaded_at: now_in_words(),
+        running: running(config),
+        ..ConfigView::default()
+    }
+}
+
+/// A thread that asks endpoints and names; it ends with the process.
+fn checks_runtime() -> io::Result<tokio::runtime::Handle> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let handle = runtime.handle().clone();
+    thread::Builder::new()
+        .name("control-checks".to_owned())
+        .spawn(move || runtime.block_on(std::future::pending::<()>()))?;
+    Ok(handle)
+}
+
+/// Starts the loop on a thread of its own; returns when the config is in force.
+async fn run_control(parts: Parts, inputs: Inputs) -> Result<(), AppError> {
+    let refused = |source| AppError::Start { what: "the control loop", source };
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(refused)?;
+    let (in_force, waits) = oneshot::channel();
+    let control = async move {
+        let control = Control::begin(parts).await;
+        // Nobody hears it if the start was broken off.
+        _ = in_force.send(());
+        control.run(inputs).await;
+    };
+    thread::Builder::new().name("control".to_owned()).spawn(move || runtime.block_on(control)).map_err(refused)?;
+    waits.await.map_err(|_gone| AppError::Control)
+}
+
+/// Serves the admin API on a thread of its own.
+fn start_admin(listener: TcpListener, context: AdminContext) -> io::Result<Runtime> {
+    let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("admin").enable_all().build()?;
+    let listener = listener.into_std()?;
+    let listener = {
+        let _on_this_runtime = runtime.enter();
+        TcpListener::from_std(listener)?
+    };
+    runtime.spawn(admin::serve(listener, admin::router(context), std::future::pending()));
+    Ok(runtime)
+}
+
+/// The signals that are obeyed; heard from the start on, so that none is missed.
+struct Signals<T, I> {
+    terminate: T,
+    interrupt: I,
+    hang_up: Signal,
+}
+
+impl Signals<(), ()> {
+    fn listen() -> Result<Signals<impl Future<Output = ()>, impl Future<Output = ()>>, AppError> {
+        let refused = |source| AppError::Start { what: "the signal handlers", source };
+        Ok(Signals {
+            terminate: Box::pin(shutdown::terminate().map_err(refused)?),
+            interrupt: Box::pin(shutdown::interrupt().map_err(refused)?),
+            hang_up: signal(SignalKind::hangup()).map_err(refused)?,
+        })
+    }
+}
+
+impl<T: Future<Output = ()> + Unpin, I: Future<Output = ()> + Unpin> Signals<T, I> {
+    /// Serves until the end is asked for, and ends as it was asked.
+    async fn obey(mut self, started: Started) {
+        match self.wait(&started.watch).await {
+            End::AtOnce => info!("interrupted; ending at once"),
+            End::Drained => self.drain(started).await,
+        }
+    }
+
+    /// Until the end is asked for.
+    async fn wait(&mut self, watch: &ConfigWatch) -> End {
+        loop {
+            tokio::select! {
+                () = &mut self.terminate => return End::Drained,
+                () = &mut self.interrupt => return End::AtOnce,
+                _ = self.hang_up.recv() => watch.reload(),
+            }
+        }
+    }
+
+    async fn drain(&mut self, started: Started) {
+        tokio::select! {
+            () = drain(started) => info!("drained"),
+            () = second_terminate() => warn!("told to end a second time; ending at once"),
+            () = &mut self.interrupt => warn!("interrupted; ending at once"),
+        }
+    }
+}
+
+/// How the end was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    AtOnce,
+    Drained,
+}
+
+async fn second_terminate() {
+    match shutdown::terminate() {
+        Ok(again) => again.await,
+        Err(error) => {
+            error!(%error, "a second SIGTERM will not be heard");
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Says that we are leaving, lets requests in flight end, and lets the control path keep what it knows.
+async fn drain(started: Started) {
+    let Started { serving, commands, watch: _watch, admin: _admin } = started;
+    // The loop lives as long as this process, or has taken it down.
+    drop(commands.send(Command::Drain));
+    serving.drain(DRAIN_DEADLINE).await;
+    let (stopped, stop) = oneshot::channel();
+    drop(commands.send(Command::Stop(stopped)));
+    if tokio::time::timeout(STOP_DEADLINE, stop).await.is_err() {
+        warn!("the state file was not closed in time; what was decided before stands in it");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_control_path_takes_the_process_down() {
+        for thread in ["control", "control-state", "control-config", "control-checks"] {
+            assert!(guards_traffic(thread), "{thread}");
+        }
+        for thread in ["edge-0", "admin", "main", "logs"] {
+            assert!(!guards_traffic(thread), "{thread}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_missing_or_bad_is_wrong_usage() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = load(&folder.path().join("none.yaml")).unwrap_err();
+        assert!(missing.is_wrong_usage() && missing.to_string().contains("none.yaml"), "{missing}");
+        let path = folder.path().join("bad.yaml");
+        fs::write(&path, "routes: 5\nlistenres: []\n").unwrap();
+        let bad = load(&path).unwrap_err();
+        assert!(bad.is_wrong_usage() && bad.to_string().lines().count() >= 2, "{bad}");
+    }
+
+    #[test]
+    fn paths_start_from_the_files_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pointsman.yaml");
+        let text = "listeners: [{ address: 127.0.0.1:0 }]\nstate: { file: state.db }\nroutes: [{ name: r, stable: v1, versions: { v1: { endpoints: [127.0.0.1:9001] } } }]\n";
+        fs::write(&path, text).unwrap();
+        assert_eq!(load(&path).unwrap().config.state.file, folder.path().join("state.db"));
+    }
+}

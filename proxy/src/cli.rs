@@ -1,0 +1,235 @@
+//! The command line: what was asked, who does it, and with which exit code it ends.
+//!
+//! `run` is the edge itself; `check` and `schema` work on a config file; everything else is a client of the admin API.
+
+mod args;
+mod check;
+mod client;
+mod demo;
+mod explain;
+mod history;
+mod orders;
+mod print;
+mod run;
+mod status;
+mod words;
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches};
+use http::StatusCode;
+use thiserror::Error;
+
+pub use args::{Cli, Command};
+pub use client::Connection;
+
+use crate::admin::Problem;
+use client::Admin;
+
+/// The exit code for wrong usage and for a bad config.
+const WRONG_USAGE: u8 = 2;
+/// The exit code for what failed while running.
+const FAILED: u8 = 1;
+
+/// Why a command failed, and the way out.
+#[derive(Debug, Error)]
+pub enum CliError {
+    /// The config file is refused; its problems are printed already.
+    #[error("`{file}` is refused; put the problems above right")]
+    BadConfig {
+        /// The file.
+        file: String,
+    },
+    /// The config file cannot be read.
+    #[error("`{file}` cannot be read")]
+    ConfigFile {
+        /// The file.
+        file: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The token file cannot be read.
+    #[error("the token file `{}` cannot be read; --token-file or POINTSMAN_TOKEN_FILE names it", file.display())]
+    TokenFile {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The admin address cannot be asked.
+    #[error(
+        "`{url}` is no admin address; write --admin http://HOST:PORT (https is not spoken here: forward the port, with ssh -L or kubectl port-forward)"
+    )]
+    Address {
+        /// What was written.
+        url: String,
+    },
+    /// Weights that cannot be meant.
+    #[error("{what}")]
+    Weights {
+        /// What is wrong with them, and the way out.
+        what: String,
+    },
+    /// Nobody answers.
+    #[error(
+        "no answer from the edge at {url}; is it running (`pointsman run --config FILE`), and is this its admin address (--admin URL or POINTSMAN_ADMIN)?"
+    )]
+    Unreachable {
+        /// Where.
+        url: String,
+        /// Why.
+        source: Box<ureq::Error>,
+    },
+    /// Somebody else answers, or an edge of another version.
+    #[error("{url} answered with status {status}, but not as an edge of this version does; is this the admin address, and is the edge of version {}?", env!("CARGO_PKG_VERSION"))]
+    Strange {
+        /// Where.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+        /// What could not be understood.
+        source: serde_json::Error,
+    },
+    /// The edge says no.
+    #[error("{} ({})", problem.detail, problem.code)]
+    Refused {
+        /// What it says.
+        problem: Box<Problem>,
+    },
+    /// There is nothing to explain.
+    #[error("`{route}` has no decision yet; `pointsman status {route}` shows where it stands")]
+    NoDecision {
+        /// The route.
+        route: String,
+    },
+    /// A decision of another route.
+    #[error("decision {id} is one of route `{actual}`; say `pointsman explain {actual} {id}`")]
+    OtherRoute {
+        /// Its number.
+        id: u64,
+        /// Its route.
+        actual: String,
+    },
+    /// The edge cannot start, or failed.
+    #[error(transparent)]
+    Run(#[from] run::RunError),
+    /// The demo could not be played, or did not end as it should.
+    #[error(transparent)]
+    Demo(#[from] demo::DemoError),
+    /// Standard output cannot be written to.
+    #[error("standard output cannot be written to")]
+    Output(#[from] io::Error),
+    /// A timer for `--watch` cannot be had.
+    #[error("--watch cannot be started")]
+    Watch {
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl CliError {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            // Whoever reads has seen enough.
+            Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+            Self::BadConfig { .. }
+            | Self::ConfigFile { .. }
+            | Self::TokenFile { .. }
+            | Self::Address { .. }
+            | Self::Weights { .. } => WRONG_USAGE.into(),
+            Self::Refused { problem } if problem.status == StatusCode::UNPROCESSABLE_ENTITY.as_u16() => {
+                WRONG_USAGE.into()
+            }
+            Self::Run(error) => error.exit_code().into(),
+            Self::Refused { .. }
+            | Self::Unreachable { .. }
+            | Self::Strange { .. }
+            | Self::NoDecision { .. }
+            | Self::OtherRoute { .. }
+            | Self::Demo(_)
+            | Self::Output(_)
+            | Self::Watch { .. } => FAILED.into(),
+        }
+    }
+
+    /// The error and what lies behind it, on one line.
+    fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut behind = self.source();
+        while let Some(cause) = behind {
+            // Writing to a String cannot fail.
+            let written = write!(text, ": {cause}");
+            debug_assert!(written.is_ok(), "a String takes every text");
+            behind = cause.source();
+        }
+        text
+    }
+}
+
+/// Does what the arguments say; the first is the program's own name.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let cli = match parsed(&arguments) {
+        Ok(cli) => cli,
+        Err(error) => return explained(&error),
+    };
+    match carried_out(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            let code = error.exit_code();
+            if code != ExitCode::SUCCESS {
+                print::complain(&error.chain());
+            }
+            code
+        }
+    }
+}
+
+fn parsed(arguments: &[OsString]) -> Result<Cli, clap::Error> {
+    let mut command = Cli::command();
+    if is_kubectl_plugin(arguments.first()) {
+        command = command.bin_name("kubectl pointsman");
+    }
+    let matches = command.clone().try_get_matches_from(arguments)?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+/// `kubectl pointsman …` starts a program of this name.
+fn is_kubectl_plugin(program: Option<&OsString>) -> bool {
+    let name = program.and_then(|path| Path::new(path).file_name());
+    name.is_some_and(|name| name == "kubectl-pointsman")
+}
+
+/// Help and version go to standard output and are no failure; everything else is wrong usage.
+fn explained(error: &clap::Error) -> ExitCode {
+    let code = if error.use_stderr() { WRONG_USAGE.into() } else { ExitCode::SUCCESS };
+    match error.print() {
+        Err(cause) if cause.kind() != io::ErrorKind::BrokenPipe => FAILED.into(),
+        Ok(()) | Err(_) => code,
+    }
+}
+
+fn carried_out(cli: Cli) -> Result<ExitCode, CliError> {
+    let connection = cli.connection;
+    match cli.command {
+        Command::Run(args) => run::run(&args)?,
+        Command::Demo(args) => demo::demo(&args)?,
+        Command::Check(args) => return check::check(&args),
+        Command::Schema => check::schema()?,
+        Command::Status(args) => status::status(&Admin::new(&connection)?, &args)?,
+        Command::Weights(args) => orders::weights(&Admin::new(&connection)?, &args)?,
+        Command::Promote(args) => orders::simple(&Admin::new(&connection)?, "promote", &args)?,
+        Command::Rollback(args) => orders::simple(&Admin::new(&connection)?, "rollback", &args)?,
+        Command::Pause(args) => orders::simple(&Admin::new(&connection)?, "pause", &args)?,
+        Command::Resume(args) => orders::simple(&Admin::new(&connection)?, "resume", &args)?,
+        Command::Retry(args) => orders::retry(&Admin::new(&connection)?, &args)?,
+        Command::History(args) => history::history(&Admin::new(&connection)?, &args)?,
+        Command::Explain(args) => explain::explain(&Admin::new(&connection)?, &args)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

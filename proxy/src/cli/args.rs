@@ -1,0 +1,166 @@
+//! What can be said on the command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use pointsman_config::{RouteName, Share, VersionId};
+use pointsman_telemetry::logs::LogFormat;
+
+use super::client::Connection;
+use super::demo::DemoArgs;
+
+/// Blue-green and canary edge proxy for model servers: splits live traffic between two versions, compares them, and takes the worse one back by itself.
+#[derive(Debug, Parser)]
+#[command(name = "pointsman", version, disable_help_subcommand = true, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Where the edge is, for operator commands.
+    #[command(flatten, next_help_heading = "Where the edge is (operator commands)")]
+    pub connection: Connection,
+}
+
+/// One command.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the edge (SIGTERM drains and ends it, SIGINT ends it at once)
+    Run(RunArgs),
+    /// Play the main job on real processes: a canary promoted, one taken back, weights edited
+    Demo(DemoArgs),
+    /// Check a config file: every problem with its place and the way out
+    Check(CheckArgs),
+    /// Print the JSON Schema of the config file
+    Schema,
+    /// Show where routes stand: what serves, what is tried, and whether it is worse
+    Status(StatusArgs),
+    /// Divide the traffic of a route by hand
+    Weights(WeightsArgs),
+    /// Give the canary all traffic now
+    Promote(OrderArgs),
+    /// Take the canary back to weight 0 now
+    Rollback(OrderArgs),
+    /// Stop a rollout where it stands; the guard stays armed
+    Pause(OrderArgs),
+    /// Go on with a paused rollout
+    Resume(OrderArgs),
+    /// Lift the quarantine of a version that was taken back
+    Retry(RetryArgs),
+    /// List the decisions of a route
+    History(HistoryArgs),
+    /// Explain a decision: counts, odds, interval, failing requests, and what to do
+    Explain(ExplainArgs),
+}
+
+/// `run`
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Config file; changes of it are put in force while running
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// How log lines are written to standard error: text or json
+    #[arg(long, value_name = "FORMAT", default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+/// `check`
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Config file; `-` reads standard input
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `status`
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Only this route
+    #[arg(value_name = "ROUTE")]
+    pub route: Option<RouteName>,
+    /// Look again every second: in place on a terminal, one below the other elsewhere
+    #[arg(long)]
+    pub watch: bool,
+    /// Print JSON; with --watch one object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `weights`
+#[derive(Debug, Args)]
+pub struct WeightsArgs {
+    /// Route
+    #[arg(value_name = "ROUTE")]
+    pub route: RouteName,
+    /// Shares that add up to 100%, such as v1=90% v2=10%
+    #[arg(value_name = "VERSION=SHARE", required = true, value_parser = version_and_share)]
+    pub weights: Vec<(VersionId, Share)>,
+    /// Why, for the decision log
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub reason: String,
+}
+
+/// `promote`, `rollback`, `pause`, `resume`
+#[derive(Debug, Args)]
+pub struct OrderArgs {
+    /// Route
+    #[arg(value_name = "ROUTE")]
+    pub route: RouteName,
+    /// Why, for the decision log
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub reason: String,
+}
+
+/// `retry`
+#[derive(Debug, Args)]
+pub struct RetryArgs {
+    /// Route
+    #[arg(value_name = "ROUTE")]
+    pub route: RouteName,
+    /// Version that was taken back
+    #[arg(value_name = "VERSION")]
+    pub version: VersionId,
+    /// Why, for the decision log
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub reason: String,
+}
+
+/// `history`
+#[derive(Debug, Args)]
+pub struct HistoryArgs {
+    /// Route
+    #[arg(value_name = "ROUTE")]
+    pub route: RouteName,
+    /// Newest decisions to list, 500 at most
+    #[arg(long, value_name = "NUMBER", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=500))]
+    pub limit: u16,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `explain`
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// Route
+    #[arg(value_name = "ROUTE")]
+    pub route: RouteName,
+    /// Number of the decision, as `history` lists it; the last one with evidence if not given
+    #[arg(value_name = "DECISION")]
+    pub decision: Option<u64>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Reads `v1=90%`.
+fn version_and_share(text: &str) -> Result<(VersionId, Share), String> {
+    let Some((version, share)) = text.split_once('=') else {
+        return Err("write VERSION=SHARE, such as v2=10%".to_owned());
+    };
+    let version = version.parse().map_err(|error: pointsman_config::NameError| error.to_string())?;
+    let share = share.parse().map_err(|error: pointsman_config::ShareError| error.to_string())?;
+    Ok((version, share))
+}

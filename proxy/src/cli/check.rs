@@ -1,0 +1,77 @@
+//! `check` and `schema`: what can be said of a config file without running it.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::Path;
+use std::process::ExitCode;
+
+use pointsman_config::{Config, Problem, Severity, json_schema};
+use serde::Serialize;
+
+use super::args::CheckArgs;
+use super::print::Page;
+use super::words::{BAD, BOLD, CAREFUL, GOOD, Say, counted, paint, paragraph};
+use super::{CliError, WRONG_USAGE};
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    file: &'a str,
+    valid: bool,
+    errors: usize,
+    warnings: usize,
+    problems: &'a [Problem],
+}
+
+/// Checks one file.
+pub(super) fn check(args: &CheckArgs) -> Result<ExitCode, CliError> {
+    let file = args.file.display().to_string();
+    let text = read(&args.file).map_err(|source| CliError::ConfigFile { file: file.clone(), source })?;
+    let origin = if file == "-" { "stdin" } else { &file };
+    let problems = match Config::parse(&text, origin) {
+        Ok(parsed) => parsed.warnings,
+        Err(errors) => errors.into_problems(),
+    };
+    let errors = problems.iter().filter(|problem| problem.severity == Severity::Error).count();
+    let report =
+        Report { file: origin, valid: errors == 0, errors, warnings: problems.len() - errors, problems: &problems };
+    if args.json {
+        Page::appended().json(&report)?;
+    } else {
+        Page::appended().text(&in_words(&report))?;
+    }
+    Ok(if errors == 0 { ExitCode::SUCCESS } else { WRONG_USAGE.into() })
+}
+
+fn read(file: &Path) -> io::Result<String> {
+    if file == Path::new("-") {
+        let mut text = String::new();
+        io::stdin().read_to_string(&mut text)?;
+        return Ok(text);
+    }
+    fs::read_to_string(file)
+}
+
+fn in_words(report: &Report<'_>) -> String {
+    let mut page: String = report.problems.iter().map(problem).collect();
+    let errors = if report.errors == 0 { paint(GOOD, "valid") } else { paint(BAD, &counted(report.errors, "error")) };
+    let and = if report.warnings == 0 { String::new() } else { format!(", {}", counted(report.warnings, "warning")) };
+    page.say(format_args!("{}: {errors}{and}\n", report.file));
+    page
+}
+
+/// Place and what is wrong on one line, as editors and CI look for it; the way out below.
+fn problem(problem: &Problem) -> String {
+    let style = match problem.severity {
+        Severity::Error => BAD,
+        Severity::Warning => CAREFUL,
+    };
+    let place = paint(BOLD, &problem.place.to_string());
+    let severity = paint(style, &problem.severity.to_string());
+    format!("{place}: {severity}: {}\n{}", problem.what, paragraph(&problem.way_out, 4))
+}
+
+/// Prints the JSON Schema of the config file.
+pub(super) fn schema() -> Result<(), CliError> {
+    Ok(Page::appended().json(&json_schema())?)
+}

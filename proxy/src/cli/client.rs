@@ -1,0 +1,205 @@
+//! The admin API from the operator's side: what it answers, as types, and what to do when it does not.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{fs, io};
+
+use clap::Args;
+use pointsman_config::RouteName;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use ureq::{Agent, Body};
+
+use super::CliError;
+use crate::admin::{ACTOR_HEADER, ConfigAnswer, DecisionsAnswer, OrderAnswer, Problem, RoutesAnswer};
+use crate::view::{DecisionRow, RouteView};
+
+/// Longest that an answer may take; an order waits until it is on disk and in force.
+const ANSWER_WITHIN: Duration = Duration::from_secs(15);
+/// Longest that a connection may take to open.
+const CONNECT_WITHIN: Duration = Duration::from_secs(3);
+/// Largest answer that is read, in bytes.
+const ANSWER_BYTES: u64 = 64 << 20;
+/// Longest name of who gives an order, in characters, as the API takes it.
+const ACTOR_CHARS: usize = 64;
+
+/// Where the edge is.
+#[derive(Debug, Clone, Args)]
+pub struct Connection {
+    /// Admin address of the edge
+    #[arg(long, value_name = "URL", env = "POINTSMAN_ADMIN", default_value = "http://127.0.0.1:9900", global = true)]
+    pub admin: String,
+    /// File that holds the admin token
+    #[arg(long, value_name = "FILE", env = "POINTSMAN_TOKEN_FILE", global = true)]
+    pub token_file: Option<PathBuf>,
+}
+
+/// A client of one edge.
+#[derive(Debug)]
+pub(crate) struct Admin {
+    agent: Agent,
+    base: String,
+    token: Option<String>,
+}
+
+impl Admin {
+    /// A client of the edge that `connection` names; connects with the first request.
+    ///
+    /// # Errors
+    /// If the address is none that can be asked, or the token file cannot be read.
+    pub(crate) fn new(connection: &Connection) -> Result<Self, CliError> {
+        let token = connection.token_file.as_ref().map(|file| {
+            let read = fs::read_to_string(file).map_err(|source| CliError::TokenFile { file: file.clone(), source });
+            read.and_then(|token| sendable(token.trim(), file))
+        });
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .proxy(None)
+            .max_redirects(0)
+            .timeout_connect(Some(CONNECT_WITHIN))
+            .timeout_global(Some(ANSWER_WITHIN))
+            .user_agent(concat!("pointsman/", env!("CARGO_PKG_VERSION")))
+            .build();
+        Ok(Self { agent: config.into(), base: base(&connection.admin)?, token: token.transpose()? })
+    }
+
+    /// Every route.
+    pub(crate) fn routes(&self) -> Result<Vec<RouteView>, CliError> {
+        self.read::<RoutesAnswer>("/api/v1/routes").map(|answer| answer.routes)
+    }
+
+    /// One route.
+    pub(crate) fn route(&self, route: &RouteName) -> Result<RouteView, CliError> {
+        self.read(&format!("/api/v1/routes/{route}"))
+    }
+
+    /// The config in force and where state is kept.
+    pub(crate) fn config(&self) -> Result<ConfigAnswer, CliError> {
+        self.read("/api/v1/config")
+    }
+
+    /// The newest `limit` decisions of a route, newest first.
+    pub(crate) fn decisions(&self, route: &RouteName, limit: usize) -> Result<Vec<DecisionRow>, CliError> {
+        self.read::<DecisionsAnswer>(&format!("/api/v1/routes/{route}/decisions?limit={limit}"))
+            .map(|answer| answer.decisions)
+    }
+
+    /// One decision with its evidence.
+    pub(crate) fn decision(&self, id: u64) -> Result<DecisionRow, CliError> {
+        self.read(&format!("/api/v1/decisions/{id}"))
+    }
+
+    /// Posts an order such as `promote`.
+    pub(crate) fn order(&self, route: &RouteName, verb: &str, body: &impl Serialize) -> Result<OrderAnswer, CliError> {
+        let request = self.agent.post(format!("{}/api/v1/routes/{route}/{verb}", self.base));
+        self.send(request, body)
+    }
+
+    /// Sets the weights of a route.
+    pub(crate) fn weights(&self, route: &RouteName, body: &impl Serialize) -> Result<OrderAnswer, CliError> {
+        let request = self.agent.put(format!("{}/api/v1/routes/{route}/weights", self.base));
+        self.send(request, body)
+    }
+
+    fn read<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
+        let mut request = self.agent.get(format!("{}{path}", self.base));
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        self.understood(request.call())
+    }
+
+    fn send<T: DeserializeOwned>(
+        &self,
+        request: ureq::RequestBuilder<ureq::typestate::WithBody>,
+        body: &impl Serialize,
+    ) -> Result<T, CliError> {
+        let mut request = request.header(ACTOR_HEADER, actor());
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        self.understood(request.send_json(body))
+    }
+
+    fn understood<T: DeserializeOwned>(
+        &self,
+        answer: Result<http::Response<Body>, ureq::Error>,
+    ) -> Result<T, CliError> {
+        let unreachable = |source| CliError::Unreachable { url: self.base.clone(), source: Box::new(source) };
+        let mut answer = answer.map_err(unreachable)?;
+        let status = answer.status();
+        let bytes = answer.body_mut().with_config().limit(ANSWER_BYTES).read_to_vec().map_err(unreachable)?;
+        let strange = |source| CliError::Strange { url: self.base.clone(), status: status.as_u16(), source };
+        let mut value: Value = serde_json::from_slice(&bytes).map_err(strange)?;
+        make_printable(&mut value);
+        if status.is_success() {
+            return serde_json::from_value(value).map_err(strange);
+        }
+        let problem: Problem = serde_json::from_value(value).map_err(strange)?;
+        Err(CliError::Refused { problem: Box::new(problem) })
+    }
+}
+
+/// A token that a header can carry.
+fn sendable(token: &str, file: &Path) -> Result<String, CliError> {
+    if !token.is_empty() && token.chars().all(|character| character.is_ascii_graphic()) {
+        return Ok(token.to_owned());
+    }
+    let source = io::Error::new(io::ErrorKind::InvalidData, "it must hold one line of visible ASCII characters");
+    Err(CliError::TokenFile { file: file.to_owned(), source })
+}
+
+/// `http://host:port` without a slash at the end; a missing scheme is http.
+fn base(written: &str) -> Result<String, CliError> {
+    let trimmed = written.trim().trim_end_matches('/');
+    let url = if trimmed.contains("://") { trimmed.to_owned() } else { format!("http://{trimmed}") };
+    let parsed: Option<http::Uri> = url.parse().ok();
+    match parsed {
+        Some(uri) if uri.scheme_str() == Some("http") && uri.authority().is_some() => Ok(url),
+        Some(_) | None => Err(CliError::Address { url: written.to_owned() }),
+    }
+}
+
+/// Who gives an order, for the decision log: the user's name as far as a header can carry it.
+fn actor() -> String {
+    let named = std::env::var("USER").unwrap_or_default();
+    let visible: String = named.chars().filter(char::is_ascii_graphic).take(ACTOR_CHARS).collect();
+    if visible.is_empty() { "cli".to_owned() } else { visible }
+}
+
+/// Takes out of every text what a terminal would obey: request ids and reasons were written by others.
+fn make_printable(value: &mut Value) {
+    match value {
+        Value::String(text) if text.contains(is_harmful) => *text = text.replace(is_harmful, "\u{fffd}"),
+        Value::Array(items) => items.iter_mut().for_each(make_printable),
+        Value::Object(fields) => fields.values_mut().for_each(make_printable),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// Control characters, and those that turn the direction of writing.
+fn is_harmful(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_needs_no_scheme_and_https_is_refused() {
+        assert_eq!(base("127.0.0.1:9900/").unwrap(), "http://127.0.0.1:9900");
+        assert_eq!(base("http://edge:9900").unwrap(), "http://edge:9900");
+        assert!(base("https://edge:9900").is_err());
+        assert!(base("").is_err());
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_is_taken_out() {
+        let mut value = serde_json::json!({"a": ["ok", "red\u{1b}[31m"], "b": {"c": "\u{202e}evil"}});
+        make_printable(&mut value);
+        assert_eq!(value, serde_json::json!({"a": ["ok", "red\u{fffd}[31m"], "b": {"c": "\u{fffd}evil"}}));
+    }
+}

@@ -1,0 +1,59 @@
+//! An operator's orders, and what came of them.
+
+use std::collections::BTreeMap;
+
+use pointsman_config::{Share, VersionId};
+
+use super::CliError;
+use super::args::{OrderArgs, RetryArgs, WeightsArgs};
+use super::client::Admin;
+use super::print::Page;
+use super::words::{BOLD, Say, paint, paragraph};
+use crate::admin::{OrderAnswer, ReasonBody, RetryBody, WeightsBody};
+
+/// `promote`, `rollback`, `pause` or `resume`.
+pub(super) fn simple(admin: &Admin, verb: &str, args: &OrderArgs) -> Result<(), CliError> {
+    report(&admin.order(&args.route, verb, &ReasonBody { reason: args.reason.clone() })?)
+}
+
+/// Lifts a quarantine.
+pub(super) fn retry(admin: &Admin, args: &RetryArgs) -> Result<(), CliError> {
+    let body = RetryBody { version: args.version.clone(), reason: args.reason.clone() };
+    report(&admin.order(&args.route, "retry", &body)?)
+}
+
+/// Sets weights by hand.
+pub(super) fn weights(admin: &Admin, args: &WeightsArgs) -> Result<(), CliError> {
+    let body = WeightsBody { weights: each_once(&args.weights)?, reason: args.reason.clone() };
+    report(&admin.weights(&args.route, &body)?)
+}
+
+fn each_once(written: &[(VersionId, Share)]) -> Result<BTreeMap<VersionId, Share>, CliError> {
+    let mut weights = BTreeMap::new();
+    for (version, share) in written {
+        if weights.insert(version.clone(), *share).is_some() {
+            return Err(CliError::Weights { what: format!("`{version}` is given twice; write each version once") });
+        }
+    }
+    Ok(weights)
+}
+
+/// What was done, and what happens next.
+fn report(answer: &OrderAnswer) -> Result<(), CliError> {
+    Ok(Page::appended().text(&in_words(answer))?)
+}
+
+fn in_words(answer: &OrderAnswer) -> String {
+    let name = paint(BOLD, answer.route.name.as_str());
+    let mut page = String::new();
+    if answer.decisions.is_empty() {
+        page.say(format_args!("{name}: nothing changed; it stood as asked already\n"));
+    }
+    for row in &answer.decisions {
+        page.say(format_args!("{name}: decision {}, on disk and in force\n{}", row.id, paragraph(&row.sentence, 2)));
+    }
+    if !answer.route.next.is_empty() {
+        page.push_str(&paragraph(&format!("Next: {}", answer.route.next), 2));
+    }
+    page
+}

@@ -1,0 +1,661 @@
+//! The control path: one loop that owns everything that decides.
+//!
+//! Lines: recorder ► window ► analysis ► phase ► desired ► **control** ► publisher ► snapshot, and
+//! file ► config ► **control** ► publisher. Ten times a second, and whenever an order, an edit or a health check comes
+//! in: take what was counted, let the phase machine step, keep what it decided, put it in force, tell of it. The loop
+//! waits for nothing but the state file, and for that 50 ms at most: a hung disk never delays a rollback.
+//!
+//! Who decides nothing must not go on serving silently: if this loop panics, the process ends (see [`crate::app`]) and a
+//! restart goes on from the state file.
+
+pub(crate) mod config_watch;
+mod controlled;
+mod endpoints;
+pub(crate) mod events;
+pub mod handle;
+pub(crate) mod health;
+pub(crate) mod history;
+mod picture;
+pub mod publisher;
+mod reload;
+pub(crate) mod resolver;
+pub(crate) mod state;
+mod window;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use pointsman_config::{Config, RouteName, Split};
+use pointsman_rollout::{Change, Decision, Observed, Saved, Time};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Interval, MissedTickBehavior};
+use tracing::{debug, info, warn};
+
+pub(crate) use self::endpoints::names as endpoint_names;
+pub(crate) use self::reload::running;
+
+use self::config_watch::Reload;
+use self::controlled::ControlledRoute;
+use self::endpoints::Endpoints;
+use self::events::Events;
+use self::handle::{Done, OrderError, OrderMessage};
+use self::health::{HealthChecks, Turned};
+use self::publisher::{Publisher, RoutePicture};
+use self::resolver::{Resolved, Resolver};
+use self::state::{Reopened, StateFile};
+use crate::recorder::{Failure, Ledger, Totals};
+use crate::view::{ConfigView, DecisionRow, Event, RouteView, View};
+
+/// Between two looks at what was counted.
+const TICK: Duration = Duration::from_millis(100);
+/// Ticks in which every route is looked at once for people; the last of them makes the view.
+const TICKS_PER_LOOK: usize = 10;
+/// Up to so many routes are looked at in every tick.
+const FEW_ROUTES: usize = 50;
+/// Longest that the state file may take for its last words.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// What the rest of the process wants of the loop.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// The listeners accept.
+    Ready,
+    /// SIGTERM: say that we are leaving.
+    Drain,
+    /// Keep what is to be kept, and end.
+    Stop(oneshot::Sender<()>),
+}
+
+/// Everything that comes in.
+#[derive(Debug)]
+pub(crate) struct Inputs {
+    /// From the admin API.
+    pub(crate) orders: mpsc::Receiver<OrderMessage>,
+    /// From the config file.
+    pub(crate) reloads: mpsc::UnboundedReceiver<Reload>,
+    /// From the health checks.
+    pub(crate) turned: mpsc::UnboundedReceiver<Turned>,
+    /// From the resolver.
+    pub(crate) resolved: mpsc::UnboundedReceiver<Resolved>,
+    /// From the state file.
+    pub(crate) reopened: mpsc::UnboundedReceiver<Reopened>,
+    /// From the process.
+    pub(crate) commands: mpsc::UnboundedReceiver<Command>,
+}
+
+/// What comes next.
+#[derive(Debug)]
+enum Input {
+    Tick,
+    Reload(Reload),
+    Order(OrderMessage),
+    Turned(Turned),
+    Resolved(Resolved),
+    Reopened(Reopened),
+    Command(Command),
+}
+
+impl Inputs {
+    /// Waits for what comes next. A tick goes before everything but a command: no flood of orders or edits may keep the
+    /// guard from looking.
+    async fn next(&mut self, ticks: &mut Interval) -> Input {
+        tokio::select! {
+            biased;
+            Some(command) = self.commands.recv() => Input::Command(command),
+            _ = ticks.tick() => Input::Tick,
+            Some(reload) = self.reloads.recv() => Input::Reload(reload),
+            Some(message) = self.orders.recv() => Input::Order(message),
+            Some(turned) = self.turned.recv() => Input::Turned(turned),
+            Some(resolved) = self.resolved.recv() => Input::Resolved(resolved),
+            Some(reopened) = self.reopened.recv() => Input::Reopened(reopened),
+        }
+    }
+}
+
+/// Everything that the loop works with.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    /// What is in force.
+    pub(crate) config: Config,
+    /// What people see of it.
+    pub(crate) config_view: ConfigView,
+    /// What the state file knew of the routes.
+    pub(crate) saved: BTreeMap<RouteName, Saved>,
+    /// The first answers of the resolver.
+    pub(crate) resolved: Resolved,
+    /// The one hand that writes snapshots.
+    pub(crate) publisher: Publisher,
+    /// Where state is kept.
+    pub(crate) state: StateFile,
+    /// Who is told.
+    pub(crate) events: Events,
+    /// Asks endpoints.
+    pub(crate) checks: HealthChecks,
+    /// Asks for addresses.
+    pub(crate) resolver: Resolver,
+    /// What people see.
+    pub(crate) view: Arc<ArcSwap<View>>,
+}
+
+/// What was decided about the route at a position.
+#[derive(Debug)]
+struct Decided {
+    position: usize,
+    changes: Vec<Change>,
+}
+
+/// The loop.
+#[derive(Debug)]
+pub(crate) struct Control {
+    started: Instant,
+    config: Config,
+    config_view: ConfigView,
+    /// In the order of the file.
+    routes: Vec<ControlledRoute>,
+    /// What is known of routes that are not in the file, so that a quarantine survives their absence.
+    parked: BTreeMap<RouteName, Saved>,
+    endpoints: Endpoints,
+    publisher: Publisher,
+    state: StateFile,
+    events: Events,
+    checks: HealthChecks,
+    resolver: Resolver,
+    view: Arc<ArcSwap<View>>,
+    /// The last looks, by route.
+    looks: BTreeMap<RouteName, RouteView>,
+    counts: BTreeMap<RouteName, Totals>,
+    ticks: usize,
+    /// Something other than weights has to be published.
+    republish: bool,
+    ready: bool,
+    draining: bool,
+}
+
+impl Control {
+    /// Takes over from the state file and puts the config in force.
+    pub(crate) async fn begin(parts: Parts) -> Self {
+        let mut control = Self {
+            started: Instant::now(),
+            config: Config { routes: Vec::new(), ..parts.config.clone() },
+            config_view: parts.config_view,
+            routes: Vec::new(),
+            parked: parts.saved,
+            endpoints: Endpoints::default(),
+            publisher: parts.publisher,
+            state: parts.state,
+            events: parts.events,
+            checks: parts.checks,
+            resolver: parts.resolver,
+            view: parts.view,
+            looks: BTreeMap::new(),
+            counts: BTreeMap::new(),
+            ticks: 0,
+            republish: true,
+            ready: false,
+            draining: false,
+        };
+        control.endpoints.learn(parts.resolved);
+        let decided = control.take_up(parts.config);
+        control.settle(decided).await;
+        control.look_at_all();
+        control
+    }
+
+    /// Runs until it is told to stop.
+    pub(crate) async fn run(mut self, mut inputs: Inputs) {
+        let mut ticks = tokio::time::interval(TICK);
+        // A late tick takes everything that was counted meanwhile; making it up would only make rows of nothing.
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            match inputs.next(&mut ticks).await {
+                Input::Tick => self.tick().await,
+                Input::Reload(reload) => self.reload(reload).await,
+                Input::Order(message) => self.obey(message).await,
+                Input::Turned(turned) => self.take_turns(turned, &mut inputs.turned),
+                Input::Resolved(resolved) => self.learn(resolved),
+                Input::Reopened(reopened) => self.reconsider(reopened).await,
+                Input::Command(Command::Ready) => self.announce(|control| control.ready = true),
+                Input::Command(Command::Drain) => self.announce(|control| control.draining = true),
+                Input::Command(Command::Stop(stopped)) => return self.stop(stopped).await,
+            }
+        }
+    }
+
+    fn now(&self) -> Time {
+        Time::after_start(self.started.elapsed())
+    }
+
+    async fn stop(self, stopped: oneshot::Sender<()>) {
+        let now = self.now();
+        let Self { mut routes, state, .. } = self;
+        let saved: Vec<_> = routes.iter_mut().map(|route| (route.route().name.clone(), route.save(now))).collect();
+        state.put(saved, []);
+        state.close(LAST_WORDS).await;
+        // Whoever waited for the end may be gone.
+        _ = stopped.send(());
+    }
+
+    fn announce(&mut self, change: impl FnOnce(&mut Self)) {
+        change(self);
+        self.show();
+    }
+
+    // ---- what is decided, in the order in which it happens ----
+
+    async fn tick(&mut self) {
+        let (now, began) = (self.now(), Instant::now());
+        let mut decided = Vec::new();
+        for (position, route) in self.routes.iter_mut().enumerate() {
+            let rows = rows_of(&mut self.publisher, &route.route().name, began);
+            let changes = route.tick(&rows, now);
+            if !changes.is_empty() {
+                decided.push(Decided { position, changes });
+            }
+        }
+        self.keep_elapsed(now);
+        let news: Vec<_> = decided.iter().map(|decided| decided.position).collect();
+        self.settle(decided).await;
+        self.look(&news);
+        let spent = began.elapsed();
+        if spent > TICK {
+            debug!(spent_ms = spent.as_millis(), routes = self.routes.len(), "a tick took longer than its span");
+        }
+    }
+
+    /// Keeps the elapsed times of routes that are moving.
+    fn keep_elapsed(&mut self, now: Time) {
+        let due = self.routes.iter_mut().filter(|route| route.is_save_due(now));
+        let saved: Vec<_> = due.map(|route| (route.route().name.clone(), route.save(now))).collect();
+        if !saved.is_empty() {
+            self.state.put(saved, []);
+        }
+    }
+
+    async fn obey(&mut self, message: OrderMessage) {
+        let OrderMessage { route: name, order, answer } = message;
+        let now = self.now();
+        let known = self.routes.iter_mut().enumerate().find(|(_, route)| route.route().name == name);
+        let obeyed = match known {
+            None => Err(OrderError::NoRoute { route: name.to_string(), known: self.known_routes() }),
+            Some(_) if answer.is_closed() => return,
+            Some((position, route)) => {
+                route.obey(&order, now).map(|changes| Decided { position, changes }).map_err(OrderError::from)
+            }
+        };
+        let outcome = match obeyed {
+            Ok(decided) => {
+                let position = decided.position;
+                let decisions = self.settle(vec![decided]).await;
+                self.done(position, &decisions)
+            }
+            Err(refusal) => {
+                info!(route = %name, actor = order.actor, %refusal, "order refused");
+                Err(refusal)
+            }
+        };
+        // Whoever asked may be gone; it happened all the same and stands in the log.
+        drop(answer.send(outcome));
+    }
+
+    fn done(&mut self, position: usize, decisions: &[Arc<DecisionRow>]) -> Result<Done, OrderError> {
+        self.look_at(position);
+        self.show();
+        let route = self.routes.get(position).ok_or(OrderError::Stopping)?;
+        let look = self.looks.get(&route.route().name).ok_or(OrderError::Stopping)?;
+        let decisions = decisions.iter().map(|row| row.as_ref().clone()).collect();
+        Ok(Done { decisions, route: look.clone(), effective: route.applied().clone() })
+    }
+
+    fn known_routes(&self) -> String {
+        let names: Vec<_> = self.routes.iter().map(|route| route.route().name.as_str()).collect();
+        names.join(", ")
+    }
+
+    /// Keeps what was decided, puts it in force and tells of it. The disk gets a moment first, so that a crash right
+    /// after never resumes a canary that was taken back; but the weights do not wait for a disk that hangs.
+    async fn settle(&mut self, decided: Vec<Decided>) -> Vec<Arc<DecisionRow>> {
+        let now = self.now();
+        let mut rows = Vec::new();
+        let mut saved = Vec::new();
+        for Decided { position, changes } in decided {
+            let Some(route) = self.routes.get_mut(position) else { continue };
+            let name = route.route().name.clone();
+            saved.push((name.clone(), route.save(now)));
+            for change in changes {
+                let failures = self.failures_behind(&name, &change);
+                rows.push(self.events.row(&name, change, failures));
+            }
+        }
+        if !saved.is_empty() {
+            let put = self.state.put(saved, rows.iter().cloned());
+            if !rows.is_empty() {
+                self.state.written(put).await;
+            }
+        }
+        self.publish();
+        for row in &rows {
+            self.events.tell(row);
+        }
+        rows
+    }
+
+    /// Failing requests of the canary, as a sample, for decisions that failures may have led to.
+    fn failures_behind(&self, route: &RouteName, change: &Change) -> Vec<Failure> {
+        let explains = matches!(change.decision, Decision::Rollback | Decision::Alert | Decision::Pause);
+        let ledger = self.publisher.ledger(route).filter(|_| explains);
+        match (ledger, &change.canary) {
+            (Some(ledger), Some(canary)) => ledger.failures(canary),
+            (Some(_) | None, _) => Vec::new(),
+        }
+    }
+
+    /// Puts in force what shall be, if it is not in force already.
+    fn publish(&mut self) {
+        let splits: Vec<Split> = self.routes.iter().map(ControlledRoute::effective).collect();
+        let moved = self.routes.iter().zip(&splits).any(|(route, split)| route.applied() != split);
+        if !moved && !self.republish {
+            return;
+        }
+        let pictures: Vec<_> = self.routes.iter().zip(&splits).map(|(route, split)| picture(route, split)).collect();
+        let generation = self.publisher.publish(&pictures);
+        debug!(generation, "published");
+        for (route, split) in self.routes.iter_mut().zip(splits) {
+            route.set_applied(split);
+        }
+        if std::mem::take(&mut self.republish) {
+            self.mark_all();
+        }
+    }
+
+    // ---- endpoints ----
+
+    /// Tells the data path which endpoints are up; new ones do not know it yet.
+    fn mark_all(&self) {
+        for route in &self.routes {
+            let name = &route.route().name;
+            for version in route.addresses().keys() {
+                self.endpoints.mark(name, version, &self.publisher.endpoints(name, version));
+            }
+        }
+    }
+
+    /// Endpoints came up or went down; takes in all that wait, so that many at once are published once.
+    fn take_turns(&mut self, first: Turned, waiting: &mut mpsc::UnboundedReceiver<Turned>) {
+        let mut next = Some(first);
+        while let Some(turned) = next {
+            let (name, version) = (turned.target.route.clone(), turned.target.version.clone());
+            if self.endpoints.note(turned) {
+                self.endpoints.mark(&name, &version, &self.publisher.endpoints(&name, &version));
+                let ready = self.endpoints.ready(&name);
+                if let Some(route) = self.routes.iter_mut().find(|route| route.route().name == name) {
+                    route.set_ready(ready);
+                }
+            }
+            next = waiting.try_recv().ok();
+        }
+        self.publish();
+    }
+
+    /// Names were looked up.
+    fn learn(&mut self, resolved: Resolved) {
+        if self.endpoints.learn(resolved) {
+            self.place_all();
+            self.publish();
+        }
+    }
+
+    /// Places the endpoints of every route anew and has them checked.
+    fn place_all(&mut self) {
+        for route in &mut self.routes {
+            self.endpoints.place(route.route(), &route.main());
+            let name = route.route().name.clone();
+            route.set_addresses(self.endpoints.addresses(&name));
+            route.set_ready(self.endpoints.ready(&name));
+        }
+        self.checks.set(self.endpoints.checks());
+        self.republish = true;
+    }
+
+    // ---- the state file ----
+
+    /// The state file can be written again: what it holds that we did not know is weighed, and all is kept.
+    async fn reconsider(&mut self, reopened: Reopened) {
+        let now = self.now();
+        self.events.go_on_after(reopened.last_id, reopened.renumbered);
+        let mut decided = Vec::new();
+        for (name, saved) in reopened.unknown {
+            match self.routes.iter_mut().enumerate().find(|(_, route)| route.route().name == name) {
+                Some((position, route)) => {
+                    warn!(route = %name, "the state file knew of this route after all");
+                    decided.push(Decided { position, changes: route.reconsider(saved, now) });
+                }
+                // What this process parked is newer.
+                None => drop(self.parked.entry(name).or_insert(saved)),
+            }
+        }
+        let all: Vec<_> = self.routes.iter_mut().map(|route| (route.route().name.clone(), route.save(now))).collect();
+        self.state.put(all, []);
+        self.settle(decided).await;
+    }
+
+    // ---- what people see ----
+
+    /// Looks at routes for people: at all of them in every tick while there are few, else at a tenth of them; and at
+    /// those where something was decided.
+    fn look(&mut self, news: &[usize]) {
+        self.ticks = self.ticks.wrapping_add(1);
+        let few = self.routes.len() <= FEW_ROUTES;
+        let turn = self.ticks % TICKS_PER_LOOK;
+        for position in 0..self.routes.len() {
+            let due = position % TICKS_PER_LOOK == turn;
+            if due {
+                self.summarise(position);
+            }
+            if due || few || news.contains(&position) {
+                self.look_at(position);
+            }
+            if due {
+                self.send_sample(position);
+            }
+        }
+        if few || !news.is_empty() || turn == 0 {
+            self.show();
+        }
+    }
+
+    fn summarise(&mut self, position: usize) {
+        if let Some(route) = self.routes.get_mut(position) {
+            route.summarise();
+        }
+    }
+
+    fn send_sample(&self, position: usize) {
+        let look = self.routes.get(position).and_then(|route| self.looks.get(&route.route().name));
+        if let Some(look) = look.filter(|_| self.events.has_listeners()) {
+            self.events.send(Event::Sample(look.clone()));
+        }
+    }
+
+    fn look_at_all(&mut self) {
+        for position in 0..self.routes.len() {
+            self.look_at(position);
+        }
+        self.show();
+    }
+
+    fn look_at(&mut self, position: usize) {
+        let now = self.now();
+        let Some(route) = self.routes.get_mut(position) else { return };
+        let name = route.route().name.clone();
+        let totals = self.publisher.ledger(&name).map(Ledger::totals).unwrap_or_default();
+        route.record(totals.clone(), now);
+        let endpoints = &self.endpoints;
+        let versions = route.route().versions.keys();
+        let seen = versions.map(|version| {
+            (version.clone(), endpoints.view(&name, version, &self.publisher.endpoints(&name, version)))
+        });
+        let beside = picture::Beside { endpoints: seen.collect(), last_decision: self.events.newest(&name) };
+        self.looks.insert(name.clone(), picture::of(route, beside, now));
+        self.counts.insert(name, totals);
+    }
+
+    /// Shows the last looks to everybody.
+    fn show(&self) {
+        let looks = self.routes.iter().filter_map(|route| self.looks.get(&route.route().name));
+        self.view.store(Arc::new(View {
+            config: self.config_view.clone(),
+            state: self.state.view(),
+            routes: looks.cloned().collect(),
+            counts: self.counts.clone(),
+            decisions: self.events.counts().clone(),
+            ready: self.ready,
+            draining: self.draining,
+        }));
+    }
+}
+
+/// What became known about one route since the last tick.
+fn rows_of(publisher: &mut Publisher, route: &RouteName, now: Instant) -> Vec<Observed> {
+    let rows = publisher.ledger_mut(route).map(|ledger| ledger.take(now)).unwrap_or_default();
+    let observed = rows.into_iter().map(|(epoch, row)| {
+        let terms = epoch.terms();
+        Observed { stable: terms.stable.clone(), canary: terms.canary.clone(), row }
+    });
+    observed.collect()
+}
+
+fn picture<'a>(route: &'a ControlledRoute, split: &Split) -> RoutePicture<'a> {
+    RoutePicture {
+        route: route.route(),
+        stable: route.serving().clone(),
+        split: split.clone(),
+        endpoints: route.addresses(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use tokio::sync::broadcast;
+
+    use super::*;
+    use crate::control::history::History;
+    use crate::control::state::COMMIT_PATIENCE;
+    use crate::snapshot::Snapshots;
+
+    const ROUTES: usize = 1_000;
+
+    /// Routes with ten endpoints each; nobody listens there, and nobody is asked.
+    fn config(routes: usize, v2_percent: u32) -> Config {
+        let mut text = "listeners: [{ address: 127.0.0.1:0 }]\nroutes:\n".to_owned();
+        for number in 0..routes {
+            let at =
+                |from: u16| (from..from + 5).map(|port| format!("127.0.0.1:{port}")).collect::<Vec<_>>().join(", ");
+            writeln!(
+                text,
+                "  - {{ name: r{number}, match: {{ path_prefix: /r{number} }}, stable: v1, versions: {{ v1: {{ endpoints: [{}] }}, \
+                 v2: {{ endpoints: [{}] }} }}, weights: {{ v1: {}%, v2: {v2_percent}% }}, health_check: {{ interval: 1h, timeout: 1s }} }}",
+                at(1),
+                at(11),
+                100 - v2_percent
+            )
+            .unwrap();
+        }
+        Config::parse(&text, "test").unwrap().config
+    }
+
+    async fn control(folder: &tempfile::TempDir, config: Config) -> Control {
+        let state = folder.path().join("state.db");
+        let (event, _) = broadcast::channel(1);
+        let runtime = tokio::runtime::Handle::current();
+        let parts = Parts {
+            config,
+            config_view: ConfigView::default(),
+            saved: BTreeMap::new(),
+            resolved: Resolved::new(),
+            publisher: Publisher::new(Arc::new(Snapshots::default()), 2),
+            state: StateFile::open(state.clone(), mpsc::unbounded_channel().0).unwrap().0,
+            events: Events::new(0, History::of_file(state), event),
+            checks: HealthChecks::start(&runtime, mpsc::unbounded_channel().0),
+            resolver: Resolver::start(&runtime, mpsc::unbounded_channel().0),
+            view: Arc::new(ArcSwap::from_pointee(View::default())),
+        };
+        Control::begin(parts).await
+    }
+
+    /// What this thread has computed so far, so that other tests on the machine do not count.
+    fn spent() -> Duration {
+        let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_THREAD).unwrap();
+        [usage.user_time(), usage.system_time()]
+            .map(|time| {
+                let (seconds, micros) = (time.tv_sec().unsigned_abs(), time.tv_usec().unsigned_abs());
+                Duration::from_secs(seconds) + Duration::from_micros(micros)
+            })
+            .iter()
+            .sum()
+    }
+
+    #[tokio::test]
+    async fn a_tick_over_a_thousand_idle_routes_is_short() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut control = control(&folder, config(ROUTES, 10)).await;
+        let began = spent();
+        // Every tenth tick makes the whole view.
+        for _ in 0..3 * TICKS_PER_LOOK {
+            control.tick().await;
+        }
+        let mean = spent().saturating_sub(began) / 30;
+        assert!(mean < Duration::from_millis(20), "{mean:?}");
+        assert_eq!(control.view.load().routes.len(), ROUTES);
+    }
+
+    #[tokio::test]
+    async fn an_edit_of_a_thousand_routes_is_in_force_in_a_part_of_its_half_second() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut control = control(&folder, config(ROUTES, 10)).await;
+        let mut quickest = Duration::MAX;
+        for percent in [20, 30, 40] {
+            let edited = config(ROUTES, percent);
+            let began = Instant::now();
+            let decided = control.take_up(edited);
+            assert_eq!(decided.len(), ROUTES);
+            control.settle(decided).await;
+            // The quickest of several, since other tests keep the machine busy.
+            quickest = quickest.min(began.elapsed());
+        }
+        assert!(quickest < Duration::from_millis(250), "{quickest:?}");
+    }
+
+    #[tokio::test]
+    async fn a_rollback_does_not_wait_for_a_disk_that_hangs() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut control = control(&folder, config(1, 10)).await;
+        let target = |port| health::Target {
+            route: "r0".parse().unwrap(),
+            version: "v2".parse().unwrap(),
+            address: ([127, 0, 0, 1], port).into(),
+        };
+        let (_tell, mut none) = mpsc::unbounded_channel();
+        control.take_turns(Turned { target: target(11), up: true, problem: None }, &mut none);
+        control.tick().await;
+        assert_eq!(control.routes[0].applied().share_of(&"v2".parse().unwrap()).ppm(), 100_000);
+        let hung = rusqlite::Connection::open(folder.path().join("state.db")).unwrap();
+        hung.busy_timeout(Duration::from_secs(5)).unwrap();
+        hung.execute_batch("BEGIN EXCLUSIVE").unwrap();
+        let order = pointsman_rollout::Order {
+            kind: pointsman_rollout::OrderKind::Rollback,
+            actor: "test".to_owned(),
+            reason: String::new(),
+        };
+        let (answer, answered) = oneshot::channel();
+        let began = Instant::now();
+        control.obey(OrderMessage { route: "r0".parse().unwrap(), order, answer }).await;
+        assert!(began.elapsed() < 2 * COMMIT_PATIENCE, "{:?}", began.elapsed());
+        let done = answered.await.unwrap().unwrap();
+        assert_eq!(done.effective, Split::Whole("v1".parse().unwrap()));
+        assert_eq!(done.decisions.len(), 1);
+    }
+}

@@ -1,0 +1,429 @@
+//! Sees every change of the config file, whichever way it is written, and hands the loop what it means.
+//!
+//! Line: file ► **`config_watch`** ► config ► phase. Watched is the *folder*: editors and `ConfigMap`s replace the file, and
+//! a watch on the file itself hears of that once and never again. Events only say that it is time to look; what counts
+//! is the content. File systems without events are covered by looking every two seconds.
+//!
+//! The thread reads and parses, so that neither a slow file system nor a large file holds up the loop.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+use std::{fs, io, thread};
+
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use pointsman_config::{Config, Problem};
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+use tracing::warn;
+
+/// The file must have been left alone for this long before it is read.
+const SETTLED: Duration = Duration::from_millis(150);
+/// A file that is never left alone is read after this long.
+const SETTLE_AT_MOST: Duration = Duration::from_millis(400);
+/// Between two looks at the file while it settles.
+const LOOK: Duration = Duration::from_millis(25);
+/// Between two looks at the content without any event.
+const POLL: Duration = Duration::from_secs(2);
+/// Links that are followed from the file's name to the file.
+const MOST_LINKS: usize = 16;
+
+/// What a look at the file came to.
+#[derive(Debug)]
+pub(crate) enum Reload {
+    /// A new text that can be used.
+    Accepted(Box<Edit>),
+    /// A text that cannot be used, or none at all; told once for each text.
+    Refused(Refusal),
+    /// After a refusal the file is again what is in force.
+    Restored,
+}
+
+/// A new text that can be used.
+#[derive(Debug)]
+pub(crate) struct Edit {
+    /// What it says.
+    pub(crate) config: Config,
+    /// What someone should look at.
+    pub(crate) warnings: Vec<Problem>,
+    /// SHA-256 of the text, in hexadecimal.
+    pub(crate) hash: String,
+}
+
+/// Why the file cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    /// SHA-256 of the text, in hexadecimal; empty if there is none.
+    pub(crate) hash: String,
+    /// Every problem and its way out.
+    pub(crate) problems: Vec<String>,
+}
+
+/// SHA-256 in hexadecimal.
+pub(crate) fn hash_of(text: &[u8]) -> String {
+    Sha256::digest(text).iter().fold(String::new(), |mut hex, byte| {
+        // Writing to a string cannot fail.
+        _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
+/// Relative paths in a config file start from the file's folder, wherever the process was started.
+pub(crate) fn with_whole_paths(mut config: Config, file: &Path) -> Config {
+    let folder = folder_of(file);
+    config.state.file = folder.join(&config.state.file);
+    config.admin.token_file = config.admin.token_file.map(|token| folder.join(token));
+    config
+}
+
+/// Time to look at the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Nudge {
+    /// Something happened in its folder.
+    Event,
+    /// An operator wants it read, changed or not.
+    Forced,
+}
+
+/// The running watch; dropped, it ends.
+#[derive(Debug)]
+pub(crate) struct ConfigWatch {
+    nudges: SyncSender<Nudge>,
+}
+
+impl ConfigWatch {
+    /// Watches the file at `path`, whose text with the hash `in_force` is in force.
+    ///
+    /// # Errors
+    /// If no thread can be started. A folder that cannot be watched is no error: the file is looked at every two seconds.
+    pub(crate) fn start(path: PathBuf, in_force: String, reloads: mpsc::UnboundedSender<Reload>) -> io::Result<Self> {
+        let (nudges, waiting) = sync_channel(16);
+        let watched = Watched::new(nudges.clone());
+        let reader = Reader::new(path, in_force);
+        thread::Builder::new()
+            .name("control-config".to_owned())
+            .spawn(move || watch(reader, watched, &waiting, &reloads))?;
+        Ok(Self { nudges })
+    }
+
+    /// Has the file read now, changed or not.
+    pub(crate) fn reload(&self) {
+        // A full queue holds nudges enough.
+        _ = self.nudges.try_send(Nudge::Forced);
+    }
+}
+
+fn watch(mut reader: Reader, mut watched: Watched, nudged: &Receiver<Nudge>, reloads: &mpsc::UnboundedSender<Reload>) {
+    let mut why = Look::AtContent;
+    loop {
+        watched.follow(&reader.path);
+        let mut forced = why == Look::Forced;
+        if forced || reader.has_changed(why) {
+            forced |= settle(&reader.path, nudged);
+            let news = reader.read(forced);
+            if news.is_some_and(|news| reloads.send(news).is_err()) {
+                return;
+            }
+        }
+        why = match nudged.recv_timeout(reader.until_poll()) {
+            Ok(Nudge::Forced) => Look::Forced,
+            Ok(Nudge::Event) => Look::AtSignature,
+            Err(RecvTimeoutError::Timeout) => Look::AtContent,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        if reloads.is_closed() {
+            return;
+        }
+    }
+}
+
+/// How closely the file is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// Something happened in the folder, in which others may write all the time: size and times tell whether to read.
+    AtSignature,
+    /// It is time to look for what events and times did not tell.
+    AtContent,
+    /// An operator wants it read, changed or not.
+    Forced,
+}
+
+/// Waits until the file has been left alone for a while; true if an operator asked for it to be read meanwhile.
+///
+/// What counts is the file and not the folder, in which others may write all the time.
+fn settle(path: &Path, nudged: &Receiver<Nudge>) -> bool {
+    let start = Instant::now();
+    let (mut seen, mut since) = (Signature::of(path), start);
+    let mut forced = false;
+    while since.elapsed() < SETTLED && start.elapsed() < SETTLE_AT_MOST {
+        forced |= absorb(nudged, LOOK);
+        let now = Signature::of(path);
+        if now != seen {
+            (seen, since) = (now, Instant::now());
+        }
+    }
+    forced
+}
+
+/// Takes nudges for the time of `span`; true if one of them was forced.
+fn absorb(nudged: &Receiver<Nudge>, span: Duration) -> bool {
+    let until = Instant::now() + span;
+    let mut forced = false;
+    loop {
+        match nudged.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok(nudge) => forced |= nudge == Nudge::Forced,
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return forced,
+        }
+    }
+}
+
+/// What tells two states of a file apart without reading it; none while there is no file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Signature(Option<(u64, u64, u64, i64, i64)>);
+
+impl Signature {
+    fn of(path: &Path) -> Self {
+        Self(fs::metadata(path).ok().map(|file| (file.dev(), file.ino(), file.size(), file.mtime(), file.mtime_nsec())))
+    }
+}
+
+/// Reads the file and knows what it said before.
+#[derive(Debug)]
+struct Reader {
+    path: PathBuf,
+    in_force: String,
+    /// The hash of the last text, or why there was none.
+    last: String,
+    /// How the file was when it was last read.
+    signature: Signature,
+    polled: Instant,
+}
+
+impl Reader {
+    fn new(path: PathBuf, in_force: String) -> Self {
+        Self { path, last: in_force.clone(), in_force, signature: Signature(None), polled: Instant::now() }
+    }
+
+    /// How long until the content is looked at without any event.
+    fn until_poll(&self) -> Duration {
+        POLL.saturating_sub(self.polled.elapsed())
+    }
+
+    /// Whether the file says something else than at the last look.
+    fn has_changed(&mut self, look: Look) -> bool {
+        let signature = Signature::of(&self.path);
+        if look == Look::AtSignature && signature == self.signature {
+            return false;
+        }
+        self.signature = signature;
+        self.polled = Instant::now();
+        let now = match fs::read(&self.path) {
+            Ok(text) => hash_of(&text),
+            Err(error) => unreadable(&error),
+        };
+        now != self.last
+    }
+
+    fn read(&mut self, forced: bool) -> Option<Reload> {
+        self.signature = Signature::of(&self.path);
+        let text = fs::read(&self.path);
+        self.judge(text, forced)
+    }
+
+    /// What `text` means after what was there before; nothing if it says nothing new.
+    fn judge(&mut self, text: io::Result<Vec<u8>>, forced: bool) -> Option<Reload> {
+        let now = text.as_ref().map_or_else(unreadable, |text| hash_of(text));
+        let before = std::mem::replace(&mut self.last, now.clone());
+        if now == self.in_force {
+            return (before != now).then_some(Reload::Restored);
+        }
+        (before != now || forced).then(|| self.parse(text, now))
+    }
+
+    fn parse(&mut self, text: io::Result<Vec<u8>>, hash: String) -> Reload {
+        let origin = self.path.display().to_string();
+        let text = match text.map(String::from_utf8) {
+            Ok(Ok(text)) => text,
+            Ok(Err(error)) => {
+                return refused(hash, format!("{origin}: this is no text: {}; write it as UTF-8", error.utf8_error()));
+            }
+            Err(error) => {
+                return refused(
+                    String::new(),
+                    format!(
+                        "{origin}: the file cannot be read: {error}; put it back, the last good one stays in force"
+                    ),
+                );
+            }
+        };
+        match Config::parse(&text, &origin) {
+            Ok(parsed) => {
+                self.in_force.clone_from(&hash);
+                Reload::Accepted(Box::new(Edit {
+                    config: with_whole_paths(parsed.config, &self.path),
+                    warnings: parsed.warnings,
+                    hash,
+                }))
+            }
+            Err(errors) => {
+                Reload::Refused(Refusal { hash, problems: errors.problems().iter().map(ToString::to_string).collect() })
+            }
+        }
+    }
+}
+
+/// Stands for the hash of a file that cannot be read.
+fn unreadable(error: &io::Error) -> String {
+    format!("unreadable: {:?}", error.kind())
+}
+
+fn refused(hash: String, problem: String) -> Reload {
+    Reload::Refused(Refusal { hash, problems: vec![problem] })
+}
+
+/// The folders whose events are heard.
+struct Watched {
+    watcher: Option<RecommendedWatcher>,
+    /// With device and number: a folder that was replaced has to be watched anew.
+    folders: BTreeMap<PathBuf, (u64, u64)>,
+    /// Folders that cannot be watched, so that this is told once.
+    deaf: BTreeMap<PathBuf, (u64, u64)>,
+}
+
+impl Watched {
+    fn new(nudges: SyncSender<Nudge>) -> Self {
+        let told = move |event: notify::Result<notify::Event>| {
+            // Reading the file makes events of its own; to heed those would never end. An error may hide events.
+            let ours = matches!(&event, Ok(event) if matches!(event.kind, EventKind::Access(_)));
+            if !ours {
+                _ = nudges.try_send(Nudge::Event);
+            }
+        };
+        let watcher = notify::recommended_watcher(told);
+        if let Err(error) = &watcher {
+            warn!(%error, "file events cannot be heard; the config file is looked at every two seconds");
+        }
+        Self { watcher: watcher.ok(), folders: BTreeMap::new(), deaf: BTreeMap::new() }
+    }
+
+    /// Watches the folders on the way to the file as it is now.
+    fn follow(&mut self, path: &Path) {
+        let Some(watcher) = &mut self.watcher else { return };
+        let wanted = folders_to(path);
+        self.folders.retain(|folder, identity| {
+            let stays = wanted.get(folder) == Some(identity);
+            if !stays {
+                // A folder that is gone has lost its watch already.
+                drop(watcher.unwatch(folder));
+            }
+            stays
+        });
+        for (folder, identity) in wanted {
+            if self.folders.contains_key(&folder) || self.deaf.get(&folder) == Some(&identity) {
+                continue;
+            }
+            match watcher.watch(&folder, RecursiveMode::NonRecursive) {
+                Ok(()) => drop(self.folders.insert(folder, identity)),
+                Err(error) => {
+                    warn!(folder = %folder.display(), %error, "folder cannot be watched; the config file is looked at every two seconds");
+                    self.deaf.insert(folder, identity);
+                }
+            }
+        }
+    }
+}
+
+/// Every folder on the way from `path` through its links to the file, as far as it exists.
+fn folders_to(path: &Path) -> BTreeMap<PathBuf, (u64, u64)> {
+    let mut folders = BTreeMap::new();
+    let mut path = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        let folder = folder_of(&path);
+        if let Ok(found) = fs::metadata(&folder) {
+            folders.insert(folder.clone(), (found.dev(), found.ino()));
+        }
+        match fs::read_link(&path) {
+            Ok(target) => path = folder.join(target),
+            Err(_) => break,
+        }
+    }
+    folders
+}
+
+fn folder_of(path: &Path) -> PathBuf {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    folder.map_or_else(|| PathBuf::from("."), Path::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "listeners: [{ address: 127.0.0.1:0 }]\nroutes: [{ name: r, stable: v1, versions: { v1: { endpoints: [127.0.0.1:9001] } } }]\n";
+
+    fn reader() -> Reader {
+        Reader::new(PathBuf::from("pointsman.yaml"), hash_of(b"in force"))
+    }
+
+    fn gone() -> io::Result<Vec<u8>> {
+        Err(io::Error::from(io::ErrorKind::NotFound))
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "stands beside `gone`")]
+    fn text(text: &str) -> io::Result<Vec<u8>> {
+        Ok(text.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn a_hash_is_sha256_in_hexadecimal() {
+        assert_eq!(hash_of(b""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+    }
+
+    #[test]
+    fn a_touched_file_is_no_news() {
+        assert!(reader().judge(text("in force"), false).is_none());
+        assert!(reader().judge(text("in force"), true).is_none());
+    }
+
+    #[test]
+    fn a_good_text_is_accepted_once() {
+        let mut reader = reader();
+        assert!(
+            matches!(reader.judge(text(GOOD), false), Some(Reload::Accepted(edit)) if edit.hash == hash_of(GOOD.as_bytes()))
+        );
+        assert!(reader.judge(text(GOOD), false).is_none());
+        assert!(matches!(reader.judge(text("in force"), false), Some(Reload::Refused(_))), "it is no longer in force");
+    }
+
+    #[test]
+    fn a_bad_text_is_told_once_unless_it_is_asked_for_and_its_end_is_told() {
+        let mut reader = reader();
+        for bad in [text("routes: ["), text(""), Ok(vec![0xff, 0xfe]), gone()] {
+            let again = bad.as_ref().map_or_else(|_| gone(), |bad| Ok(bad.clone()));
+            let forced = bad.as_ref().map_or_else(|_| gone(), |bad| Ok(bad.clone()));
+            let Some(Reload::Refused(refusal)) = reader.judge(bad, false) else { panic!("it is bad") };
+            assert!(!refusal.problems.is_empty());
+            assert!(reader.judge(again, false).is_none());
+            assert!(matches!(reader.judge(forced, true), Some(Reload::Refused(_))));
+        }
+        assert!(matches!(reader.judge(text("in force"), false), Some(Reload::Restored)));
+        assert!(reader.judge(text("in force"), false).is_none());
+    }
+
+    #[test]
+    fn every_folder_on_the_way_is_watched() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir(at("elsewhere")).unwrap();
+        fs::write(at("elsewhere/real.yaml"), "x").unwrap();
+        fs::create_dir(at("mount")).unwrap();
+        std::os::unix::fs::symlink("..data/config.yaml", at("mount/config.yaml")).unwrap();
+        std::os::unix::fs::symlink("../elsewhere", at("mount/..data")).unwrap();
+        std::os::unix::fs::symlink("real.yaml", at("elsewhere/config.yaml")).unwrap();
+        let folders: Vec<_> = folders_to(&at("mount/config.yaml")).into_keys().collect();
+        assert_eq!(folders, [at("mount"), at("mount/..data")]);
+    }
+}

@@ -1,0 +1,366 @@
+//! Where every version runs, as far as its names are resolved, and which of it is up: what checks and look-ups found,
+//! put together for the publisher, the phase machine and people.
+//!
+//! Line: (resolver, health) ► **endpoints** ► publisher. Owned by the control loop.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use pointsman_config::{Endpoint as Written, HealthCheck, Route, RouteName, VersionId};
+use pointsman_rollout::Ready;
+use tracing::{info, warn};
+
+use super::health::{Check, Target, Turned};
+use super::resolver::{Resolved, literal};
+use crate::endpoint::Endpoint;
+use crate::view::EndpointView;
+
+/// Addresses of every version of one route.
+pub(crate) type Addresses = BTreeMap<VersionId, Vec<SocketAddr>>;
+
+/// Everything known about endpoints.
+#[derive(Debug, Default)]
+pub(crate) struct Endpoints {
+    /// The last good answer for each name.
+    answers: BTreeMap<Written, Vec<SocketAddr>>,
+    /// Why a name has no answer at present.
+    unresolved: BTreeMap<Written, String>,
+    routes: BTreeMap<RouteName, OfRoute>,
+}
+
+/// What is known of one route's endpoints.
+#[derive(Debug, Default)]
+struct OfRoute {
+    versions: BTreeMap<VersionId, Vec<Placed>>,
+    how: HealthCheck,
+    standings: BTreeMap<(VersionId, SocketAddr), Standing>,
+}
+
+/// One endpoint as written, and where it is.
+#[derive(Debug, Clone)]
+struct Placed {
+    written: Written,
+    addresses: Vec<SocketAddr>,
+}
+
+/// What checks found of one address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Standing {
+    up: bool,
+    problem: Option<String>,
+}
+
+/// Every name in `routes` that has to be looked up.
+pub(crate) fn names<'a>(routes: impl IntoIterator<Item = &'a Route>) -> BTreeSet<Written> {
+    let versions = routes.into_iter().flat_map(|route| route.versions.values());
+    versions.flat_map(|version| &version.endpoints).filter(|written| literal(written).is_none()).cloned().collect()
+}
+
+impl Endpoints {
+    /// Takes in answers of the resolver; true if an address changed.
+    pub(crate) fn learn(&mut self, resolved: Resolved) -> bool {
+        let mut changed = false;
+        for (name, answer) in resolved {
+            match answer {
+                Ok(addresses) => {
+                    if self.unresolved.remove(&name).is_some() {
+                        info!(endpoint = %name, "endpoint's name is resolved again");
+                    }
+                    changed |= self.answers.get(&name) != Some(&addresses);
+                    self.answers.insert(name, addresses);
+                }
+                Err(problem) => self.cannot_resolve(name, problem),
+            }
+        }
+        changed
+    }
+
+    fn cannot_resolve(&mut self, name: Written, problem: String) {
+        if !self.unresolved.contains_key(&name) {
+            let kept = self.answers.get(&name).map_or(0, Vec::len);
+            warn!(endpoint = %name, problem, addresses_kept = kept, "endpoint's name cannot be resolved; the last good answer stays");
+        }
+        self.unresolved.insert(name, problem);
+    }
+
+    /// Places the endpoints of `route` as it is now; `main` is the version that has most of its traffic.
+    ///
+    /// New endpoints of `main`, and of the stable version that a rollback would go to, count as up if nothing of their
+    /// version is known to be up, so that neither a start under traffic nor a rollback waits for checks. Every other
+    /// new endpoint has to pass one first.
+    pub(crate) fn place(&mut self, route: &Route, main: &VersionId) {
+        let mut versions = BTreeMap::new();
+        for (name, version) in &route.versions {
+            let placed: Vec<_> = version.endpoints.iter().map(|written| self.placed(route, name, written)).collect();
+            versions.insert(name.clone(), placed);
+        }
+        let known = self.routes.entry(route.name.clone()).or_default();
+        known.versions = versions;
+        known.how = route.health_check.clone();
+        known.stand([main, &route.stable]);
+    }
+
+    /// A name without an answer stands for what its version had before: an edit must not empty a version for the time
+    /// of a look-up.
+    fn placed(&self, route: &Route, version: &VersionId, written: &Written) -> Placed {
+        let known = literal(written).map(|address| vec![address]).or_else(|| self.answers.get(written).cloned());
+        let before = || self.routes.get(&route.name).map(|known| known.addresses_of(version)).unwrap_or_default();
+        Placed { written: written.clone(), addresses: known.unwrap_or_else(before) }
+    }
+
+    /// Forgets a route.
+    pub(crate) fn remove(&mut self, route: &RouteName) {
+        self.routes.remove(route);
+    }
+
+    /// Takes in what a check found; true if the target is known and came up or went down.
+    pub(crate) fn note(&mut self, turned: Turned) -> bool {
+        let Turned { target: Target { route, version, address }, up, problem } = turned;
+        let known = self.routes.get_mut(&route).and_then(|known| known.standings.get_mut(&(version.clone(), address)));
+        let Some(standing) = known else { return false };
+        let moved = standing.up != up;
+        match (&problem, moved) {
+            (None, true) => info!(%route, %version, endpoint = %address, "endpoint is up"),
+            (Some(problem), true) => warn!(%route, %version, endpoint = %address, problem, "endpoint is down"),
+            (_, false) => {}
+        }
+        *standing = Standing { up, problem };
+        moved
+    }
+
+    /// The addresses of every version of `route`.
+    pub(crate) fn addresses(&self, route: &RouteName) -> Addresses {
+        let versions = self
+            .routes
+            .get(route)
+            .map(|known| known.versions.keys().map(|version| (version.clone(), known.addresses_of(version))));
+        versions.into_iter().flatten().collect()
+    }
+
+    /// How many endpoints of every version of `route` are ready.
+    pub(crate) fn ready(&self, route: &RouteName) -> BTreeMap<VersionId, Ready> {
+        let versions = self
+            .routes
+            .get(route)
+            .map(|known| known.versions.keys().map(|version| (version.clone(), known.ready(version))));
+        versions.into_iter().flatten().collect()
+    }
+
+    /// Tells the data path which of a version's endpoints are up.
+    pub(crate) fn mark(&self, route: &RouteName, version: &VersionId, live: &[Arc<Endpoint>]) {
+        let Some(known) = self.routes.get(route) else { return };
+        for endpoint in live {
+            if let Some(standing) = known.standings.get(&(version.clone(), endpoint.address())) {
+                endpoint.set_up(standing.up);
+            }
+        }
+    }
+
+    /// What is to be checked, and how.
+    pub(crate) fn checks(&self) -> BTreeMap<Target, Check> {
+        self.routes.iter().flat_map(|(route, known)| known.checks(route)).collect()
+    }
+
+    /// The endpoints of one version for people; `live` knows what they work on.
+    pub(crate) fn view(&self, route: &RouteName, version: &VersionId, live: &[Arc<Endpoint>]) -> Vec<EndpointView> {
+        let Some(known) = self.routes.get(route) else { return Vec::new() };
+        let placed = known.versions.get(version).into_iter().flatten();
+        placed.flat_map(|placed| self.view_placed(known, version, placed, live)).collect()
+    }
+
+    fn view_placed(
+        &self,
+        known: &OfRoute,
+        version: &VersionId,
+        placed: &Placed,
+        live: &[Arc<Endpoint>],
+    ) -> Vec<EndpointView> {
+        if placed.addresses.is_empty() {
+            let problem = self.unresolved.get(&placed.written).cloned();
+            return vec![EndpointView {
+                address: placed.written.to_string(),
+                state: "unresolved".to_owned(),
+                in_flight: 0,
+                problem,
+            }];
+        }
+        let of_address = |address: &SocketAddr| {
+            let standing = known.standings.get(&(version.clone(), *address));
+            EndpointView {
+                address: shown(&placed.written, *address),
+                state: if standing.is_some_and(|standing| standing.up) { "up" } else { "down" }.to_owned(),
+                in_flight: live
+                    .iter()
+                    .find(|endpoint| endpoint.address() == *address)
+                    .map_or(0, |endpoint| endpoint.in_flight()),
+                problem: standing.and_then(|standing| standing.problem.clone()),
+            }
+        };
+        placed.addresses.iter().map(of_address).collect()
+    }
+}
+
+/// As the file writes it; with the address behind it where that differs.
+fn shown(written: &Written, address: SocketAddr) -> String {
+    let (written, address) = (written.to_string(), address.to_string());
+    if written == address { written } else { format!("{written} ({address})") }
+}
+
+impl OfRoute {
+    /// Each address of a version once, in the order of the file.
+    fn addresses_of(&self, version: &VersionId) -> Vec<SocketAddr> {
+        let mut seen = BTreeSet::new();
+        let all = self.versions.get(version).into_iter().flatten().flat_map(|placed| &placed.addresses);
+        all.filter(|address| seen.insert(**address)).copied().collect()
+    }
+
+    /// Gives every new address its first standing, and forgets those that are gone.
+    fn stand(&mut self, trusted: [&VersionId; 2]) {
+        let is_up = |version: &VersionId| self.standings.iter().any(|((of, _), standing)| of == version && standing.up);
+        let starts_up: BTreeSet<VersionId> = trusted.into_iter().filter(|version| !is_up(version)).cloned().collect();
+        let versions: Vec<_> = self.versions.keys().cloned().collect();
+        let targets = versions
+            .into_iter()
+            .flat_map(|version| self.addresses_of(&version).into_iter().map(move |at| (version.clone(), at)));
+        let targets: BTreeSet<_> = targets.collect();
+        self.standings.retain(|target, _| targets.contains(target));
+        for target in targets {
+            let up = starts_up.contains(&target.0);
+            self.standings.entry(target).or_insert(Standing { up, problem: None });
+        }
+    }
+
+    fn ready(&self, version: &VersionId) -> Ready {
+        let standings = self.standings.iter().filter(|((of, _), _)| of == version);
+        let up = standings.filter(|(_, standing)| standing.up).count();
+        let nowhere =
+            self.versions.get(version).into_iter().flatten().filter(|placed| placed.addresses.is_empty()).count();
+        Ready { up, total: self.addresses_of(version).len() + nowhere }
+    }
+
+    fn checks<'a>(&'a self, route: &'a RouteName) -> impl Iterator<Item = (Target, Check)> + 'a {
+        self.standings.iter().map(move |((version, address), standing)| {
+            let target = Target { route: route.clone(), version: version.clone(), address: *address };
+            (target, Check { how: self.how.clone(), host: self.host_of(version, *address), starts_up: standing.up })
+        })
+    }
+
+    /// The endpoint as the file writes it, for the Host header.
+    fn host_of(&self, version: &VersionId, address: SocketAddr) -> String {
+        let mut placed = self.versions.get(version).into_iter().flatten();
+        let found = placed.find(|placed| placed.addresses.contains(&address));
+        found.map_or_else(|| address.to_string(), |placed| placed.written.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pointsman_config::{Guard, Host, Limits, Match, Plan, Split, Timeouts, Version};
+
+    use super::*;
+
+    fn version(name: &str) -> VersionId {
+        name.parse().unwrap()
+    }
+
+    fn written(text: &str) -> Written {
+        let (host, port) = text.rsplit_once(':').unwrap();
+        Written { host: host.to_owned(), port: port.parse().unwrap() }
+    }
+
+    fn route(versions: &[(&str, &[&str])]) -> Route {
+        let versions = versions.iter().map(|(name, endpoints)| {
+            let endpoints = endpoints.iter().map(|text| written(text)).collect();
+            (version(name), Version { endpoints, revision: None })
+        });
+        Route {
+            name: "r".parse().unwrap(),
+            matches: Match { host: Host::Any, path_prefix: "/".to_owned() },
+            stable: version("v1"),
+            versions: versions.collect(),
+            plan: Plan::Weights(Split::Whole(version("v1"))),
+            guard: Guard::default(),
+            timeouts: Timeouts::default(),
+            limits: Limits::default(),
+            health_check: HealthCheck::default(),
+            version_header: true,
+        }
+    }
+
+    fn placed(route: &Route) -> Endpoints {
+        let mut endpoints = Endpoints::default();
+        endpoints.place(route, &version("v1"));
+        endpoints
+    }
+
+    fn turn(endpoints: &mut Endpoints, of: &str, address: &str, up: bool) -> bool {
+        let target = Target { route: "r".parse().unwrap(), version: version(of), address: address.parse().unwrap() };
+        endpoints.note(Turned { target, up, problem: (!up).then(|| "no".to_owned()) })
+    }
+
+    #[track_caller]
+    fn check_ready(endpoints: &Endpoints, of: &str, up: usize, total: usize) {
+        assert_eq!(endpoints.ready(&"r".parse().unwrap())[&version(of)], Ready { up, total }, "{of}");
+    }
+
+    #[test]
+    fn the_version_in_production_starts_as_up_and_the_canary_has_to_pass_a_check() {
+        let mut endpoints = placed(&route(&[("v1", &["10.0.0.1:1", "10.0.0.2:1"]), ("v2", &["10.0.0.3:1"])]));
+        check_ready(&endpoints, "v1", 2, 2);
+        check_ready(&endpoints, "v2", 0, 1);
+        assert!(turn(&mut endpoints, "v2", "10.0.0.3:1", true));
+        check_ready(&endpoints, "v2", 1, 1);
+        assert!(!turn(&mut endpoints, "v2", "10.0.0.9:1", true), "nobody knows that one");
+    }
+
+    #[test]
+    fn after_a_promotion_the_way_back_counts_as_up_too() {
+        let mut endpoints = Endpoints::default();
+        endpoints.place(&route(&[("v1", &["10.0.0.1:1"]), ("v2", &["10.0.0.3:1"])]), &version("v2"));
+        check_ready(&endpoints, "v1", 1, 1);
+        check_ready(&endpoints, "v2", 1, 1);
+    }
+
+    #[test]
+    fn an_endpoint_that_joins_others_has_to_pass_a_check_and_those_that_stay_keep_their_standing() {
+        let mut endpoints = placed(&route(&[("v1", &["10.0.0.1:1", "10.0.0.2:1"])]));
+        turn(&mut endpoints, "v1", "10.0.0.2:1", false);
+        endpoints.place(&route(&[("v1", &["10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1"])]), &version("v1"));
+        check_ready(&endpoints, "v1", 1, 3);
+        endpoints.place(&route(&[("v1", &["10.0.0.2:1"])]), &version("v1"));
+        check_ready(&endpoints, "v1", 0, 1);
+    }
+
+    #[test]
+    fn a_name_is_placed_when_it_is_answered_and_a_lost_answer_changes_nothing() {
+        let by_name = route(&[("v1", &["model.internal:1"])]);
+        let mut endpoints = placed(&by_name);
+        check_ready(&endpoints, "v1", 0, 1);
+        let name = written("model.internal:1");
+        let address: SocketAddr = "10.0.0.7:1".parse().unwrap();
+        assert!(endpoints.learn([(name.clone(), Ok(vec![address]))].into()));
+        endpoints.place(&by_name, &version("v1"));
+        check_ready(&endpoints, "v1", 1, 1);
+        assert!(!endpoints.learn([(name, Err("gone".to_owned()))].into()));
+        endpoints.place(&by_name, &version("v1"));
+        assert_eq!(endpoints.addresses(&by_name.name)[&version("v1")], [address]);
+        let view = endpoints.view(&by_name.name, &version("v1"), &[]);
+        assert_eq!((view[0].address.as_str(), view[0].state.as_str()), ("model.internal:1 (10.0.0.7:1)", "up"));
+    }
+
+    #[test]
+    fn an_edit_to_a_new_name_keeps_the_old_addresses_until_it_is_answered() {
+        let mut endpoints = placed(&route(&[("v1", &["10.0.0.1:1"])]));
+        let renamed = route(&[("v1", &["model.internal:1"])]);
+        endpoints.place(&renamed, &version("v1"));
+        assert_eq!(endpoints.addresses(&renamed.name)[&version("v1")], ["10.0.0.1:1".parse().unwrap()]);
+        check_ready(&endpoints, "v1", 1, 1);
+    }
+
+    #[test]
+    fn only_names_are_looked_up() {
+        let route = route(&[("v1", &["10.0.0.1:1", "a.internal:1", "b.internal:1"]), ("v2", &["a.internal:1"])]);
+        assert_eq!(names([&route]), [written("a.internal:1"), written("b.internal:1")].into());
+    }
+}

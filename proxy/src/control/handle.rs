@@ -1,0 +1,90 @@
+//! The only way into the control loop: orders go in, the view and the events come out.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use pointsman_config::{RouteName, Split};
+use pointsman_rollout::{Order, Refusal};
+use thiserror::Error;
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use crate::view::{DecisionRow, Event, RouteView, View};
+
+/// Why an order was not carried out.
+#[derive(Debug, Error)]
+pub enum OrderError {
+    /// No such route.
+    #[error("there is no route `{route}`; routes: {known}")]
+    NoRoute {
+        /// What was asked for.
+        route: String,
+        /// Every route, separated by commas.
+        known: String,
+    },
+    /// The route's state forbids it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The edge is stopping.
+    #[error("the edge is stopping and takes no orders")]
+    Stopping,
+}
+
+/// What an order does to which route; the answer goes back through `answer`.
+#[derive(Debug)]
+pub struct OrderMessage {
+    /// Which route.
+    pub route: RouteName,
+    /// What to do.
+    pub order: Order,
+    /// Where the decisions it led to, or the refusal, go; sent after they are on disk and in force.
+    pub answer: oneshot::Sender<Result<Done, OrderError>>,
+}
+
+/// What an order led to.
+#[derive(Debug, Clone)]
+pub struct Done {
+    /// The rows it added to the decision log.
+    pub decisions: Vec<DecisionRow>,
+    /// The route afterwards.
+    pub route: RouteView,
+    /// What the edge applies afterwards.
+    pub effective: Split,
+}
+
+/// Handed to the admin API; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ControlHandle {
+    orders: mpsc::Sender<OrderMessage>,
+    view: Arc<ArcSwap<View>>,
+    events: broadcast::Sender<Event>,
+}
+
+impl ControlHandle {
+    /// A handle over the loop's ends.
+    pub fn new(orders: mpsc::Sender<OrderMessage>, view: Arc<ArcSwap<View>>, events: broadcast::Sender<Event>) -> Self {
+        Self { orders, view, events }
+    }
+
+    /// The edge as of the last tick.
+    pub fn view(&self) -> Arc<View> {
+        self.view.load_full()
+    }
+
+    /// Everything that happens from now on.
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        self.events.subscribe()
+    }
+
+    /// Carries out an order.
+    ///
+    /// # Errors
+    /// If there is no such route, its state forbids the order, or the edge is stopping; nothing has changed then.
+    pub async fn order(&self, route: RouteName, order: Order) -> Result<Done, OrderError> {
+        let (answer, outcome) = oneshot::channel();
+        let message = OrderMessage { route, order, answer };
+        if self.orders.send(message).await.is_err() {
+            return Err(OrderError::Stopping);
+        }
+        outcome.await.unwrap_or(Err(OrderError::Stopping))
+    }
+}

@@ -1,0 +1,140 @@
+//! One route as people see it, made from everything that the loop knows of it.
+//!
+//! Line: (controlled, window, endpoints) ► **picture** ► view.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use pointsman_config::VersionId;
+use pointsman_rollout::{Forecast, Measure, Quarantined, Status, Summary, Time};
+
+use super::controlled::ControlledRoute;
+use super::window::{self, LONGEST, Window};
+use crate::view::{
+    AnalysisView, DecisionLine, DifferenceView, EndpointView, EvidenceView, QuarantineView, RouteView, VersionView,
+    WeightView,
+};
+
+/// The span of observed weights and requests per second.
+const SHORT: Duration = Duration::from_secs(10);
+
+/// What the picture takes from beside the route.
+#[derive(Debug)]
+pub(crate) struct Beside {
+    /// By version.
+    pub(crate) endpoints: BTreeMap<VersionId, Vec<EndpointView>>,
+    /// The newest decision.
+    pub(crate) last_decision: Option<DecisionLine>,
+}
+
+/// The route at `now`.
+pub(crate) fn of(route: &ControlledRoute, mut beside: Beside, now: Time) -> RouteView {
+    let status = route.status(now);
+    let versions = route.route().versions.keys();
+    let views = versions
+        .map(|name| (name.clone(), version(route, name, beside.endpoints.remove(name).unwrap_or_default(), now)));
+    RouteView {
+        name: route.route().name.clone(),
+        versions: views.collect(),
+        weights: weights(route, now),
+        analysis: analysis(&status, route.summary()),
+        last_decision: beside.last_decision,
+        phase: status.phase.as_str().to_owned(),
+        stable: status.stable,
+        canary: status.canary,
+        step: status.step.map(|step| count(step) + 1),
+        steps: status.steps.map(count),
+        since_s: status.since.as_secs_f64(),
+        next: status.next,
+        why: status.why,
+        quarantined: status.quarantined.into_iter().map(quarantine).collect(),
+    }
+}
+
+fn count(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+fn quarantine(held: Quarantined) -> QuarantineView {
+    QuarantineView { version: held.version, revision: held.revision, why: held.why }
+}
+
+fn weights(route: &ControlledRoute, now: Time) -> BTreeMap<VersionId, WeightView> {
+    let asked = route.asked();
+    let answered =
+        |version: &VersionId| route.window(version).map_or(0, |window| window::answers(&window.last(SHORT, now)));
+    let all: u64 = route.route().versions.keys().map(answered).sum();
+    let weight = |version: &VersionId| WeightView {
+        desired: asked.share_of(version).percent(),
+        effective: route.applied().share_of(version).percent(),
+        observed: window::ratio(answered(version), all).map(|ratio| ratio * 100.0),
+    };
+    route.route().versions.keys().map(|version| (version.clone(), weight(version))).collect()
+}
+
+fn version(route: &ControlledRoute, name: &VersionId, endpoints: Vec<EndpointView>, now: Time) -> VersionView {
+    let revision = route.route().versions.get(name).and_then(|version| version.revision.clone());
+    let empty = VersionView {
+        requests: 0,
+        errors: 0,
+        error_rate: None,
+        requests_per_second: 0.0,
+        p50_ms: None,
+        p95_ms: None,
+        p99_ms: None,
+        revision,
+        endpoints,
+    };
+    route.window(name).map_or_else(|| empty.clone(), |window| with_traffic(empty.clone(), route, window, now))
+}
+
+fn with_traffic(empty: VersionView, route: &ControlledRoute, window: &Window, now: Time) -> VersionView {
+    let policy = route.error_policy();
+    let late = window.last(LONGEST, now);
+    VersionView {
+        requests: window::answers(window.totals()),
+        errors: window::errors(window.totals(), policy),
+        error_rate: window::ratio(window::errors(&late, policy), window::answers(&late)),
+        requests_per_second: window.rate(SHORT, now),
+        p50_ms: window::latency_ms(&late, 0.50),
+        p95_ms: window::latency_ms(&late, 0.95),
+        p99_ms: window::latency_ms(&late, 0.99),
+        ..empty
+    }
+}
+
+fn analysis(status: &Status, summary: Option<&Summary>) -> AnalysisView {
+    let Some(summary) = summary.filter(|_| status.comparing) else {
+        return AnalysisView { verdict: "none".to_owned(), ..AnalysisView::default() };
+    };
+    let difference = summary.error_rate_difference.map(|found| DifferenceView {
+        low: found.low,
+        estimate: found.estimate,
+        high: found.high,
+    });
+    AnalysisView {
+        verdict: summary.verdict.as_str().to_owned(),
+        reason: summary.verdict.reason().to_owned(),
+        error_rate_difference: difference,
+        evidence: evidence(summary),
+        forecast: summary.forecast.as_ref().map(in_words),
+        summary: Some(summary.clone()),
+    }
+}
+
+fn evidence(summary: &Summary) -> BTreeMap<String, EvidenceView> {
+    let tests = &summary.evidence;
+    let named = [
+        ("slow", tests.slow),
+        ("fast", tests.fast),
+        ("latency", tests.latency),
+        ("promotion", tests.promotion),
+        ("promotion_latency", tests.promotion_latency),
+    ];
+    let view = |measure: Measure| EvidenceView { log_e: measure.log_e, limit: measure.limit };
+    named.into_iter().map(|(name, measure)| (name.to_owned(), view(measure))).collect()
+}
+
+fn in_words(forecast: &Forecast) -> String {
+    format!("{} more requests to the canary, {:.0} s at this weight", forecast.requests, forecast.seconds.ceil())
+}

@@ -1,0 +1,290 @@
+//! Puts what is decided in force: the only writer of [`Snapshots`].
+//!
+//! Line: desired ► actuator ► **publisher** ► snapshot. It owns what must outlive a snapshot: each route's books, and
+//! each endpoint with its load, so that a reload neither forgets what was counted nor thinks a busy endpoint idle.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pointsman_config::{Limits, Match, Route, RouteName, Share, Split, Timeouts, VersionId};
+
+use crate::endpoint::Endpoint;
+use crate::outcome::ErrorPolicy;
+use crate::pool::Pool;
+use crate::recorder::{Ledger, Terms};
+use crate::route::RouteTable;
+use crate::snapshot::{ServedRoute, Snapshot, Snapshots};
+
+/// A request without an answer is not judged as a timeout before this, however low the latency threshold.
+const UNANSWERED_AT_LEAST: Duration = Duration::from_secs(2);
+/// Nor before this many times the latency threshold.
+const UNANSWERED_THRESHOLDS: u32 = 4;
+
+/// One route as it shall be served.
+#[derive(Debug, Clone)]
+pub struct RoutePicture<'a> {
+    /// What the config file says of it.
+    pub route: &'a Route,
+    /// The version in production; after a promotion this is not the one of the file.
+    pub stable: VersionId,
+    /// How its traffic shall be divided, quarantine and capacity considered.
+    pub split: Split,
+    /// Where each version answers, names resolved.
+    pub endpoints: &'a BTreeMap<VersionId, Vec<SocketAddr>>,
+}
+
+/// Everything of a route that a snapshot depends on; equal plans make equal snapshots.
+#[derive(Debug, Clone, PartialEq)]
+struct RoutePlan {
+    name: RouteName,
+    matches: Match,
+    terms: Terms,
+    timeouts: Timeouts,
+    limits: Limits,
+    version_header: bool,
+    endpoints: BTreeMap<VersionId, Vec<SocketAddr>>,
+}
+
+/// The one hand that writes snapshots.
+#[derive(Debug)]
+pub struct Publisher {
+    snapshots: Arc<Snapshots>,
+    threads: usize,
+    published: Vec<RoutePlan>,
+    ledgers: BTreeMap<RouteName, Ledger>,
+    endpoints: HashMap<RouteName, BTreeMap<VersionId, Vec<Arc<Endpoint>>>>,
+}
+
+impl Publisher {
+    /// A publisher for `snapshots`, whose requests are counted by `threads` workers.
+    pub fn new(snapshots: Arc<Snapshots>, threads: usize) -> Self {
+        Self { snapshots, threads, published: Vec::new(), ledgers: BTreeMap::new(), endpoints: HashMap::new() }
+    }
+
+    /// Puts `routes` in force, in their order, in place of everything before; does nothing if nothing is different.
+    /// Gives the generation in force.
+    pub fn publish(&mut self, routes: &[RoutePicture<'_>]) -> u64 {
+        let plans: Vec<RoutePlan> = routes.iter().map(RoutePlan::new).collect();
+        let present = self.snapshots.load().generation;
+        if plans == self.published && present > 0 {
+            return present;
+        }
+        self.keep_endpoints(&plans);
+        let served: BTreeSet<&RouteName> = plans.iter().map(|plan| &plan.name).collect();
+        self.ledgers.retain(|name, _| served.contains(name));
+        let served = plans.iter().map(|plan| (plan.matches.clone(), Arc::new(self.serve(plan)))).collect();
+        self.published = plans;
+        self.snapshots.publish(Snapshot { generation: present + 1, routes: RouteTable::new(served) });
+        present + 1
+    }
+
+    fn serve(&mut self, plan: &RoutePlan) -> ServedRoute {
+        let threads = self.threads;
+        let ledger = self.ledgers.entry(plan.name.clone()).or_insert_with(|| Ledger::new(threads));
+        ServedRoute {
+            name: plan.name.clone(),
+            epoch: ledger.open(plan.terms.clone()),
+            stable: self.pool(&plan.name, &plan.terms.stable),
+            canary: plan.terms.canary.as_ref().map(|canary| self.pool(&plan.name, canary)),
+            timeouts: plan.timeouts,
+            limits: plan.limits,
+            version_header: plan.version_header,
+        }
+    }
+
+    fn pool(&self, route: &RouteName, version: &VersionId) -> Arc<Pool> {
+        Arc::new(Pool::new(version.clone(), self.endpoints(route, version)))
+    }
+
+    /// Takes endpoints over that are still named, and makes those that are new.
+    fn keep_endpoints(&mut self, plans: &[RoutePlan]) {
+        let mut before = std::mem::take(&mut self.endpoints);
+        for plan in plans {
+            let mut old = before.remove(&plan.name).unwrap_or_default();
+            let versions = plan.endpoints.iter().map(|(version, addresses)| {
+                (version.clone(), take_over(old.remove(version).unwrap_or_default(), addresses))
+            });
+            self.endpoints.insert(plan.name.clone(), versions.collect());
+        }
+    }
+
+    /// The books of a route; none if it is not served.
+    pub fn ledger_mut(&mut self, route: &RouteName) -> Option<&mut Ledger> {
+        self.ledgers.get_mut(route)
+    }
+
+    /// The books of a route; none if it is not served.
+    pub fn ledger(&self, route: &RouteName) -> Option<&Ledger> {
+        self.ledgers.get(route)
+    }
+
+    /// The endpoints of a version of a route, whether it has traffic or not; for checks and for `status`.
+    pub fn endpoints(&self, route: &RouteName, version: &VersionId) -> Vec<Arc<Endpoint>> {
+        self.endpoints.get(route).and_then(|versions| versions.get(version)).cloned().unwrap_or_default()
+    }
+}
+
+fn take_over(old: Vec<Arc<Endpoint>>, addresses: &[SocketAddr]) -> Vec<Arc<Endpoint>> {
+    let mut old: HashMap<SocketAddr, Arc<Endpoint>> =
+        old.into_iter().map(|endpoint| (endpoint.address(), endpoint)).collect();
+    addresses.iter().map(|address| old.remove(address).unwrap_or_else(|| Arc::new(Endpoint::new(*address)))).collect()
+}
+
+impl RoutePlan {
+    fn new(picture: &RoutePicture<'_>) -> Self {
+        let route = picture.route;
+        Self {
+            name: route.name.clone(),
+            matches: route.matches.clone(),
+            terms: terms(picture),
+            timeouts: route.timeouts,
+            limits: route.limits,
+            version_header: route.version_header,
+            endpoints: picture.endpoints.clone(),
+        }
+    }
+}
+
+fn terms(picture: &RoutePicture<'_>) -> Terms {
+    let guard = &picture.route.guard;
+    let (weight, stable, canary) = sides(&picture.split, &picture.stable);
+    Terms {
+        weight,
+        stable,
+        canary,
+        errors: ErrorPolicy::new(&guard.count_as_error),
+        slow_after: guard.latency_threshold,
+        unanswered_after: unanswered_after(picture.route),
+    }
+}
+
+/// Weight, stable and canary. All traffic to another version than stable is a canary's 100 %, so that what it does is
+/// booked as the canary's.
+fn sides(split: &Split, stable: &VersionId) -> (Share, VersionId, Option<VersionId>) {
+    match split {
+        Split::Whole(all) if all == stable => (Share::ZERO, stable.clone(), None),
+        Split::Whole(all) => (Share::WHOLE, stable.clone(), Some(all.clone())),
+        Split::Canary { stable, canary, share } => (*share, stable.clone(), Some(canary.clone())),
+    }
+}
+
+/// When a request that has no answer is judged: clearly later than a slow answer, and never later than its timeout.
+fn unanswered_after(route: &Route) -> Duration {
+    let patient = (route.guard.latency_threshold * UNANSWERED_THRESHOLDS).max(UNANSWERED_AT_LEAST);
+    patient.min(route.timeouts.total)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use pointsman_config::{Guard, HealthCheck, Host, Plan, Version};
+
+    use super::*;
+    use crate::outcome::Outcome;
+    use crate::recorder::Arm;
+
+    fn id(name: &str) -> VersionId {
+        name.parse().unwrap()
+    }
+
+    fn route(name: &str) -> Route {
+        Route {
+            name: name.parse().unwrap(),
+            matches: Match { host: Host::Any, path_prefix: format!("/{name}") },
+            stable: id("v1"),
+            versions: [(id("v1"), Version { endpoints: Vec::new(), revision: None })].into(),
+            plan: Plan::Weights(Split::Whole(id("v1"))),
+            guard: Guard::default(),
+            timeouts: Timeouts::default(),
+            limits: Limits::default(),
+            health_check: HealthCheck::default(),
+            version_header: true,
+        }
+    }
+
+    fn addresses(ports: &[u16]) -> Vec<SocketAddr> {
+        ports.iter().map(|port| SocketAddr::from(([127, 0, 0, 1], *port))).collect()
+    }
+
+    fn picture<'a>(
+        route: &'a Route,
+        ppm: u32,
+        endpoints: &'a BTreeMap<VersionId, Vec<SocketAddr>>,
+    ) -> RoutePicture<'a> {
+        let split = Split::canary(id("v1"), id("v2"), Share::from_ppm(ppm).unwrap());
+        RoutePicture { route, stable: id("v1"), split, endpoints }
+    }
+
+    #[test]
+    fn nothing_is_published_when_nothing_is_different() {
+        let (snapshots, one) = (Arc::new(Snapshots::default()), route("one"));
+        let mut publisher = Publisher::new(Arc::clone(&snapshots), 1);
+        let endpoints = [(id("v1"), addresses(&[1]))].into();
+        assert_eq!(publisher.publish(&[picture(&one, 0, &endpoints)]), 1);
+        let first = snapshots.load();
+        assert_eq!(publisher.publish(&[picture(&one, 0, &endpoints)]), 1);
+        assert!(Arc::ptr_eq(&first, &snapshots.load()));
+        assert_eq!(publisher.publish(&[picture(&one, 1, &endpoints)]), 2);
+        assert_eq!(publisher.publish(&[]), 3);
+        assert_eq!(snapshots.load().generation, 3);
+        assert!(publisher.ledger(&one.name).is_none(), "a route that is gone has no books");
+    }
+
+    #[test]
+    fn an_endpoint_keeps_its_load_and_its_state_through_a_reload() {
+        let (one, snapshots) = (route("one"), Arc::new(Snapshots::default()));
+        let mut publisher = Publisher::new(snapshots, 1);
+        publisher.publish(&[picture(&one, 0, &[(id("v1"), addresses(&[1, 2]))].into())]);
+        let before = publisher.endpoints(&one.name, &id("v1"));
+        let _busy = before[1].enter();
+        before[1].set_up(false);
+        publisher.publish(&[picture(&one, 5, &[(id("v1"), addresses(&[3, 2])), (id("v2"), addresses(&[2]))].into())]);
+        let after = publisher.endpoints(&one.name, &id("v1"));
+        assert!(Arc::ptr_eq(&before[1], &after[1]) && after[1].in_flight() == 1 && !after[1].is_up());
+        assert!(after[0].is_up() && after[0].in_flight() == 0);
+        let other = publisher.endpoints(&one.name, &id("v2"));
+        assert!(!Arc::ptr_eq(&other[0], &after[1]), "another version's load is its own");
+    }
+
+    #[test]
+    fn books_go_on_through_new_weights() {
+        let (one, endpoints) = (route("one"), [(id("v1"), addresses(&[1]))].into());
+        let snapshots = Arc::new(Snapshots::default());
+        let mut publisher = Publisher::new(Arc::clone(&snapshots), 1);
+        for ppm in [0, 10, 10, 20] {
+            publisher.publish(&[picture(&one, ppm, &endpoints)]);
+            let snapshot = snapshots.load();
+            let served = snapshot.routes.find(None, "/one").unwrap();
+            let entry = served.epoch.begin(Arm::Stable, Instant::now());
+            served.epoch.finish(entry, Outcome::Success, Duration::from_millis(1));
+        }
+        let ledger = publisher.ledger_mut(&one.name).unwrap();
+        let rows = ledger.take(Instant::now());
+        let weights: Vec<_> = rows.iter().map(|(_, row)| (row.weight.ppm(), row.stable.requests)).collect();
+        assert_eq!(weights, [(0, 1), (10, 2), (20, 1)]);
+        let totals = |ledger: &Ledger| ledger.totals()[&id("v1")].outcomes[Outcome::Success.index()];
+        assert_eq!(totals(ledger), 4);
+        ledger.take(Instant::now());
+        assert_eq!(totals(ledger), 4, "retired epochs stay in the totals");
+    }
+
+    #[test]
+    fn all_traffic_to_another_version_than_stable_is_booked_as_the_canarys() {
+        let (v1, v2) = (id("v1"), id("v2"));
+        assert_eq!(sides(&Split::Whole(v1.clone()), &v1), (Share::ZERO, v1.clone(), None));
+        assert_eq!(sides(&Split::Whole(v2.clone()), &v1), (Share::WHOLE, v1, Some(v2)));
+    }
+
+    #[test]
+    fn the_unanswered_are_judged_after_a_multiple_of_slow_but_before_their_timeout() {
+        let mut one = route("one");
+        assert_eq!(unanswered_after(&one), Duration::from_secs(2));
+        one.guard.latency_threshold = Duration::from_secs(3);
+        assert_eq!(unanswered_after(&one), Duration::from_secs(12));
+        one.timeouts.total = Duration::from_secs(1);
+        assert_eq!(unanswered_after(&one), Duration::from_secs(1));
+    }
+}

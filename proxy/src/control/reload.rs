@@ -1,0 +1,173 @@
+//! An edit of the config file comes into force: routes begin, change and go; the rest waits for a restart.
+//!
+//! Line: config ► **reload** ► phase ► publisher.
+
+use std::sync::Arc;
+
+use pointsman_config::{Config, Route};
+use pointsman_rollout::Change;
+use tracing::{error, info, warn};
+
+use super::config_watch::{Edit, Refusal, Reload};
+use super::controlled::ControlledRoute;
+use super::events::now_in_words;
+use super::{Control, Decided, endpoints};
+use crate::view::{ConfigErrorView, Event};
+
+impl Control {
+    /// The file changed.
+    pub(super) async fn reload(&mut self, reload: Reload) {
+        match reload {
+            Reload::Accepted(edit) => self.accept(*edit).await,
+            Reload::Refused(refusal) => self.refuse(refusal),
+            Reload::Restored => {
+                self.config_view.last_error = None;
+                info!(file = self.config_view.file, "config file is again what is in force");
+            }
+        }
+        self.look_at_all();
+        if self.events.has_listeners() {
+            self.events.send(Event::Config(self.config_view.clone()));
+        }
+    }
+
+    async fn accept(&mut self, edit: Edit) {
+        let Edit { config, warnings, hash } = edit;
+        for warning in &warnings {
+            warn!("{warning}");
+        }
+        let (config, needs_restart) = without_what_needs_a_restart(config, &self.config);
+        for change in &needs_restart {
+            warn!(change, "a change of the config file needs a restart; the rest of it is in force");
+        }
+        self.config_view.hash = hash;
+        self.config_view.generation += 1;
+        self.config_view.loaded_at = now_in_words();
+        self.config_view.reloads_ok += 1;
+        self.config_view.last_error = None;
+        self.config_view.running = running(&config);
+        self.config_view.needs_restart = needs_restart;
+        info!(generation = self.config_view.generation, routes = config.routes.len(), "config reloaded");
+        let decided = self.take_up(config);
+        self.settle(decided).await;
+    }
+
+    fn refuse(&mut self, refusal: Refusal) {
+        let Refusal { hash, problems } = refusal;
+        error!(
+            file = self.config_view.file,
+            problems = problems.join("\n"),
+            "config file refused; the last good one stays in force"
+        );
+        self.config_view.reloads_failed += 1;
+        self.config_view.last_error = Some(ConfigErrorView { at: now_in_words(), hash, problems });
+    }
+
+    /// Begins, edits and drops routes so that they are those of `config`; nothing is in force yet.
+    pub(super) fn take_up(&mut self, config: Config) -> Vec<Decided> {
+        let before = std::mem::take(&mut self.routes);
+        let mut before: std::collections::BTreeMap<_, _> =
+            before.into_iter().map(|route| (route.route().name.clone(), route)).collect();
+        let mut decided = Vec::new();
+        for route in &config.routes {
+            let (route, changes) = self.take_up_one(route, before.remove(&route.name));
+            decided.extend(changes.map(|changes| Decided { position: self.routes.len(), changes }));
+            self.routes.push(route);
+        }
+        for (_, route) in before {
+            self.park(route);
+        }
+        self.resolver.set(endpoints::names(&config.routes));
+        self.config = config;
+        self.place_all();
+        decided
+    }
+
+    /// The route as it now is, and what that changed; nothing at all if its part of the file is what it was.
+    fn take_up_one(&mut self, route: &Route, known: Option<ControlledRoute>) -> (ControlledRoute, Option<Vec<Change>>) {
+        let now = self.now();
+        let name = route.name.clone();
+        let (controlled, changes) = match known {
+            Some(known) if **known.route() == *route => return (known, None),
+            Some(mut known) => {
+                let changes = known.edit(Arc::new(route.clone()), now);
+                (known, changes)
+            }
+            None => ControlledRoute::begin(Arc::new(route.clone()), self.parked.remove(&name), now),
+        };
+        for version in controlled.held_back(now) {
+            warn!(route = %name, %version, "the file names a version that was taken back; it stays at 0 until its revision changes or `pointsman retry`");
+        }
+        (controlled, Some(changes))
+    }
+
+    /// A route left the file; what is known of it is kept for its return.
+    fn park(&mut self, mut route: ControlledRoute) {
+        let (name, saved) = (route.route().name.clone(), route.save(self.now()));
+        info!(route = %name, "route removed");
+        self.state.put([(name.clone(), saved.clone())], []);
+        self.endpoints.remove(&name);
+        self.looks.remove(&name);
+        self.counts.remove(&name);
+        self.parked.insert(name, saved);
+    }
+}
+
+/// `config` with what is running where a change needs a restart, and what that holds back.
+fn without_what_needs_a_restart(config: Config, running: &Config) -> (Config, Vec<String>) {
+    let mut held_back = Vec::new();
+    if config.listeners != running.listeners {
+        held_back.push("`listeners` changed; restart the edge to listen on other addresses".to_owned());
+    }
+    if config.admin != running.admin {
+        held_back.push("`admin` changed; restart the edge to move the admin API or its token file".to_owned());
+    }
+    if config.state != running.state {
+        held_back.push("`state` changed; restart the edge to keep state in another file".to_owned());
+    }
+    let kept = Config {
+        listeners: running.listeners.clone(),
+        admin: running.admin.clone(),
+        state: running.state.clone(),
+        ..config
+    };
+    (kept, held_back)
+}
+
+/// The config in force, for people.
+pub(crate) fn running(config: &Config) -> Arc<serde_json::Value> {
+    // Every part of a config has a JSON form.
+    Arc::new(serde_json::to_value(config).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> Config {
+        Config::parse(text, "pointsman.yaml").unwrap().config
+    }
+
+    const RUNNING: &str = "listeners: [{ address: 127.0.0.1:1 }]\nroutes: [{ name: r, stable: v1, versions: { v1: { endpoints: [127.0.0.1:9001] } } }]\n";
+
+    #[test]
+    fn what_needs_a_restart_is_held_back_and_named_and_the_rest_is_taken() {
+        let running = config(RUNNING);
+        let edited = config(&format!(
+            "{}state: {{ file: other.db }}\n",
+            RUNNING.replace(":1 }", ":2 }").replace("name: r", "name: s")
+        ));
+        let (kept, held_back) = without_what_needs_a_restart(edited, &running);
+        assert_eq!((&kept.listeners, &kept.state), (&running.listeners, &running.state));
+        assert_eq!(kept.routes[0].name.as_str(), "s");
+        assert_eq!(held_back.len(), 2);
+        assert!(held_back[0].contains("listeners") && held_back[1].contains("state"));
+    }
+
+    #[test]
+    fn an_edit_of_routes_needs_no_restart() {
+        let running = config(RUNNING);
+        let (_, held_back) = without_what_needs_a_restart(config(&RUNNING.replace("name: r", "name: s")), &running);
+        assert!(held_back.is_empty());
+    }
+}

@@ -1,0 +1,675 @@
+//! Where rollout state lives: an SQLite file, written by a thread of its own, so that a hung disk never holds up a
+//! rollback.
+//!
+//! Line: phase ► **state** ► (next start). The loop puts what shall be kept into an outbox and may wait a moment for it;
+//! the writer empties the outbox in one transaction. While the file cannot be written everything stays in the outbox
+//! (states coalesce, decisions are bounded) and is tried again every few seconds.
+
+pub(crate) mod database;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+use std::{error, io};
+
+use pointsman_config::RouteName;
+use pointsman_rollout::Saved;
+use tokio::sync::{mpsc, watch};
+use tracing::{error, info};
+
+use self::database::{Batch, Contents, Database, DatabaseError};
+use crate::view::{DecisionRow, StateView};
+
+/// How long a decision waits for the disk before it is put in force all the same.
+pub(crate) const COMMIT_PATIENCE: Duration = Duration::from_millis(50);
+/// Between two tries at a file that cannot be written.
+const RETRY: Duration = Duration::from_secs(5);
+/// Decisions that wait for the disk before the oldest are given up.
+const OUTBOX_DECISIONS: usize = 10_000;
+/// Decisions of each route that are read at the start.
+const RECENT: usize = 64;
+/// A write that takes longer than this is told as a problem.
+const HUNG: Duration = Duration::from_secs(2);
+
+/// What a start found in the file.
+#[derive(Debug, Default)]
+pub(crate) struct Opened {
+    /// The saved state of every route.
+    pub(crate) routes: BTreeMap<RouteName, Saved>,
+    /// The newest decisions of every route, oldest first.
+    pub(crate) recent: Vec<DecisionRow>,
+    /// The largest id in the decision log; 0 if there is none.
+    pub(crate) last_id: u64,
+}
+
+/// The file can be written again after it could not be.
+#[derive(Debug)]
+pub(crate) struct Reopened {
+    /// Routes whose state in the file was never read, or was changed since: it has to be weighed against ours.
+    pub(crate) unknown: BTreeMap<RouteName, Saved>,
+    /// The largest id in the decision log, waiting rows included.
+    pub(crate) last_id: u64,
+    /// Whether rows that waited were given other ids, because the file had theirs already.
+    pub(crate) renumbered: bool,
+}
+
+/// How far the writer has come.
+#[derive(Debug, Clone, Default)]
+struct Progress {
+    /// The last put that was tried.
+    tried: u64,
+    /// What is wrong, for people.
+    problem: Option<String>,
+}
+
+/// What waits for the disk.
+#[derive(Debug, Default)]
+struct Outbox {
+    routes: BTreeMap<RouteName, Saved>,
+    decisions: VecDeque<Arc<DecisionRow>>,
+    given_up: u64,
+    last_put: u64,
+    writing_since: Option<Instant>,
+    closed: bool,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    outbox: Mutex<Outbox>,
+    filled: Condvar,
+}
+
+impl Shared {
+    fn outbox(&self) -> MutexGuard<'_, Outbox> {
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The loop's end of the state file.
+#[derive(Debug)]
+pub(crate) struct StateFile {
+    path: PathBuf,
+    shared: Arc<Shared>,
+    progress: watch::Receiver<Progress>,
+}
+
+impl StateFile {
+    /// Reads the file and starts its writer. A file that cannot be used is no error: what is wrong stands in
+    /// [`StateFile::view`], and the file is tried again every few seconds; `reopened` hears when it works.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub(crate) fn open(path: PathBuf, reopened: mpsc::UnboundedSender<Reopened>) -> io::Result<(Self, Opened)> {
+        Self::open_with(path, reopened, RETRY)
+    }
+
+    fn open_with(
+        path: PathBuf,
+        reopened: mpsc::UnboundedSender<Reopened>,
+        retry: Duration,
+    ) -> io::Result<(Self, Opened)> {
+        let shared = Arc::<Shared>::default();
+        let (progress, seen) = watch::channel(Progress::default());
+        let mut writer = Writer {
+            path: path.clone(),
+            shared: Arc::clone(&shared),
+            database: None,
+            seqs: BTreeMap::new(),
+            progress,
+            reopened,
+            retry,
+        };
+        let opened = writer.start();
+        thread::Builder::new().name("control-state".to_owned()).spawn(move || writer.run())?;
+        Ok((Self { path, shared, progress: seen }, opened))
+    }
+
+    /// Hands over what shall be kept; never waits. The number is for [`StateFile::written`].
+    pub(crate) fn put(
+        &self,
+        routes: impl IntoIterator<Item = (RouteName, Saved)>,
+        decisions: impl IntoIterator<Item = Arc<DecisionRow>>,
+    ) -> u64 {
+        let mut outbox = self.shared.outbox();
+        outbox.routes.extend(routes);
+        outbox.decisions.extend(decisions);
+        outbox.give_up_oldest();
+        outbox.last_put += 1;
+        self.shared.filled.notify_one();
+        outbox.last_put
+    }
+
+    /// Waits until put number `put` is on disk or has failed, for [`COMMIT_PATIENCE`] at most, and not at all while an
+    /// earlier write hangs.
+    pub(crate) async fn written(&self, put: u64) {
+        let mut progress = self.progress.clone();
+        let hangs = self.shared.outbox().writing_since.is_some_and(|since| since.elapsed() > COMMIT_PATIENCE);
+        if !hangs {
+            let tried = progress.wait_for(|progress| progress.tried >= put);
+            // Either way the decision goes into force now: the weights come first.
+            drop(tokio::time::timeout(COMMIT_PATIENCE, tried).await);
+        }
+    }
+
+    /// Where state is kept and what is wrong with it.
+    pub(crate) fn view(&self) -> StateView {
+        let hung = self.shared.outbox().writing_since.is_some_and(|since| since.elapsed() > HUNG);
+        let problem = if hung {
+            Some(format!(
+                "writing the state file {} hangs; look at its disk. Decisions take effect and wait to be written",
+                self.path.display()
+            ))
+        } else {
+            self.progress.borrow().problem.clone()
+        };
+        StateView { file: self.path.display().to_string(), problem }
+    }
+
+    /// Writes what is left, for `patience` at most, and lets go of the file.
+    pub(crate) async fn close(&self, patience: Duration) {
+        self.shared.outbox().closed = true;
+        self.shared.filled.notify_one();
+        let mut progress = self.progress.clone();
+        let gone = async { while progress.changed().await.is_ok() {} };
+        drop(tokio::time::timeout(patience, gone).await);
+    }
+}
+
+impl Outbox {
+    fn give_up_oldest(&mut self) {
+        while self.decisions.len() > OUTBOX_DECISIONS {
+            self.decisions.pop_front();
+            self.given_up += 1;
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.routes.is_empty() && self.decisions.is_empty()
+    }
+
+    fn take(&mut self) -> Option<Batch> {
+        if self.is_empty() {
+            return None;
+        }
+        self.writing_since = Some(Instant::now());
+        Some(Batch { routes: std::mem::take(&mut self.routes), decisions: std::mem::take(&mut self.decisions).into() })
+    }
+
+    /// Puts back what could not be written; a state that was put since is newer.
+    fn put_back(&mut self, batch: Batch) {
+        for (route, saved) in batch.routes {
+            self.routes.entry(route).or_insert(saved);
+        }
+        let newer = std::mem::replace(&mut self.decisions, batch.decisions.into());
+        self.decisions.extend(newer);
+        self.give_up_oldest();
+    }
+}
+
+/// The thread that owns the file.
+struct Writer {
+    path: PathBuf,
+    shared: Arc<Shared>,
+    database: Option<Database>,
+    /// The seq that each route must have in the file.
+    seqs: BTreeMap<RouteName, i64>,
+    progress: watch::Sender<Progress>,
+    reopened: mpsc::UnboundedSender<Reopened>,
+    retry: Duration,
+}
+
+impl Writer {
+    /// The first try: what can be read is read, even if the file cannot be written.
+    fn start(&mut self) -> Opened {
+        let contents = match self.open() {
+            Ok(contents) => contents,
+            Err(problem) => {
+                self.fail(&problem);
+                database::read_contents_only(&self.path, RECENT).unwrap_or_default()
+            }
+        };
+        self.seqs = known_seqs(&contents);
+        let routes = contents.routes.into_iter().map(|(name, stored)| (name, stored.saved)).collect();
+        Opened { routes, recent: contents.recent, last_id: contents.last_id }
+    }
+
+    fn run(mut self) {
+        while let Some(put) = self.wait() {
+            if self.is_usable() || self.reopen() {
+                self.write();
+            }
+            self.progress.send_modify(|progress| progress.tried = put);
+        }
+    }
+
+    /// Whether the open file is still the one that stands at its path: what is written to a removed file is lost.
+    fn is_usable(&mut self) -> bool {
+        let usable = self.database.as_ref().is_some_and(Database::is_in_place);
+        if !usable && self.database.take().is_some() {
+            error!(file = %self.path.display(), "state file was removed or replaced while in use; it is opened anew");
+        }
+        usable
+    }
+
+    /// Waits for something to do, or for the time to look at the file again; gives the number of the last put, or none
+    /// when all is done. A file that cannot be written is left alone for the time of a retry, whatever is put.
+    fn wait(&self) -> Option<u64> {
+        let until = Instant::now() + self.retry;
+        let mut outbox = self.shared.outbox();
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let due = left.is_zero() || (self.database.is_some() && !outbox.is_empty());
+            match (outbox.closed, due) {
+                (_, true) => return Some(outbox.last_put),
+                (true, false) => return None,
+                (false, false) => {}
+            }
+            if self.database.is_none() {
+                let put = outbox.last_put;
+                self.progress.send_if_modified(|progress| std::mem::replace(&mut progress.tried, put) != put);
+            }
+            outbox = self.shared.filled.wait_timeout(outbox, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Opens the file and reads it; a damaged one is moved aside first.
+    fn open(&mut self) -> Result<Contents, DatabaseError> {
+        let opened = match open_and_read(&self.path) {
+            Err(DatabaseError::Damaged { path, source }) => {
+                self.move_aside(DatabaseError::Damaged { path, source })?;
+                open_and_read(&self.path)
+            }
+            other => other,
+        };
+        let (database, contents) = opened?;
+        for (route, (_, why)) in &contents.unreadable {
+            error!(%route, why, "saved state cannot be read; the rollout starts anew");
+        }
+        self.database = Some(database);
+        Ok(contents)
+    }
+
+    fn move_aside(&self, problem: DatabaseError) -> Result<(), DatabaseError> {
+        match database::move_aside(&self.path) {
+            Ok(aside) => {
+                error!(
+                    problem = in_words(&problem),
+                    moved_to = %aside.display(),
+                    "state file was damaged and moved aside; rollouts and quarantines that only it knew are lost"
+                );
+                Ok(())
+            }
+            Err(failure) => {
+                error!(
+                    problem = in_words(&problem),
+                    failure = in_words(&failure),
+                    "state file is damaged and cannot be moved aside"
+                );
+                Err(problem)
+            }
+        }
+    }
+
+    /// Tries the file again, and tells the loop what it holds that we did not know.
+    fn reopen(&mut self) -> bool {
+        match self.open() {
+            Ok(contents) => {
+                self.catch_up(contents);
+                true
+            }
+            Err(problem) => {
+                self.fail(&problem);
+                false
+            }
+        }
+    }
+
+    fn catch_up(&mut self, contents: Contents) {
+        let found = known_seqs(&contents);
+        let foreign = |route: &RouteName| found.get(route) != self.seqs.get(route);
+        let unknown: BTreeMap<_, _> = contents
+            .routes
+            .into_iter()
+            .filter(|(route, _)| foreign(route))
+            .map(|(route, stored)| (route, stored.saved))
+            .collect();
+        let mut outbox = self.shared.outbox();
+        outbox.routes.retain(|route, _| !unknown.contains_key(route));
+        let renumbered = outbox.renumber_after(contents.last_id);
+        let last_waiting = outbox.decisions.back().map_or(0, |row| row.id);
+        drop(outbox);
+        self.seqs = found;
+        let last_id = contents.last_id.max(last_waiting);
+        // The loop answers by putting the state of every route; if it is gone, so are we soon.
+        drop(self.reopened.send(Reopened { unknown, last_id, renumbered }));
+    }
+
+    fn write(&mut self) {
+        let Some(batch) = self.shared.outbox().take() else {
+            return self.recover(0);
+        };
+        let written = match &mut self.database {
+            Some(database) => database.commit(&batch, &mut self.seqs),
+            None => return,
+        };
+        let mut outbox = self.shared.outbox();
+        outbox.writing_since = None;
+        match written {
+            Ok(()) => {
+                let given_up = std::mem::take(&mut outbox.given_up);
+                drop(outbox);
+                self.recover(given_up);
+            }
+            Err(problem) => {
+                outbox.put_back(batch);
+                drop(outbox);
+                self.database = None;
+                self.fail(&problem);
+            }
+        }
+    }
+
+    /// Says what is wrong, in the log once for each problem.
+    fn fail(&self, problem: &DatabaseError) {
+        let words = in_words(problem);
+        self.progress.send_if_modified(|progress| {
+            let news = progress.problem.as_ref() != Some(&words);
+            if news {
+                error!(problem = words, "state file cannot be used; traffic goes on, decisions are kept in memory");
+                progress.problem = Some(words);
+            }
+            news
+        });
+    }
+
+    fn recover(&self, given_up: u64) {
+        self.progress.send_if_modified(|progress| {
+            let news = progress.problem.take().is_some();
+            if news {
+                info!(file = %self.path.display(), decisions_lost = given_up, "state file works again; everything current is written");
+            }
+            news
+        });
+    }
+}
+
+impl Outbox {
+    /// Gives the waiting decisions ids after `last`, if theirs are taken.
+    fn renumber_after(&mut self, last: u64) -> bool {
+        let taken = self.decisions.front().is_some_and(|first| first.id <= last);
+        if taken {
+            for (id, row) in (last + 1..).zip(&mut self.decisions) {
+                *row = Arc::new(DecisionRow { id, ..row.as_ref().clone() });
+            }
+        }
+        taken
+    }
+}
+
+fn open_and_read(path: &std::path::Path) -> Result<(Database, Contents), DatabaseError> {
+    let database = Database::open(path)?;
+    let contents = database.contents(RECENT)?;
+    Ok((database, contents))
+}
+
+fn known_seqs(contents: &Contents) -> BTreeMap<RouteName, i64> {
+    let readable = contents.routes.iter().map(|(name, stored)| (name.clone(), stored.seq));
+    let unreadable = contents.unreadable.iter().map(|(name, (seq, _))| (name.clone(), *seq));
+    readable.chain(unreadable).collect()
+}
+
+/// An error and its causes, in one line.
+pub(crate) fn in_words(error: &dyn error::Error) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(deeper) = cause {
+        words = format!("{words}: {deeper}");
+        cause = deeper.source();
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use pointsman_config::{Config, RouteName};
+    use pointsman_rollout::{Change, Rollout, Time};
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(10);
+    const AGAIN: Duration = Duration::from_millis(20);
+
+    fn name() -> RouteName {
+        "r".parse().unwrap()
+    }
+
+    /// A saved state and a change that a route with this share of v2 gives.
+    fn rollout(percent: u32) -> (Saved, Change) {
+        let text = format!(
+            "listeners: [{{ address: 127.0.0.1:0 }}]
+routes:
+  - name: r
+    stable: v1
+    versions: {{ v1: {{ endpoints: [127.0.0.1:1] }}, v2: {{ endpoints: [127.0.0.1:2] }} }}
+    weights: {{ v1: {}%, v2: {percent}% }}
+",
+            100 - percent
+        );
+        let route = Config::parse(&text, "test").unwrap().config.routes.remove(0);
+        let (rollout, changes) = Rollout::start(Arc::new(route), Time::default());
+        (rollout.saved(Time::default()), changes.into_iter().next().unwrap())
+    }
+
+    fn row(id: u64) -> Arc<DecisionRow> {
+        let (_, change) = rollout(10);
+        Arc::new(DecisionRow {
+            id,
+            at: format!("row {id}"),
+            route: name(),
+            sentence: change.sentence(),
+            change,
+            failures: Vec::new(),
+        })
+    }
+
+    struct Opening {
+        state: StateFile,
+        opened: Opened,
+        reopened: mpsc::UnboundedReceiver<Reopened>,
+    }
+
+    fn open(path: &Path) -> Opening {
+        let (tell, reopened) = mpsc::unbounded_channel();
+        let (state, opened) = StateFile::open_with(path.to_owned(), tell, AGAIN).unwrap();
+        Opening { state, opened, reopened }
+    }
+
+    fn folder() -> (TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        (folder, path)
+    }
+
+    /// Waits until the problem is as wanted; gives it.
+    async fn problem(state: &StateFile, wanted: bool) -> String {
+        let start = Instant::now();
+        loop {
+            let problem = state.view().problem;
+            if problem.is_some() == wanted {
+                return problem.unwrap_or_default();
+            }
+            assert!(start.elapsed() < SOON, "{problem:?}");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    async fn put(state: &StateFile, percent: u32, ids: &[u64]) {
+        let put = state.put([(name(), rollout(percent).0)], ids.iter().map(|id| row(*id)));
+        let mut progress = state.progress.clone();
+        tokio::time::timeout(SOON, progress.wait_for(|progress| progress.tried >= put)).await.unwrap().unwrap();
+    }
+
+    fn ids(opened: &Opened) -> Vec<u64> {
+        opened.recent.iter().map(|row| row.id).collect()
+    }
+
+    #[tokio::test]
+    async fn what_was_put_is_there_after_a_restart() {
+        let (_folder, path) = folder();
+        let first = open(&path);
+        assert!(first.opened.routes.is_empty());
+        put(&first.state, 10, &[1, 2]).await;
+        put(&first.state, 20, &[3]).await;
+        first.state.close(SOON).await;
+        let second = open(&path);
+        assert_eq!(second.opened.routes[&name()], rollout(20).0);
+        assert_eq!((ids(&second.opened), second.opened.last_id), (vec![1, 2, 3], 3));
+        assert_eq!(second.state.view().problem, None);
+        let older = database::read_decisions(&path, &name(), 2, Some(3)).unwrap();
+        assert_eq!(older.iter().map(|row| row.id).collect::<Vec<_>>(), [2, 1]);
+        assert_eq!(database::read_decision(&path, 2).unwrap().unwrap(), *row(2));
+        assert!(database::read_decision(&path, 9).unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn closing_writes_what_still_waits() {
+        let (_folder, path) = folder();
+        let opening = open(&path);
+        for id in 1..=200 {
+            opening.state.put([], [row(id)]);
+        }
+        opening.state.close(SOON).await;
+        assert_eq!(open(&path).opened.last_id, 200);
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_told_apart_and_leaves_nothing_half_written() {
+        let (_folder, path) = folder();
+        {
+            let database = Database::open(&path).unwrap();
+            // As a full disk does: SQLite says the same.
+            database.connection().pragma_update(None, "max_page_count", 1).unwrap();
+            let mut database = database;
+            let batch = Batch { routes: BTreeMap::new(), decisions: (1..200).map(row).collect() };
+            let refused = database.commit(&batch, &mut BTreeMap::new()).unwrap_err();
+            assert!(matches!(refused, DatabaseError::Full { .. }), "{refused:?}");
+            assert!(in_words(&refused).contains("free some space"));
+        }
+        let opening = open(&path);
+        put(&opening.state, 10, &[1]).await;
+        opening.state.close(SOON).await;
+        assert_eq!(ids(&open(&path).opened), [1], "the transaction that failed left nothing behind");
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_written_is_written_later_and_the_newest_state_wins() {
+        let (folder, _) = folder();
+        let path = folder.path().join("file/state.db");
+        fs::write(folder.path().join("file"), "in the way").unwrap();
+        let mut opening = open(&path);
+        let words = problem(&opening.state, true).await;
+        assert!(words.contains("file/state.db") && words.contains("name another `state.file`"), "{words}");
+        put(&opening.state, 10, &[1]).await;
+        put(&opening.state, 20, &[2]).await;
+        fs::remove_file(folder.path().join("file")).unwrap();
+        problem(&opening.state, false).await;
+        let reopened = opening.reopened.recv().await.unwrap();
+        assert!(reopened.unknown.is_empty() && !reopened.renumbered);
+        opening.state.close(SOON).await;
+        let again = open(&path);
+        assert_eq!(again.opened.routes[&name()], rollout(20).0);
+        assert_eq!(ids(&again.opened), [1, 2]);
+    }
+
+    #[tokio::test]
+    async fn decisions_that_wait_too_long_are_given_up_oldest_first() {
+        let mut outbox = Outbox::default();
+        let most = u64::try_from(OUTBOX_DECISIONS).unwrap();
+        outbox.decisions.extend((1..=most + 5).map(row));
+        outbox.give_up_oldest();
+        assert_eq!((outbox.decisions.len(), outbox.given_up, outbox.decisions[0].id), (OUTBOX_DECISIONS, 5, 6));
+    }
+
+    #[tokio::test]
+    async fn a_file_in_use_is_read_and_taken_over_with_what_its_owner_did_meanwhile() {
+        let (_folder, path) = folder();
+        let first = open(&path);
+        put(&first.state, 10, &[1]).await;
+        let mut second = open(&path);
+        assert!(problem(&second.state, true).await.contains("another running edge"));
+        assert_eq!((second.opened.routes[&name()].clone(), second.opened.last_id), (rollout(10).0, 1));
+        put(&first.state, 30, &[2]).await;
+        put(&second.state, 20, &[2]).await;
+        first.state.close(SOON).await;
+        let reopened = tokio::time::timeout(SOON, second.reopened.recv()).await.unwrap().unwrap();
+        assert_eq!(reopened.unknown[&name()], rollout(30).0, "the loop weighs it against its own");
+        assert!(reopened.renumbered && reopened.last_id == 3, "{reopened:?}");
+        put(&second.state, 40, &[4]).await;
+        problem(&second.state, false).await;
+        second.state.close(SOON).await;
+        let third = open(&path);
+        assert_eq!((third.opened.routes[&name()].clone(), ids(&third.opened)), (rollout(40).0, vec![1, 2, 3, 4]));
+    }
+
+    #[tokio::test]
+    async fn a_state_that_somebody_else_changed_is_not_overwritten_blindly() {
+        let (_folder, path) = folder();
+        let mut opening = open(&path);
+        put(&opening.state, 10, &[1]).await;
+        let other = rusqlite::Connection::open(&path).unwrap();
+        let theirs = serde_json::to_string(&rollout(50).0).unwrap();
+        other.execute("UPDATE route SET seq = seq + 1, saved = ?1", [theirs]).unwrap();
+        drop(other);
+        put(&opening.state, 20, &[2]).await;
+        assert!(problem(&opening.state, true).await.contains("changed by somebody else"));
+        let reopened = tokio::time::timeout(SOON, opening.reopened.recv()).await.unwrap().unwrap();
+        assert_eq!(reopened.unknown[&name()], rollout(50).0);
+    }
+
+    #[tokio::test]
+    async fn a_removed_file_is_made_anew() {
+        let (_folder, path) = folder();
+        let mut opening = open(&path);
+        put(&opening.state, 10, &[1]).await;
+        for file in ["state.db", "state.db-wal", "state.db-shm"] {
+            fs::remove_file(path.with_file_name(file)).unwrap();
+        }
+        tokio::time::timeout(SOON, opening.reopened.recv()).await.unwrap().unwrap();
+        put(&opening.state, 20, &[2]).await;
+        opening.state.close(SOON).await;
+        assert_eq!(open(&path).opened.routes[&name()], rollout(20).0);
+    }
+
+    #[test]
+    fn a_damaged_file_is_told_from_a_foreign_one() {
+        let (_folder, path) = folder();
+        fs::write(&path, "no database at all, but long enough to have a header of a hundred bytes ".repeat(20))
+            .unwrap();
+        assert!(matches!(Database::open(&path), Err(DatabaseError::Damaged { .. })));
+        fs::remove_file(&path).unwrap();
+        rusqlite::Connection::open(&path).unwrap().execute_batch("CREATE TABLE theirs (x)").unwrap();
+        assert!(matches!(Database::open(&path), Err(DatabaseError::Foreign { .. })));
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "").unwrap();
+        assert!(Database::open(&path).is_ok(), "an empty file is a fresh one");
+        assert!(matches!(Database::open(path.parent().unwrap()), Err(DatabaseError::IsFolder { .. })));
+    }
+
+    #[test]
+    fn nothing_in_the_log_can_be_changed_or_deleted() {
+        let (_folder, path) = folder();
+        let mut database = Database::open(&path).unwrap();
+        let batch = Batch { routes: BTreeMap::new(), decisions: vec![row(1)] };
+        database.commit(&batch, &mut BTreeMap::new()).unwrap();
+        for statement in ["UPDATE decision SET at = ''", "DELETE FROM decision"] {
+            let refused = database.connection().execute(statement, []).unwrap_err();
+            assert!(refused.to_string().contains("append-only"), "{refused}");
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! The edge: what happens to a request at each step that the framework offers.
+//!
+//! Line: **edge** ► route ► split ► pool ► upstream ► outcome. Each hook does one or two calls; what they decide stands
+//! in [`crate::route`], [`crate::pool`], [`crate::forward`] and [`crate::failure`].
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::HOST;
+use pingora_core::modules::http::HttpModules;
+use pingora_core::protocols::Digest;
+use pingora_core::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
+use pingora_error::{Error, ErrorSource, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use pointsman_config::Share;
+use tokio::sync::watch;
+
+use crate::answer::{Answer, Refusal};
+use crate::failure::Failure;
+use crate::forward;
+use crate::guard::Framing;
+use crate::listen::{ClientSocket, ClientStream};
+use crate::outcome::Outcome;
+use crate::recorder::Arm;
+use crate::request::{Load, RequestCtx};
+use crate::snapshot::{ServedRoute, Snapshots};
+
+/// Attempts on one request, the first included: enough to get past an endpoint that just went, and too few for retries
+/// to multiply the load on a version that is going down.
+pub(crate) const MAX_ATTEMPTS: usize = 3;
+/// How long a connection to an endpoint is kept unused. Common model servers close theirs after 5 s (uvicorn, Node); who
+/// closes first does not lose a request to the race.
+const UPSTREAM_IDLE: std::time::Duration = std::time::Duration::from_secs(4);
+/// Set to `1` by a version's admission control on an answer 429 or 503: it refused the request, it did not fail.
+const SHED_HEADER: &str = "x-pointsman-shed";
+
+/// The data path of one worker.
+#[derive(Debug)]
+pub(crate) struct Edge {
+    snapshots: Arc<Snapshots>,
+    load: Arc<Load>,
+    /// True as soon as the worker drains.
+    draining: watch::Receiver<bool>,
+}
+
+impl Edge {
+    pub(crate) fn new(snapshots: Arc<Snapshots>, load: Arc<Load>, draining: watch::Receiver<bool>) -> Self {
+        Self { snapshots, load, draining }
+    }
+
+    /// Finds the route, chooses the side and checks the limits; an error is what the client is told instead.
+    fn admit(session: &Session, ctx: &mut RequestCtx) -> Result<(), Refusal> {
+        let request = session.req_header();
+        ctx.set_request_id(forward::request_id(&request.headers));
+        let socket = ctx.socket.clone().ok_or(Refusal::Internal)?;
+        let arrival = socket.arrival().ok_or(Refusal::Internal)?;
+        let host = request.headers.get(HOST).and_then(|host| host.to_str().ok());
+        let position = ctx.snapshot().routes.position(host, request.uri.path()).ok_or(Refusal::NoRoute)?;
+        let route = ctx.snapshot().routes.at(position).ok_or(Refusal::Internal)?;
+        let (arm, limits, timeouts) = (draw_arm(route), route.limits, route.timeouts);
+        socket.set_patience(arrival.started + timeouts.total, timeouts.idle);
+        ctx.assign(position, arm, arrival.started);
+        if u64::try_from(arrival.head.bytes).is_ok_and(|bytes| bytes > limits.header_bytes) {
+            return Err(Refusal::HeadersTooLarge(limits.header_bytes));
+        }
+        match arrival.head.framing {
+            Framing::Length(length) if length > limits.body_bytes => Err(Refusal::BodyTooLarge(limits.body_bytes)),
+            Framing::Length(_) | Framing::Chunked => Ok(()),
+        }
+    }
+
+    /// Answers instead of a version, through the framework's session.
+    async fn answer(session: &mut Session, ctx: &mut RequestCtx, refusal: &Refusal) -> Result<()> {
+        let request_id = ctx.request_id().clone();
+        let answer = Answer { refusal, request_id: &request_id, version: ctx.version_header() };
+        let body = answer.body();
+        let head = answer.head(body.len())?;
+        if let Some(socket) = &ctx.socket {
+            socket.answer_begins();
+        }
+        session.write_response_header(Box::new(head), false).await?;
+        session.write_response_body(Some(body), true).await
+    }
+}
+
+/// Each request draws anew and independently, so that the two sides differ in nothing but the version.
+fn draw_arm(route: &ServedRoute) -> Arm {
+    let is_canary = route.canary.is_some() && rand::random_range(0..Share::PARTS) < route.epoch.weight().ppm();
+    if is_canary { Arm::Canary } else { Arm::Stable }
+}
+
+/// The connection behind a session.
+fn socket_of(session: &Session) -> Option<Arc<ClientSocket>> {
+    let stream = session.as_downstream().stream()?;
+    stream.as_ref().as_any().downcast_ref::<ClientStream>().map(|stream| Arc::clone(&stream.socket))
+}
+
+/// Whether a final answer has been handed to the session; an interim one (1xx) is none.
+fn has_answer(session: &Session) -> bool {
+    session.response_written().is_some_and(|head| !head.status.is_informational())
+}
+
+fn peer(endpoint: std::net::SocketAddr, route: &ServedRoute) -> Box<HttpPeer> {
+    let mut peer = Box::new(HttpPeer::new(endpoint, false, String::new()));
+    peer.options.connection_timeout = Some(route.timeouts.connect);
+    peer.options.read_timeout = Some(route.timeouts.read);
+    peer.options.write_timeout = Some(route.timeouts.read);
+    peer.options.idle_timeout = Some(UPSTREAM_IDLE);
+    peer.options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
+    peer
+}
+
+#[async_trait]
+impl ProxyHttp for Edge {
+    type CTX = RequestCtx;
+
+    fn new_ctx(&self) -> RequestCtx {
+        RequestCtx::new(self.snapshots.load(), Arc::clone(&self.load))
+    }
+
+    /// The framework would add response compression; the edge passes bodies on as they are.
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
+
+    async fn early_request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<()> {
+        ctx.socket = socket_of(session);
+        // Deadlines for reading are the accept loop's.
+        session.set_read_timeout(None);
+        if ctx.socket.as_ref().and_then(|socket| socket.arrival()).is_some_and(|arrival| arrival.is_last) {
+            session.set_keepalive(None);
+        }
+        Ok(())
+    }
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
+        let Err(refusal) = Self::admit(session, ctx) else { return Ok(false) };
+        ctx.refuse(&refusal, Outcome::Rejected);
+        if Self::answer(session, ctx, &refusal).await.is_err() {
+            session.set_keepalive(None);
+        }
+        Ok(true)
+    }
+
+    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
+        let Some(endpoint) = ctx.next_endpoint() else {
+            ctx.give_up(Refusal::NoHealthyEndpoint, Outcome::Connect);
+            return Error::e_explain(ErrorType::ConnectNoRoute, "the version has no endpoint").map_err(Error::into_up);
+        };
+        let route = ctx.route().ok_or_else(|| Error::new_in(ErrorType::InternalError))?;
+        Ok(peer(endpoint.address(), route))
+    }
+
+    /// Nothing of the request has been read by anybody yet: whatever its size or method, another endpoint may have it.
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        _peer: &HttpPeer,
+        ctx: &mut RequestCtx,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        let another_is_left = ctx.endpoint_refused();
+        error.set_retry(another_is_left && ctx.attempts() < MAX_ATTEMPTS);
+        error
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _session: &mut Session,
+        _reused: bool,
+        _peer: &HttpPeer,
+        #[cfg(unix)] _fd: std::os::unix::io::RawFd,
+        #[cfg(windows)] _sock: std::os::windows::io::RawSocket,
+        _digest: Option<&Digest>,
+        _ctx: &mut RequestCtx,
+    ) -> Result<()> {
+        Ok(())
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        _session: &mut Session,
+        request: &mut RequestHeader,
+        ctx: &mut RequestCtx,
+    ) -> Result<()> {
+        let request_id = ctx.request_id().clone();
+        match &ctx.socket {
+            Some(socket) => forward::to_version(request, &socket.client, &request_id),
+            None => Error::err(ErrorType::InternalError),
+        }
+    }
+
+    async fn request_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        _end_of_stream: bool,
+        ctx: &mut RequestCtx,
+    ) -> Result<()> {
+        ctx.body_bytes += body.as_ref().map_or(0, |chunk| u64::try_from(chunk.len()).unwrap_or(u64::MAX));
+        match ctx.route().map(|route| route.limits.body_bytes) {
+            Some(limit) if ctx.body_bytes > limit => {
+                ctx.give_up(Refusal::BodyTooLarge(limit), Outcome::Rejected);
+                Error::err_down(ErrorType::HTTPStatus(413))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        _session: &mut Session,
+        answer: &mut ResponseHeader,
+        ctx: &mut RequestCtx,
+    ) -> Result<()> {
+        if answer.status == StatusCode::SWITCHING_PROTOCOLS {
+            return Error::e_explain(ErrorType::InvalidHTTPHeader, "an upgrade that was not asked for")
+                .map_err(Error::into_up);
+        }
+        if !answer.status.is_informational() {
+            let sheds = matches!(answer.status.as_u16(), 429 | 503);
+            let shed = sheds && answer.headers.get(SHED_HEADER).is_some_and(|value| value == "1");
+            ctx.answered(answer.status.as_u16(), shed);
+        }
+        Ok(())
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        answer: &mut ResponseHeader,
+        ctx: &mut RequestCtx,
+    ) -> Result<()> {
+        if answer.status.is_informational() {
+            return Ok(());
+        }
+        if let Some(socket) = &ctx.socket {
+            socket.answer_begins();
+        }
+        if *self.draining.borrow() {
+            session.set_keepalive(None);
+        }
+        let request_id = ctx.request_id().clone();
+        forward::to_client(answer, &request_id, ctx.version_header())
+    }
+
+    /// A connection that had been kept may have been closed by its server just as the request set out. Nothing was
+    /// answered on it then, and if the body can be sent again as a whole, it is. Anything else is not repeated.
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<Error>,
+        ctx: &mut RequestCtx,
+        reused: bool,
+    ) -> Box<Error> {
+        let broken =
+            matches!(error.etype(), ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError);
+        let untouched = !ctx.is_answered() && session.response_written().is_none();
+        let repeatable = !session.as_ref().retry_buffer_truncated() && ctx.attempts() < MAX_ATTEMPTS;
+        error.set_retry(reused && broken && *error.esource() == ErrorSource::Upstream && untouched && repeatable);
+        error
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut RequestCtx) -> FailToProxy {
+        let failure = ctx.why_given_up().unwrap_or_else(|| Failure::of(error));
+        session.set_keepalive(None);
+        ctx.breaks_as(failure.outcome);
+        let Some(refusal) = failure.refusal else { return FailToProxy { error_code: 0, can_reuse_downstream: false } };
+        tell(session, ctx, &refusal, failure.outcome).await;
+        FailToProxy { error_code: refusal.status().as_u16(), can_reuse_downstream: false }
+    }
+
+    async fn logging(&self, _session: &mut Session, _error: Option<&Error>, ctx: &mut RequestCtx) {
+        ctx.finish();
+    }
+
+    /// The request is booked and, if it failed, remembered; one line for each would only bury what matters.
+    fn suppress_error_log(&self, _session: &Session, _ctx: &RequestCtx, _error: &Error) -> bool {
+        true
+    }
+
+    fn suppress_proxy_warn_log(
+        &self,
+        _session: &Session,
+        _ctx: &RequestCtx,
+        _error: &Error,
+        _context: ProxyWarnLogContext,
+    ) -> bool {
+        true
+    }
+}
+
+/// Tells the client why it gets no answer, if it can still be told: before the head of another, or in place of a head
+/// that has been written but not sent.
+async fn tell(session: &mut Session, ctx: &mut RequestCtx, refusal: &Refusal, outcome: Outcome) {
+    let sent = ctx.socket.as_ref().is_some_and(|socket| socket.has_sent());
+    if sent {
+        return;
+    }
+    let is_free = !has_answer(session);
+    ctx.refuse(refusal, outcome);
+    if is_free {
+        if Edge::answer(session, ctx, refusal).await.is_err() {
+            session.set_keepalive(None);
+        }
+    } else {
+        let wire = ctx.wire(refusal);
+        if let Some(socket) = &ctx.socket {
+            socket.leave_last_words(wire);
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! What a request carries on to a version, and an answer back to the client.
+//!
+//! Line: edge ► **forward** ► upstream. The framework has already cut the hop-by-hop headers of the request (RFC 9110,
+//! section 7.6.1) when [`to_version`] sees it.
+//!
+//! `x-forwarded-*` and `forwarded` of the client are replaced, not appended to: nothing tells the edge which clients are
+//! proxies that can be believed, and a model server that logs or limits by address must not be fooled by a header.
+
+use http::header::{CONNECTION, FORWARDED, HOST};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use pingora_error::Result;
+use pingora_http::{RequestHeader, ResponseHeader};
+
+use crate::answer::{REQUEST_ID, VERSION};
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+/// Hop-by-hop headers of an answer; `connection` and `transfer-encoding` are the framework's.
+const HOP_BY_HOP: [&str; 6] = ["keep-alive", "proxy-connection", "proxy-authenticate", "te", "trailer", "upgrade"];
+/// The longest `x-request-id` that is taken from a client, in bytes.
+const MAX_REQUEST_ID_BYTES: usize = 128;
+
+/// The client's `x-request-id` if there is one sound one, else a new one: 128 random bits in hexadecimal.
+pub(crate) fn request_id(headers: &HeaderMap) -> HeaderValue {
+    match only(headers, &REQUEST_ID) {
+        Some(id) if is_sound_id(id.as_bytes()) => id.clone(),
+        Some(_) | None => new_request_id(),
+    }
+}
+
+/// A new request id.
+pub(crate) fn new_request_id() -> HeaderValue {
+    header_value(&hex(rand::random()))
+}
+
+/// Ids go into logs and JSON: nothing that would have to be escaped there.
+fn is_sound_id(id: &[u8]) -> bool {
+    (1..=MAX_REQUEST_ID_BYTES).contains(&id.len())
+        && id.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/+=@~".contains(byte))
+}
+
+/// The single value of a header; none if it is missing or there are several.
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
+    let mut values = headers.get_all(name).iter();
+    values.next().filter(|_| values.next().is_none())
+}
+
+/// Completes a request on its way to a version.
+///
+/// # Errors
+/// Never in practice: every value comes from a header or is made here.
+pub(crate) fn to_version(request: &mut RequestHeader, client: &HeaderValue, request_id: &HeaderValue) -> Result<()> {
+    request.insert_header(FORWARDED_FOR, client.clone())?;
+    request.insert_header(FORWARDED_PROTO, HeaderValue::from_static("http"))?;
+    match request.headers.get(HOST).cloned() {
+        Some(host) => request.insert_header(FORWARDED_HOST, host)?,
+        None => drop(request.remove_header(&FORWARDED_HOST)),
+    }
+    request.remove_header(&FORWARDED);
+    request.insert_header(REQUEST_ID, request_id.clone())?;
+    trace(request)
+}
+
+/// Keeps a sound `traceparent`; otherwise begins a new trace, for which the client's `tracestate` means nothing.
+fn trace(request: &mut RequestHeader) -> Result<()> {
+    if only(&request.headers, &TRACEPARENT).is_some_and(|parent| is_sound_trace(parent.as_bytes())) {
+        return Ok(());
+    }
+    request.remove_header(&TRACESTATE);
+    request.insert_header(TRACEPARENT, new_trace())
+}
+
+/// W3C Trace Context, section 3.2: `00-<32 hex>-<16 hex>-<2 hex>`, neither id zero; later versions may add fields.
+fn is_sound_trace(parent: &[u8]) -> bool {
+    let mut fields = parent.split(|byte| *byte == b'-');
+    let mut field =
+        |digits: usize| fields.next().filter(|text| text.len() == digits && text.iter().all(|b| is_lower_hex(*b)));
+    let (version, trace, span, flags) = (field(2), field(32), field(16), field(2));
+    let whole = version.is_some() && flags.is_some() && is_nonzero(trace) && is_nonzero(span);
+    let ends_well = match version {
+        Some(b"00") => parent.len() == 55,
+        Some(b"ff") | None => false,
+        Some(_) => parent.len() == 55 || parent.get(55) == Some(&b'-'),
+    };
+    whole && ends_well
+}
+
+fn is_lower_hex(byte: u8) -> bool {
+    byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte)
+}
+
+fn is_nonzero(id: Option<&[u8]>) -> bool {
+    id.is_some_and(|id| id.iter().any(|digit| *digit != b'0'))
+}
+
+/// A new trace, not sampled: the edge itself writes no spans.
+fn new_trace() -> HeaderValue {
+    let mut parent = *b"00-00000000000000000000000000000000-0000000000000000-00";
+    // The lowest bit is set, so that neither id is zero.
+    let (trace, span) = (hex(rand::random::<u128>() | 1), hex(rand::random::<u128>() | 1));
+    if let Some(place) = parent.get_mut(3..35) {
+        place.copy_from_slice(&trace);
+    }
+    if let (Some(place), Some(digits)) = (parent.get_mut(36..52), span.get(16..)) {
+        place.copy_from_slice(digits);
+    }
+    header_value(&parent)
+}
+
+fn hex(number: u128) -> [u8; 32] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = [0; 32];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(number.to_be_bytes()) {
+        let digits = [byte >> 4, byte & 15].map(|digit| DIGITS.get(usize::from(digit)).copied().unwrap_or(b'0'));
+        pair.copy_from_slice(&digits);
+    }
+    text
+}
+
+/// A header value of hexadecimal digits and dashes, which is always one.
+fn header_value(text: &[u8]) -> HeaderValue {
+    HeaderValue::from_bytes(text).unwrap_or(HeaderValue::from_static("unknown"))
+}
+
+/// Completes an answer on its way to the client.
+///
+/// # Errors
+/// Never in practice: every value comes from a header.
+pub(crate) fn to_client(
+    answer: &mut ResponseHeader,
+    request_id: &HeaderValue,
+    version: Option<&HeaderValue>,
+) -> Result<()> {
+    cut_nominated(answer);
+    for name in HOP_BY_HOP {
+        answer.remove_header(name);
+    }
+    answer.insert_header(REQUEST_ID, request_id.clone())?;
+    match version {
+        Some(version) => answer.insert_header(VERSION, version.clone())?,
+        None => drop(answer.remove_header(&VERSION)),
+    }
+    Ok(())
+}
+
+/// Cuts what the version's `connection` header names, except what the framing of the body hangs on.
+fn cut_nominated(answer: &mut ResponseHeader) {
+    const KEPT: [&str; 4] = ["close", "keep-alive", "transfer-encoding", "content-length"];
+    let named = |value: &HeaderValue| {
+        let text = value.to_str().unwrap_or_default();
+        let names = text.split(',').map(|name| name.trim().to_ascii_lowercase());
+        names.filter(|name| !KEPT.contains(&name.as_str())).collect::<Vec<_>>()
+    };
+    let plain = |value: &HeaderValue| KEPT.iter().any(|kept| value.as_bytes().eq_ignore_ascii_case(kept.as_bytes()));
+    let odd: Vec<String> =
+        answer.headers.get_all(CONNECTION).iter().filter(|value| !plain(value)).flat_map(named).collect();
+    for name in odd {
+        answer.remove_header(name.as_str());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const CLIENT: HeaderValue = HeaderValue::from_static("192.0.2.7");
+    const ID: HeaderValue = HeaderValue::from_static("id-1");
+    const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+    fn request(headers: &[(&'static str, &str)]) -> RequestHeader {
+        let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+        for (name, value) in headers {
+            request.append_header(*name, *value).unwrap();
+        }
+        request
+    }
+
+    fn forwarded(headers: &[(&'static str, &str)]) -> RequestHeader {
+        let mut request = request(headers);
+        to_version(&mut request, &CLIENT, &ID).unwrap();
+        request
+    }
+
+    #[track_caller]
+    fn check(request: &RequestHeader, name: &str, expected: &[&str]) {
+        let values: Vec<_> = request.headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect();
+        assert_eq!(values, expected, "{name}");
+    }
+
+    #[test]
+    fn the_client_is_who_connected_whatever_its_headers_say() {
+        let request = forwarded(&[
+            ("host", "m:80"),
+            ("x-forwarded-for", "1.1.1.1"),
+            ("x-forwarded-for", "2.2.2.2"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "evil"),
+            ("forwarded", "for=1.1.1.1"),
+        ]);
+        check(&request, "x-forwarded-for", &["192.0.2.7"]);
+        check(&request, "x-forwarded-proto", &["http"]);
+        check(&request, "x-forwarded-host", &["m:80"]);
+        check(&request, "forwarded", &[]);
+        check(&request, "x-request-id", &["id-1"]);
+        check(&forwarded(&[("x-forwarded-host", "evil")]), "x-forwarded-host", &[]);
+    }
+
+    #[test]
+    fn a_sound_trace_goes_on_and_its_state_with_it() {
+        let request = forwarded(&[("traceparent", PARENT), ("tracestate", "a=b")]);
+        check(&request, "traceparent", &[PARENT]);
+        check(&request, "tracestate", &["a=b"]);
+    }
+
+    #[test]
+    fn an_unsound_trace_is_replaced_by_a_sound_one() {
+        let zeros = "00-00000000000000000000000000000000-b7ad6b7169203331-01";
+        for parent in ["", "x", zeros, &PARENT.to_uppercase(), &format!("ff{}", &PARENT[2..]), &format!("{PARENT}-x")] {
+            let request = forwarded(&[("traceparent", parent), ("tracestate", "a=b")]);
+            let made = request.headers["traceparent"].as_bytes();
+            assert!(is_sound_trace(made) && made != parent.as_bytes(), "{parent}");
+            check(&request, "tracestate", &[]);
+        }
+        let two = forwarded(&[("traceparent", PARENT), ("traceparent", PARENT)]);
+        assert_eq!(two.headers.get_all("traceparent").iter().count(), 1);
+        assert!(is_sound_trace(format!("01{}-more", &PARENT[2..]).as_bytes()), "a later version may say more");
+    }
+
+    #[test]
+    fn only_a_sound_request_id_is_taken_from_the_client() {
+        assert_eq!(request_id(&request(&[("x-request-id", "Az09-_.:/+=@~")]).headers), "Az09-_.:/+=@~");
+        for id in ["", "a b", "a\"b", "a\tb", "a;b", &"a".repeat(129)] {
+            let made = request_id(&request(&[("x-request-id", id)]).headers);
+            assert!(made != id && made.len() == 32, "{id:?} became {made:?}");
+        }
+        assert_eq!(request_id(&request(&[("x-request-id", "a"), ("x-request-id", "b")]).headers).len(), 32);
+        assert_ne!(new_request_id(), new_request_id());
+    }
+
+    #[test]
+    fn an_answer_loses_hop_by_hop_headers_and_keeps_its_framing() {
+        let mut answer = ResponseHeader::build(200, None).unwrap();
+        for (name, value) in [
+            ("connection", "close, X-Secret, content-length"),
+            ("x-secret", "1"),
+            ("content-length", "5"),
+            ("keep-alive", "timeout=5"),
+            ("x-pointsman-version", "forged"),
+            ("x-request-id", "forged"),
+            ("x-kept", "1"),
+        ] {
+            answer.append_header(name, value).unwrap();
+        }
+        to_client(&mut answer, &ID, None).unwrap();
+        for gone in ["x-secret", "keep-alive", "x-pointsman-version"] {
+            assert!(answer.headers.get(gone).is_none(), "{gone}");
+        }
+        assert_eq!(
+            (&answer.headers["content-length"], &answer.headers["x-kept"]),
+            (&HeaderValue::from_static("5"), &HeaderValue::from_static("1"))
+        );
+        assert_eq!(answer.headers["x-request-id"], "id-1");
+        to_client(&mut answer, &ID, Some(&HeaderValue::from_static("v2"))).unwrap();
+        assert_eq!(answer.headers["x-pointsman-version"], "v2");
+    }
+
+    proptest! {
+        #[test]
+        fn hex_is_what_the_formatter_writes(number: u128) {
+            prop_assert_eq!(hex(number).to_vec(), format!("{number:032x}").into_bytes());
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! Pointsman, the edge.
+
+pub mod admin;
+mod answer;
+pub mod app;
+mod chunks;
+pub mod cli;
+pub mod control;
+mod edge;
+pub mod endpoint;
+mod failure;
+mod forward;
+mod guard;
+pub mod listen;
+pub mod metrics;
+pub mod outcome;
+pub mod pool;
+pub mod recorder;
+mod request;
+pub mod route;
+pub mod snapshot;
+pub mod view;

@@ -1,0 +1,276 @@
+//! Where clients connect: sockets bound all or none, served by workers, and drained without losing a request.
+//!
+//! Line: **listen** ► guard ► edge. The framework's own service would wait for no header, drop what is in flight at a
+//! drain, and not say which port it got; so the accept loop is ours, and the framework gets one request at a time.
+
+mod connection;
+mod socket;
+mod worker;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pointsman_config::Listener;
+use socket2::{Domain, Protocol, Socket, Type};
+use thiserror::Error;
+use tokio::sync::{mpsc, watch};
+use tracing::{info, warn};
+
+pub(crate) use socket::{ClientSocket, ClientStream, MALFORMED_CHUNKS};
+use worker::{Order, Task};
+
+use crate::request::Load;
+use crate::snapshot::Snapshots;
+
+/// Connections that the kernel completes before they are accepted; it cuts this to `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// Why the edge cannot listen.
+#[derive(Debug, Error)]
+pub enum ListenError {
+    /// Somebody listens there already.
+    #[error(
+        "cannot listen on {address}: the address is in use; stop who listens there, or choose another address under `listeners`"
+    )]
+    InUse {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The process may not.
+    #[error(
+        "cannot listen on {address}: not permitted; choose a port from 1024 on, or give the process CAP_NET_BIND_SERVICE"
+    )]
+    NotPermitted {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Anything else, such as an address that this machine does not have.
+    #[error("cannot listen on {address}; check that this machine has the address")]
+    Other {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// No thread for a worker.
+    #[error("cannot start a worker thread; check the limit on processes (ulimit -u)")]
+    Thread {
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl ListenError {
+    fn new(address: SocketAddr, source: io::Error) -> Self {
+        if source.kind() == io::ErrorKind::AddrInUse {
+            Self::InUse { address, source }
+        } else if source.kind() == io::ErrorKind::PermissionDenied {
+            Self::NotPermitted { address, source }
+        } else {
+            Self::Other { address, source }
+        }
+    }
+}
+
+/// How long clients are waited for where no route says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// For a whole request head from its first byte, and for the first byte on a new connection. Default 10 s.
+    pub head: Duration,
+    /// After so many requests a connection is closed, in order, so that clients spread anew. Default 100,000.
+    pub requests_per_connection: u32,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { head: Duration::from_secs(10), requests_per_connection: 100_000 }
+    }
+}
+
+/// Bound addresses that nobody serves yet; the kernel already queues connections to them.
+#[derive(Debug)]
+pub struct Listeners {
+    addresses: Vec<SocketAddr>,
+    /// For each worker one socket per address.
+    workers: Vec<Vec<TcpListener>>,
+}
+
+impl Listeners {
+    /// Binds every address for `threads` workers, or none.
+    ///
+    /// # Errors
+    /// If an address cannot be had; the error names it and the way out.
+    pub fn bind(listeners: &[Listener], threads: usize) -> Result<Self, ListenError> {
+        let threads = threads.max(1);
+        let mut bound =
+            Self { addresses: Vec::new(), workers: std::iter::repeat_with(Vec::new).take(threads).collect() };
+        for listener in listeners {
+            bound.bind_one(listener.address).map_err(|source| ListenError::new(listener.address, source))?;
+        }
+        Ok(bound)
+    }
+
+    /// Workers share a port through `SO_REUSEPORT`, under which the kernel would let a second edge in as well: so the
+    /// address is first taken without it.
+    fn bind_one(&mut self, wanted: SocketAddr) -> io::Result<()> {
+        if wanted.port() != 0 {
+            drop(bound_socket(wanted, false)?);
+        }
+        let mut address = wanted;
+        for sockets in &mut self.workers {
+            let socket = bound_socket(address, true)?;
+            socket.listen(BACKLOG)?;
+            socket.set_nonblocking(true)?;
+            let listener = TcpListener::from(socket);
+            address = listener.local_addr()?;
+            sockets.push(listener);
+        }
+        self.addresses.push(address);
+        Ok(())
+    }
+
+    /// The addresses, in the order asked for; a port 0 has become the one that was got.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Begins to serve what `snapshots` holds, each worker on a thread of its own.
+    ///
+    /// # Errors
+    /// If a thread cannot be started; those that were are stopped again.
+    pub fn serve(self, snapshots: &Arc<Snapshots>, patience: Patience) -> Result<Serving, ListenError> {
+        let (orders, order) = watch::channel(Order::Serve);
+        let (done, cut_off) = mpsc::unbounded_channel();
+        let mut serving = Serving { addresses: self.addresses, loads: Vec::new(), orders, cut_off };
+        for (number, sockets) in self.workers.into_iter().enumerate() {
+            let load = Arc::new(Load::default());
+            serving.loads.push(Arc::clone(&load));
+            let task = Task {
+                sockets,
+                snapshots: Arc::clone(snapshots),
+                patience,
+                load,
+                orders: order.clone(),
+                done: done.clone(),
+            };
+            std::thread::Builder::new()
+                .name(format!("edge-{number}"))
+                .spawn(move || worker::run(task))
+                .map_err(|source| ListenError::Thread { source })?;
+        }
+        Ok(serving)
+    }
+}
+
+fn bound_socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // Connections of an edge that just stopped may linger on the port; that must not keep a new one from starting.
+    socket.set_reuse_address(true)?;
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// The edge at work. Dropping it cuts everything off; [`Serving::drain`] does not.
+#[derive(Debug)]
+pub struct Serving {
+    addresses: Vec<SocketAddr>,
+    loads: Vec<Arc<Load>>,
+    orders: watch::Sender<Order>,
+    cut_off: mpsc::UnboundedReceiver<usize>,
+}
+
+/// How a drain ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drained {
+    /// Requests that were cut off at the deadline.
+    pub cut_off: usize,
+}
+
+impl Serving {
+    /// Where clients connect.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Requests that have begun and not ended.
+    pub fn in_flight(&self) -> usize {
+        self.loads.iter().map(|load| load.requests()).sum()
+    }
+
+    /// Stops accepting, once the connections are in that the kernel has completed; closes idle connections; answers what
+    /// is in flight with `connection: close`; returns when that is done. What is not done after `deadline` is cut off.
+    pub async fn drain(mut self, deadline: Duration) -> Drained {
+        info!(in_flight = self.in_flight(), "draining");
+        self.orders.send_replace(Order::Drain(Instant::now() + deadline));
+        let mut cut_off = 0;
+        for _ in 0..self.loads.len() {
+            cut_off += self.cut_off.recv().await.unwrap_or(0);
+        }
+        if cut_off > 0 {
+            warn!(requests = cut_off, "requests cut off at the drain deadline");
+        }
+        Drained { cut_off }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.orders.send_replace(Order::Stop);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listener(address: SocketAddr) -> Listener {
+        Listener { address }
+    }
+
+    fn any_port() -> Listener {
+        listener(SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    #[test]
+    fn port_zero_becomes_the_port_that_was_got_for_all_workers() {
+        let bound = Listeners::bind(&[any_port(), any_port()], 3).unwrap();
+        let [one, two] = bound.addresses() else { panic!("two addresses") };
+        assert!(one.port() != 0 && two.port() != 0 && one != two);
+        for sockets in &bound.workers {
+            let addresses: Vec<_> = sockets.iter().map(|socket| socket.local_addr().unwrap()).collect();
+            assert_eq!(addresses, [*one, *two]);
+        }
+    }
+
+    #[test]
+    fn an_address_in_use_is_named_with_the_way_out_and_nothing_stays_bound() {
+        let taken = Listeners::bind(&[any_port()], 2).unwrap();
+        let free = Listeners::bind(&[any_port()], 1).unwrap().addresses()[0];
+        let error = Listeners::bind(&[listener(free), listener(taken.addresses()[0])], 2).unwrap_err();
+        assert!(matches!(error, ListenError::InUse { address, .. } if address == taken.addresses()[0]));
+        assert!(error.to_string().contains("choose another address under `listeners`"), "{error}");
+        Listeners::bind(&[listener(free)], 1).unwrap();
+    }
+
+    #[test]
+    fn the_same_address_twice_is_in_use_too() {
+        let free = Listeners::bind(&[any_port()], 1).unwrap().addresses()[0];
+        let error = Listeners::bind(&[listener(free), listener(free)], 1).unwrap_err();
+        assert!(matches!(error, ListenError::InUse { .. }));
+    }
+
+    #[test]
+    fn an_address_of_another_machine_is_refused() {
+        let error = Listeners::bind(&[listener(SocketAddr::from(([192, 0, 2, 1], 0)))], 1).unwrap_err();
+        assert!(matches!(error, ListenError::Other { .. }) && error.to_string().contains("192.0.2.1"));
+    }
+}

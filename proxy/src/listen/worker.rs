@@ -1,0 +1,195 @@
+//! One thread of the data path: its own listening sockets, its own runtime, its own connections to the versions.
+//!
+//! Line: **worker** ► connection ► edge. Nothing on a request's way is shared between threads but the snapshot, the
+//! endpoints' load and the counters, so that cores do not wait for each other: measured, this is faster than a runtime
+//! that moves tasks between threads.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use pingora_core::server::configuration::ServerConf;
+use pingora_proxy::http_proxy;
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tracing::{error, warn};
+
+use super::Patience;
+use super::connection::{self, Shared};
+use crate::edge::{Edge, MAX_ATTEMPTS};
+use crate::request::Load;
+use crate::snapshot::Snapshots;
+
+/// Connections to endpoints that are kept for reuse; small numbers cost half the throughput, large ones nothing.
+const UPSTREAM_POOL: usize = 4096;
+/// How long accepting rests when the process has run out of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What a worker is told to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// Take requests.
+    Serve,
+    /// Take no new ones, and end the present ones by then.
+    Drain(Instant),
+    /// Drop everything.
+    Stop,
+}
+
+/// What a worker needs to begin.
+pub(super) struct Task {
+    pub(super) sockets: Vec<std::net::TcpListener>,
+    pub(super) snapshots: Arc<Snapshots>,
+    pub(super) patience: Patience,
+    pub(super) load: Arc<Load>,
+    pub(super) orders: watch::Receiver<Order>,
+    /// Gets the number of requests that were cut off, once the worker is done.
+    pub(super) done: mpsc::UnboundedSender<usize>,
+}
+
+/// Runs a worker to its end on the present thread.
+pub(super) fn run(task: Task) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return error!(%error, "a worker could not start"),
+    };
+    let done = task.done.clone();
+    let cut_off = runtime.block_on(Worker::new(task).run());
+    // Drops what is left before it is counted as done.
+    drop(runtime);
+    // Nobody waits any more if the receiver has gone.
+    done.send(cut_off).unwrap_or_default();
+}
+
+struct Worker {
+    sockets: Vec<std::net::TcpListener>,
+    shared: Arc<Shared>,
+    load: Arc<Load>,
+    orders: watch::Receiver<Order>,
+    draining: watch::Sender<bool>,
+    connections: JoinSet<()>,
+}
+
+impl Worker {
+    fn new(task: Task) -> Self {
+        let (draining, drain) = watch::channel(false);
+        let conf = ServerConf {
+            threads: 1,
+            upstream_keepalive_pool_size: UPSTREAM_POOL,
+            max_retries: MAX_ATTEMPTS,
+            ..ServerConf::default()
+        };
+        let edge = Edge::new(Arc::clone(&task.snapshots), Arc::clone(&task.load), drain.clone());
+        let shared = Shared {
+            proxy: Arc::new(http_proxy(&Arc::new(conf), edge)),
+            snapshots: task.snapshots,
+            patience: task.patience,
+            draining: drain,
+            cut: Arc::new(AtomicBool::new(false)),
+        };
+        Self {
+            sockets: task.sockets,
+            shared: Arc::new(shared),
+            load: task.load,
+            orders: task.orders,
+            draining,
+            connections: JoinSet::new(),
+        }
+    }
+
+    /// Serves until told otherwise; gives the number of requests that were cut off.
+    async fn run(mut self) -> usize {
+        let listeners: Vec<TcpListener> =
+            std::mem::take(&mut self.sockets).into_iter().filter_map(into_async).collect();
+        let order = self.accept(&listeners).await;
+        self.take_queue(&listeners);
+        drop(listeners);
+        self.draining.send_replace(true);
+        if let Order::Drain(deadline) = order {
+            self.drain_until(deadline).await;
+        }
+        self.cut_off().await
+    }
+
+    /// Takes connections until there is another order.
+    async fn accept(&mut self, listeners: &[TcpListener]) -> Order {
+        let mut orders = self.orders.clone();
+        loop {
+            tokio::select! {
+                order = orders.wait_for(|order| *order != Order::Serve) => return order.map_or(Order::Stop, |order| *order),
+                accepted = next_connection(listeners) => match accepted {
+                    Ok((stream, client)) => self.begin(stream, client),
+                    Err(error) => rest(&error).await,
+                },
+                Some(_) = self.connections.join_next() => {}
+            }
+        }
+    }
+
+    fn begin(&mut self, stream: TcpStream, client: SocketAddr) {
+        self.connections.spawn(connection::serve(Arc::clone(&self.shared), stream, client));
+    }
+
+    /// Takes what the kernel has accepted for us already: closing a listener resets those connections. The kernel is asked
+    /// itself, since the runtime may not have heard of them yet.
+    fn take_queue(&mut self, listeners: &[TcpListener]) {
+        for listener in listeners {
+            while let Ok((stream, client)) = accept_now(listener) {
+                self.begin(stream, client);
+            }
+        }
+    }
+
+    /// Waits for the present requests, but not longer than until `deadline` or the order to stop.
+    async fn drain_until(&mut self, deadline: Instant) {
+        let mut orders = self.orders.clone();
+        let connections = &mut self.connections;
+        let finished = async { while connections.join_next().await.is_some() {} };
+        tokio::select! {
+            () = finished => {}
+            () = connection::after(deadline) => {}
+            // An error means that the one who gives orders has gone, which is one too.
+            _ = orders.wait_for(|order| *order == Order::Stop) => {}
+        }
+    }
+
+    async fn cut_off(&mut self) -> usize {
+        let requests = self.load.requests();
+        self.shared.cut.store(true, Relaxed);
+        self.connections.shutdown().await;
+        requests
+    }
+}
+
+fn into_async(socket: std::net::TcpListener) -> Option<TcpListener> {
+    TcpListener::from_std(socket).map_err(|error| error!(%error, "a listening socket was lost")).ok()
+}
+
+/// The next connection on any of the listeners.
+async fn next_connection(listeners: &[TcpListener]) -> std::io::Result<(TcpStream, SocketAddr)> {
+    std::future::poll_fn(|cx| {
+        let ready = listeners.iter().map(|listener| listener.poll_accept(cx)).find(std::task::Poll::is_ready);
+        ready.unwrap_or(std::task::Poll::Pending)
+    })
+    .await
+}
+
+/// A connection that is there already, or an error.
+fn accept_now(listener: &TcpListener) -> std::io::Result<(TcpStream, SocketAddr)> {
+    let (socket, client) = SockRef::from(listener).accept()?;
+    socket.set_nonblocking(true)?;
+    let client = client.as_socket().ok_or(std::io::ErrorKind::AddrNotAvailable)?;
+    Ok((TcpStream::from_std(socket.into())?, client))
+}
+
+/// An error of one connection is over with it; one of the process (no descriptors left) would come again at once.
+async fn rest(error: &std::io::Error) {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    if !matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted) {
+        warn!(%error, "cannot accept connections");
+        tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
+}

@@ -1,0 +1,183 @@
+//! How each metric is read from the view.
+
+use pointsman_config::{RouteName, VersionId};
+use pointsman_rollout::{Decision, PhaseName};
+use pointsman_telemetry::buckets::LATENCY_SECONDS;
+use prometheus::proto;
+
+use super::{Sample, Scrape, Value};
+use crate::outcome::Outcome;
+use crate::recorder::Counts;
+use crate::view::{EndpointView, EvidenceView, RouteView};
+
+impl Sample {
+    pub(super) fn number<const N: usize>(labels: [&str; N], value: f64) -> Self {
+        Self { labels: labels.map(str::to_owned).to_vec(), value: Value::Number(value) }
+    }
+}
+
+/// A count as the floating-point number that the text format writes.
+#[expect(
+    clippy::as_conversions,
+    clippy::cast_precision_loss,
+    reason = "counts stay far below 2^53; std has no lossless conversion"
+)]
+pub(super) fn number(count: u64) -> f64 {
+    count as f64
+}
+
+fn flag(holds: bool) -> f64 {
+    f64::from(u8::from(holds))
+}
+
+pub(super) fn requests(scrape: &Scrape<'_>) -> Vec<Sample> {
+    counted(scrape).flat_map(|(route, version, counts)| by_outcome(route, version, counts)).collect()
+}
+
+fn by_outcome<'a>(
+    route: &'a RouteName,
+    version: &'a VersionId,
+    counts: &'a Counts,
+) -> impl Iterator<Item = Sample> + 'a {
+    Outcome::ALL
+        .into_iter()
+        .zip(counts.outcomes)
+        .map(|(outcome, count)| Sample::number([route.as_str(), version.as_str(), outcome.as_str()], number(count)))
+}
+
+pub(super) fn durations(scrape: &Scrape<'_>) -> Vec<Sample> {
+    counted(scrape)
+        .map(|(route, version, counts)| Sample {
+            labels: vec![route.to_string(), version.to_string()],
+            value: Value::Histogram(histogram(counts)),
+        })
+        .collect()
+}
+
+fn counted<'a>(scrape: &Scrape<'a>) -> impl Iterator<Item = (&'a RouteName, &'a VersionId, &'a Counts)> {
+    let view = scrape.view;
+    view.counts
+        .iter()
+        .flat_map(|(route, versions)| versions.iter().map(move |(version, counts)| (route, version, counts)))
+}
+
+/// Buckets counted apart become buckets that each hold all faster ones, as Prometheus wants them. The encoder writes
+/// the last one, +Inf, from the count.
+fn histogram(counts: &Counts) -> proto::Histogram {
+    let mut below = 0;
+    let buckets = LATENCY_SECONDS.iter().copied().zip(counts.histogram).map(|(edge, count)| {
+        below += count;
+        let mut bucket = proto::Bucket::default();
+        bucket.set_upper_bound(edge);
+        bucket.set_cumulative_count(below);
+        bucket
+    });
+    let mut histogram = proto::Histogram::default();
+    histogram.set_bucket(buckets.collect());
+    histogram.set_sample_count(counts.histogram.iter().sum());
+    histogram.set_sample_sum(number(counts.sum_us) / 1e6);
+    histogram
+}
+
+pub(super) fn weights(scrape: &Scrape<'_>) -> Vec<Sample> {
+    let of_route = |route: &RouteView| -> Vec<Sample> {
+        let lines = route.weights.iter().flat_map(|(version, weight)| {
+            [("desired", Some(weight.desired)), ("effective", Some(weight.effective)), ("observed", weight.observed)]
+                .into_iter()
+                .filter_map(move |(kind, percent)| {
+                    Some(Sample::number([route.name.as_str(), version.as_str(), kind], percent? / 100.0))
+                })
+        });
+        lines.collect()
+    };
+    scrape.view.routes.iter().flat_map(of_route).collect()
+}
+
+pub(super) fn phases(scrape: &Scrape<'_>) -> Vec<Sample> {
+    let of_route = |route: &RouteView| {
+        PhaseName::ALL
+            .map(|phase| Sample::number([route.name.as_str(), phase.as_str()], flag(route.phase == phase.as_str())))
+    };
+    scrape.view.routes.iter().flat_map(of_route).collect()
+}
+
+pub(super) fn decisions(scrape: &Scrape<'_>) -> Vec<Sample> {
+    let counted = &scrape.view.decisions;
+    let of_route = |route: &RouteView| {
+        Decision::ALL.map(|decision| {
+            let count = counted.get(&(route.name.clone(), decision.as_str())).copied().unwrap_or_default();
+            Sample::number([route.name.as_str(), decision.as_str()], number(count))
+        })
+    };
+    scrape.view.routes.iter().flat_map(of_route).collect()
+}
+
+pub(super) fn evidence(scrape: &Scrape<'_>) -> Vec<Sample> {
+    by_test(scrape, |test| test.log_e)
+}
+
+pub(super) fn evidence_limits(scrape: &Scrape<'_>) -> Vec<Sample> {
+    by_test(scrape, |test| Some(test.limit))
+}
+
+fn by_test(scrape: &Scrape<'_>, value: fn(&EvidenceView) -> Option<f64>) -> Vec<Sample> {
+    let of_route = |route: &RouteView| -> Vec<Sample> {
+        let tests = route.analysis.evidence.iter();
+        tests.filter_map(|(test, seen)| Some(Sample::number([route.name.as_str(), test], value(seen)?))).collect()
+    };
+    scrape.view.routes.iter().flat_map(of_route).collect()
+}
+
+pub(super) fn quarantined(scrape: &Scrape<'_>) -> Vec<Sample> {
+    let of_route = |route: &RouteView| -> Vec<Sample> {
+        let is_held = |version: &VersionId| route.quarantined.iter().any(|held| held.version == *version);
+        route
+            .versions
+            .keys()
+            .map(|version| Sample::number([route.name.as_str(), version.as_str()], flag(is_held(version))))
+            .collect()
+    };
+    scrape.view.routes.iter().flat_map(of_route).collect()
+}
+
+pub(super) fn endpoints_up(scrape: &Scrape<'_>) -> Vec<Sample> {
+    by_endpoint(scrape, |endpoint| flag(endpoint.state == "up"))
+}
+
+pub(super) fn endpoints_in_flight(scrape: &Scrape<'_>) -> Vec<Sample> {
+    by_endpoint(scrape, |endpoint| f64::from(endpoint.in_flight))
+}
+
+fn by_endpoint(scrape: &Scrape<'_>, value: fn(&EndpointView) -> f64) -> Vec<Sample> {
+    let of_route = |route: &RouteView| -> Vec<Sample> {
+        let lines = route.versions.iter().flat_map(|(version, seen)| {
+            let one = move |endpoint: &EndpointView| {
+                Sample::number([route.name.as_str(), version.as_str(), &endpoint.address], value(endpoint))
+            };
+            seen.endpoints.iter().map(one)
+        });
+        lines.collect()
+    };
+    scrape.view.routes.iter().flat_map(of_route).collect()
+}
+
+pub(super) fn reloads(scrape: &Scrape<'_>) -> Vec<Sample> {
+    let config = &scrape.view.config;
+    vec![Sample::number(["ok"], number(config.reloads_ok)), Sample::number(["failed"], number(config.reloads_failed))]
+}
+
+pub(super) fn generation(scrape: &Scrape<'_>) -> Vec<Sample> {
+    vec![Sample::number([], number(scrape.view.config.generation))]
+}
+
+pub(super) fn refused(scrape: &Scrape<'_>) -> Vec<Sample> {
+    vec![Sample::number([], flag(scrape.view.config.last_error.is_some()))]
+}
+
+pub(super) fn state_problem(scrape: &Scrape<'_>) -> Vec<Sample> {
+    vec![Sample::number([], flag(scrape.view.state.problem.is_some()))]
+}
+
+pub(super) fn build_info(_: &Scrape<'_>) -> Vec<Sample> {
+    vec![Sample::number([env!("CARGO_PKG_VERSION")], 1.0)]
+}

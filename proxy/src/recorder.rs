@@ -1,0 +1,329 @@
+//! Lock-free counts of what came of requests, per weight epoch and arm.
+//!
+//! Line: outcome ► **recorder** ► (window, analysis, metrics). An [`Epoch`] is the span during which one route had one
+//! weight; a request books under the epoch it was assigned in, whatever the weight is when it ends. The data path
+//! only adds relaxed atomics on a shard of its own thread; the control path reads and takes differences ([`Ledger`]).
+
+mod ledger;
+mod pending;
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use crossbeam_utils::CachePadded;
+use pointsman_config::{Share, VersionId};
+use pointsman_rollout::Tally;
+use pointsman_telemetry::buckets;
+
+pub use ledger::{Ledger, Totals};
+use pending::{Pending, Ticket};
+
+use crate::outcome::{ErrorPolicy, Outcome, Weighs};
+
+/// Latency buckets, the last one without an upper edge.
+pub const BUCKETS: usize = buckets::BUCKETS;
+/// How many failing requests an epoch remembers per arm, for the explanation of a decision.
+const FAILURES_KEPT: usize = 16;
+
+/// Which side of the comparison a request was assigned to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arm {
+    /// The version in production.
+    Stable,
+    /// The version that is tried.
+    Canary,
+}
+
+/// A failing request, kept as a sample for people.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+pub struct Failure {
+    /// Its `x-request-id`.
+    pub request_id: String,
+    /// What came of it: a value of the metric label `outcome`.
+    pub outcome: String,
+    /// The status that the client got; none if it got no answer.
+    pub status: Option<u16>,
+    /// When it ended, in milliseconds since the Unix epoch.
+    pub at_unix_ms: u64,
+}
+
+/// What an [`Epoch`] needs to know of its route.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Terms {
+    /// The canary's share.
+    pub weight: Share,
+    /// Who takes the rest.
+    pub stable: VersionId,
+    /// Who takes the share.
+    pub canary: Option<VersionId>,
+    /// Which outcomes count as errors.
+    pub errors: ErrorPolicy,
+    /// An answer that took longer counts as slow.
+    pub slow_after: Duration,
+    /// A request without an answer's head by then is judged as a timeout, whatever comes of it later.
+    pub unanswered_after: Duration,
+}
+
+/// One route under one weight: the counters of both arms.
+#[derive(Debug)]
+pub struct Epoch {
+    terms: Terms,
+    stable: ArmCounters,
+    canary: ArmCounters,
+}
+
+/// One request that has been assigned and not yet finished.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry {
+    arm: Arm,
+    started: Instant,
+    shard: usize,
+    ticket: Ticket,
+    in_time: bool,
+    answered: bool,
+}
+
+impl Entry {
+    /// When the request began.
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// Which side it was assigned to.
+    pub fn arm(&self) -> Arm {
+        self.arm
+    }
+}
+
+impl Epoch {
+    /// An epoch without requests, with counters for `threads` writing threads.
+    pub fn new(terms: Terms, threads: usize) -> Self {
+        let arm = || ArmCounters::new(threads, terms.unanswered_after);
+        Self { stable: arm(), canary: arm(), terms }
+    }
+
+    /// The canary's share in this epoch.
+    pub fn weight(&self) -> Share {
+        self.terms.weight
+    }
+
+    /// What the epoch was opened with.
+    pub fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    fn arm(&self, arm: Arm) -> &ArmCounters {
+        match arm {
+            Arm::Stable => &self.stable,
+            Arm::Canary => &self.canary,
+        }
+    }
+
+    /// A request that began at `started` is assigned to `arm`.
+    pub fn begin(&self, arm: Arm, started: Instant) -> Entry {
+        let counters = self.arm(arm);
+        let shard = thread_number() % counters.shards.len();
+        let ticket = counters.shard(shard).pending.enter(started);
+        Entry { arm, started, shard, ticket, in_time: true, answered: false }
+    }
+
+    /// The head of the version's answer has arrived: from here on the request is no longer unanswered.
+    pub fn answered(&self, entry: &mut Entry) {
+        if !entry.answered {
+            entry.answered = true;
+            entry.in_time = self.arm(entry.arm).shard(entry.shard).pending.leave(entry.ticket);
+        }
+    }
+
+    /// The request ended with `outcome` after `latency`; to be called exactly once per entry.
+    pub fn finish(&self, mut entry: Entry, outcome: Outcome, latency: Duration) {
+        self.answered(&mut entry);
+        let shard = self.arm(entry.arm).shard(entry.shard);
+        shard.count(outcome, latency);
+        if entry.in_time {
+            shard.judge(self.terms.errors.weigh(outcome), latency > self.terms.slow_after);
+        }
+    }
+
+    /// Remembers a failing request of `arm`; dropped when another thread is writing one, since it is only a sample.
+    pub fn remember(&self, arm: Arm, failure: Failure) {
+        if let Ok(mut kept) = self.arm(arm).failures.try_lock() {
+            if kept.len() == FAILURES_KEPT {
+                kept.pop_front();
+            }
+            kept.push_back(failure);
+        }
+    }
+
+    /// The last failing requests of `arm`, oldest first.
+    pub fn failures(&self, arm: Arm) -> Vec<Failure> {
+        self.arm(arm).failures.lock().map(|kept| kept.iter().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Books every request that has been without an answer for too long as of `now`; called by the control loop.
+    pub fn close_unanswered(&self, now: Instant) {
+        for arm in [&self.stable, &self.canary] {
+            for shard in &arm.shards {
+                shard.judge_unanswered(shard.pending.close_until(now));
+            }
+        }
+    }
+
+    /// Everything counted so far for `arm`.
+    pub fn read(&self, arm: Arm) -> Counts {
+        self.arm(arm).read()
+    }
+}
+
+/// Everything counted about some requests; counts add.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Counts {
+    /// By [`Outcome::index`].
+    pub outcomes: [u64; Outcome::ALL.len()],
+    /// By latency bucket.
+    pub histogram: [u64; BUCKETS],
+    /// Sum of latencies, in microseconds.
+    pub sum_us: u64,
+    /// What the analysis judges.
+    pub judged: Tally,
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self { outcomes: [0; Outcome::ALL.len()], histogram: [0; BUCKETS], sum_us: 0, judged: Tally::default() }
+    }
+}
+
+impl Counts {
+    /// Adds `other` to these counts.
+    pub fn add(&mut self, other: &Self) {
+        for (mine, theirs) in self.outcomes.iter_mut().zip(other.outcomes) {
+            *mine += theirs;
+        }
+        for (mine, theirs) in self.histogram.iter_mut().zip(other.histogram) {
+            *mine += theirs;
+        }
+        self.sum_us += other.sum_us;
+        self.judged += other.judged;
+    }
+}
+
+/// The counters of one arm, one shard for each writing thread.
+#[derive(Debug)]
+struct ArmCounters {
+    shards: Box<[CachePadded<Shard>]>,
+    failures: Mutex<VecDeque<Failure>>,
+}
+
+impl ArmCounters {
+    fn new(threads: usize, unanswered_after: Duration) -> Self {
+        let shards = (0..threads.max(1)).map(|_| CachePadded::new(Shard::new(unanswered_after))).collect();
+        Self { shards, failures: Mutex::new(VecDeque::new()) }
+    }
+
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "a shard number is taken modulo the number of shards, of which there is at least one"
+    )]
+    fn shard(&self, number: usize) -> &Shard {
+        &self.shards[number % self.shards.len()]
+    }
+
+    fn read(&self) -> Counts {
+        let mut sum = Counts::default();
+        for shard in &self.shards {
+            sum.add(&shard.read());
+        }
+        sum
+    }
+}
+
+/// The counters that one thread writes.
+#[derive(Debug)]
+struct Shard {
+    outcomes: [AtomicU64; Outcome::ALL.len()],
+    histogram: [AtomicU64; BUCKETS],
+    sum_us: AtomicU64,
+    requests: AtomicU64,
+    errors: AtomicU64,
+    slow: AtomicU64,
+    pending: Pending,
+}
+
+impl Shard {
+    fn new(unanswered_after: Duration) -> Self {
+        Self {
+            outcomes: [const { AtomicU64::new(0) }; Outcome::ALL.len()],
+            histogram: [const { AtomicU64::new(0) }; BUCKETS],
+            sum_us: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+            errors: AtomicU64::new(0),
+            slow: AtomicU64::new(0),
+            pending: Pending::new(unanswered_after),
+        }
+    }
+
+    fn count(&self, outcome: Outcome, latency: Duration) {
+        add_at(&self.outcomes, outcome.index());
+        add_at(&self.histogram, buckets::bucket_index(latency));
+        self.sum_us.fetch_add(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    fn judge(&self, weighs: Weighs, slow: bool) {
+        match weighs {
+            Weighs::Nothing => return,
+            Weighs::Bad => self.errors.fetch_add(1, Relaxed),
+            Weighs::Good => 0,
+        };
+        if slow {
+            self.slow.fetch_add(1, Relaxed);
+        }
+        self.requests.fetch_add(1, Relaxed);
+    }
+
+    fn judge_unanswered(&self, requests: u64) {
+        if requests > 0 {
+            self.errors.fetch_add(requests, Relaxed);
+            self.slow.fetch_add(requests, Relaxed);
+            self.requests.fetch_add(requests, Relaxed);
+        }
+    }
+
+    /// Reads requests first and last-written parts first, so that errors never exceed requests by a torn read.
+    fn read(&self) -> Counts {
+        let errors = self.errors.load(Relaxed);
+        let slow = self.slow.load(Relaxed);
+        let requests = self.requests.load(Relaxed).max(errors).max(slow);
+        Counts {
+            outcomes: std::array::from_fn(|i| self.outcomes.get(i).map_or(0, |cell| cell.load(Relaxed))),
+            histogram: std::array::from_fn(|i| self.histogram.get(i).map_or(0, |cell| cell.load(Relaxed))),
+            sum_us: self.sum_us.load(Relaxed),
+            judged: Tally { requests, errors, slow },
+        }
+    }
+}
+
+/// Adds one to the cell at `index`, which every caller takes from a bounded index.
+fn add_at(cells: &[AtomicU64], index: usize) {
+    if let Some(cell) = cells.get(index) {
+        cell.fetch_add(1, Relaxed);
+    }
+}
+
+/// A small number for the present thread, the same for its whole life.
+fn thread_number() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static MINE: Cell<Option<usize>> = const { Cell::new(None) };
+    }
+    MINE.with(|mine| {
+        mine.get().unwrap_or_else(|| {
+            let number = NEXT.fetch_add(1, Relaxed);
+            mine.set(Some(number));
+            number
+        })
+    })
+}

@@ -1,0 +1,131 @@
+//! One route's books: every epoch that may still receive outcomes, and the totals of those that are over.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{Ordering::Acquire, fence};
+use std::time::Instant;
+
+use pointsman_config::VersionId;
+use pointsman_rollout::{Row, Tally};
+
+use super::{Arm, Counts, Epoch, Failure, Terms};
+
+/// What was counted about each version since the process started.
+pub type Totals = BTreeMap<VersionId, Counts>;
+
+/// The epochs of one route, owned by the control loop.
+#[derive(Debug)]
+pub struct Ledger {
+    threads: usize,
+    live: Vec<Live>,
+    retired: Totals,
+}
+
+/// An epoch and what of it has been taken to the analysis.
+#[derive(Debug)]
+struct Live {
+    epoch: Arc<Epoch>,
+    stable_taken: Tally,
+    canary_taken: Tally,
+}
+
+impl Ledger {
+    /// Empty books for `threads` writing threads.
+    pub fn new(threads: usize) -> Self {
+        Self { threads, live: Vec::new(), retired: Totals::new() }
+    }
+
+    /// The epoch for `terms`: the newest one if its terms are the same, else a new one.
+    pub fn open(&mut self, terms: Terms) -> Arc<Epoch> {
+        match self.live.last() {
+            Some(newest) if newest.epoch.terms == terms => Arc::clone(&newest.epoch),
+            Some(_) | None => {
+                let epoch = Arc::new(Epoch::new(terms, self.threads));
+                self.live.push(Live {
+                    epoch: Arc::clone(&epoch),
+                    stable_taken: Tally::default(),
+                    canary_taken: Tally::default(),
+                });
+                epoch
+            }
+        }
+    }
+
+    /// What became known since the last call, one row for each epoch in which anything did; retires what is over.
+    pub fn take(&mut self, now: Instant) -> Vec<(Arc<Epoch>, Row)> {
+        // Who is alone with an epoch before reading it will see no later writes: nobody else can reach it.
+        let over: Vec<bool> = self.live.iter().map(|live| Arc::strong_count(&live.epoch) == 1).collect();
+        // The count is read relaxed; this makes the writes of whoever let go of the epoch visible.
+        fence(Acquire);
+        let newest = self.live.len().saturating_sub(1);
+        let rows = self.live.iter_mut().filter_map(|live| live.take(now)).collect();
+        let mut kept = Vec::with_capacity(self.live.len());
+        for (position, (live, over)) in self.live.drain(..).zip(over).enumerate() {
+            if over && position < newest {
+                retire(&mut self.retired, &live.epoch);
+            } else {
+                kept.push(live);
+            }
+        }
+        self.live = kept;
+        rows
+    }
+
+    /// Everything counted so far, by version.
+    pub fn totals(&self) -> Totals {
+        let mut totals = self.retired.clone();
+        for live in &self.live {
+            retire(&mut totals, &live.epoch);
+        }
+        totals
+    }
+
+    /// The last failing requests of `version`, oldest first.
+    pub fn failures(&self, version: &VersionId) -> Vec<Failure> {
+        self.live.iter().flat_map(|live| failures_of(&live.epoch, version)).collect()
+    }
+}
+
+impl Live {
+    fn take(&mut self, now: Instant) -> Option<(Arc<Epoch>, Row)> {
+        self.epoch.close_unanswered(now);
+        let stable = self.epoch.read(Arm::Stable).judged;
+        let canary = self.epoch.read(Arm::Canary).judged;
+        let row = Row {
+            weight: self.epoch.weight(),
+            stable: less(stable, self.stable_taken),
+            canary: less(canary, self.canary_taken),
+        };
+        (self.stable_taken, self.canary_taken) = (stable, canary);
+        let quiet = row.stable == Tally::default() && row.canary == Tally::default();
+        (!quiet).then(|| (Arc::clone(&self.epoch), row))
+    }
+}
+
+/// Adds an epoch's counts to `totals`.
+fn retire(totals: &mut Totals, epoch: &Epoch) {
+    let terms = epoch.terms();
+    totals.entry(terms.stable.clone()).or_default().add(&epoch.read(Arm::Stable));
+    if let Some(canary) = &terms.canary {
+        totals.entry(canary.clone()).or_default().add(&epoch.read(Arm::Canary));
+    }
+}
+
+fn failures_of(epoch: &Epoch, version: &VersionId) -> Vec<Failure> {
+    if epoch.terms().stable == *version {
+        epoch.failures(Arm::Stable)
+    } else if epoch.terms().canary.as_ref() == Some(version) {
+        epoch.failures(Arm::Canary)
+    } else {
+        Vec::new()
+    }
+}
+
+/// `now - before`, field by field.
+fn less(now: Tally, before: Tally) -> Tally {
+    Tally {
+        requests: now.requests.saturating_sub(before.requests),
+        errors: now.errors.saturating_sub(before.errors),
+        slow: now.slow.saturating_sub(before.slow),
+    }
+}

@@ -1,0 +1,279 @@
+//! One request on its way: what it was assigned to, and what came of it, booked exactly once.
+//!
+//! Line: edge ► **request** ► recorder. Everything a request needs to know it takes from the one snapshot it began with.
+//! Booking hangs on the value itself: when the framework drops it (the client went, a deadline passed, a task panicked),
+//! the request is booked then.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use crossbeam_utils::CachePadded;
+use http::HeaderValue;
+use tracing::debug;
+
+use crate::answer::{Answer, Refusal};
+use crate::endpoint::{Endpoint, InFlight};
+use crate::failure;
+use crate::forward;
+use crate::listen::{ClientSocket, MALFORMED_CHUNKS};
+use crate::outcome::Outcome;
+use crate::pool::Pool;
+use crate::recorder::{Arm, Entry, Failure};
+use crate::snapshot::{ServedRoute, Snapshot};
+
+/// Requests that one worker is working on.
+#[derive(Debug, Default)]
+pub(crate) struct Load(CachePadded<AtomicUsize>);
+
+impl Load {
+    /// Requests that have begun and not ended.
+    pub(crate) fn requests(&self) -> usize {
+        self.0.load(Relaxed)
+    }
+}
+
+/// What the edge knows of one request.
+#[derive(Debug)]
+pub(crate) struct RequestCtx {
+    snapshot: Arc<Snapshot>,
+    load: Arc<Load>,
+    pub(crate) socket: Option<Arc<ClientSocket>>,
+    assigned: Option<Assigned>,
+    request_id: Option<HeaderValue>,
+    tried: Vec<usize>,
+    present: Option<usize>,
+    attempts: usize,
+    in_flight: Option<InFlight>,
+    /// Bytes of the body that this attempt has passed on.
+    pub(crate) body_bytes: u64,
+    status: Option<u16>,
+    shed: bool,
+    given_up: Option<failure::Failure>,
+    outcome: Option<Outcome>,
+}
+
+/// The route and the side of the comparison that a request belongs to.
+#[derive(Debug)]
+struct Assigned {
+    route: usize,
+    arm: Arm,
+    entry: Option<Entry>,
+}
+
+impl RequestCtx {
+    pub(crate) fn new(snapshot: Arc<Snapshot>, load: Arc<Load>) -> Self {
+        load.0.fetch_add(1, Relaxed);
+        Self {
+            snapshot,
+            load,
+            socket: None,
+            assigned: None,
+            request_id: None,
+            tried: Vec::new(),
+            present: None,
+            attempts: 0,
+            in_flight: None,
+            body_bytes: 0,
+            status: None,
+            shed: false,
+            given_up: None,
+            outcome: None,
+        }
+    }
+
+    /// The picture of everything that this request began with.
+    pub(crate) fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// The name of this request in every log.
+    pub(crate) fn request_id(&mut self) -> &HeaderValue {
+        self.request_id.get_or_insert_with(forward::new_request_id)
+    }
+
+    pub(crate) fn set_request_id(&mut self, id: HeaderValue) {
+        self.request_id = Some(id);
+    }
+
+    /// Assigns the request to one side of the route at `position`; from here on it counts.
+    pub(crate) fn assign(&mut self, position: usize, arm: Arm, started: Instant) {
+        let entry = self.snapshot.routes.at(position).map(|route| route.epoch.begin(arm, started));
+        self.assigned = Some(Assigned { route: position, arm, entry });
+    }
+
+    /// The route; none before [`RequestCtx::assign`].
+    pub(crate) fn route(&self) -> Option<&ServedRoute> {
+        let assigned = self.assigned.as_ref()?;
+        self.snapshot.routes.at(assigned.route).map(Arc::as_ref)
+    }
+
+    fn pool(&self) -> Option<&Pool> {
+        let assigned = self.assigned.as_ref()?;
+        self.route()?.pool(assigned.arm)
+    }
+
+    /// The version as answers name it; none if they do not.
+    pub(crate) fn version_header(&self) -> Option<&HeaderValue> {
+        self.route()?.version_header.then_some(())?;
+        self.pool().map(|pool| &pool.version_header)
+    }
+
+    /// Begins an attempt on an endpoint that has not refused a connection to this request; none if there is none.
+    pub(crate) fn next_endpoint(&mut self) -> Option<Arc<Endpoint>> {
+        let (position, endpoint) = self.pool()?.pick(&self.tried)?;
+        let endpoint = Arc::clone(endpoint);
+        self.present = Some(position);
+        self.attempts += 1;
+        self.body_bytes = 0;
+        self.in_flight = Some(endpoint.enter());
+        Some(endpoint)
+    }
+
+    /// How many attempts have begun.
+    pub(crate) fn attempts(&self) -> usize {
+        self.attempts
+    }
+
+    /// The present endpoint refused a connection; true if another one of the version is left.
+    pub(crate) fn endpoint_refused(&mut self) -> bool {
+        self.in_flight = None;
+        self.tried.extend(self.present.take());
+        self.pool().is_some_and(|pool| self.tried.len() < pool.endpoints().len())
+    }
+
+    /// The head of the version's answer has arrived.
+    pub(crate) fn answered(&mut self, status: u16, shed: bool) {
+        self.status = Some(status);
+        self.shed = shed;
+        if let Some(Assigned { route, entry: Some(entry), .. }) = self.assigned.as_mut()
+            && let Some(route) = self.snapshot.routes.at(*route)
+        {
+            route.epoch.answered(entry);
+        }
+    }
+
+    /// Whether a version's answer has begun.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.status.is_some()
+    }
+
+    /// The edge answers by itself, for this reason, and the request counts as `outcome`.
+    pub(crate) fn refuse(&mut self, refusal: &Refusal, outcome: Outcome) {
+        self.status = Some(refusal.status().as_u16());
+        self.outcome = Some(outcome);
+    }
+
+    /// Notes why the edge is about to give up, for when the framework asks.
+    pub(crate) fn give_up(&mut self, refusal: Refusal, outcome: Outcome) {
+        self.given_up = Some(failure::Failure { outcome, refusal: Some(refusal) });
+    }
+
+    /// Why the edge gave up, where that is known better than from the framework's error.
+    pub(crate) fn why_given_up(&mut self) -> Option<failure::Failure> {
+        let malformed = self.socket.as_ref().is_some_and(|socket| socket.is_malformed());
+        let chunks =
+            malformed.then_some(failure::Failure { outcome: Outcome::Rejected, refusal: Some(MALFORMED_CHUNKS) });
+        self.given_up.take().or(chunks)
+    }
+
+    /// The client gets no whole answer; the request counts as `outcome`.
+    pub(crate) fn breaks_as(&mut self, outcome: Outcome) {
+        self.outcome = Some(outcome);
+    }
+
+    /// The request has ended and is booked, unless it has been already.
+    pub(crate) fn finish(&mut self) {
+        let outcome = self.outcome.unwrap_or_else(|| self.outcome_of_answer());
+        self.in_flight = None;
+        let Some(assigned) = self.assigned.as_mut() else { return };
+        let (Some(entry), arm) = (assigned.entry.take(), assigned.arm) else { return };
+        let Some(route) = self.snapshot.routes.at(assigned.route).cloned() else { return };
+        let latency = entry.started().elapsed();
+        route.epoch.finish(entry, outcome, latency);
+        if outcome.blames_version() {
+            let failure = self.failure(outcome);
+            route.epoch.remember(arm, failure);
+        }
+        debug!(route = %route.name, ?arm, outcome = outcome.as_str(), status = self.status, latency_us = latency.as_micros(), attempts = self.attempts, "request ended");
+    }
+
+    fn outcome_of_answer(&self) -> Outcome {
+        match self.status {
+            Some(_) if self.shed => Outcome::Rejected,
+            Some(500..=599) => Outcome::Error,
+            Some(_) => Outcome::Success,
+            None => self.outcome_of_drop(),
+        }
+    }
+
+    fn failure(&mut self, outcome: Outcome) -> Failure {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Failure {
+            request_id: self.request_id().to_str().unwrap_or_default().to_owned(),
+            outcome: outcome.as_str().to_owned(),
+            status: self.status,
+            at_unix_ms: u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// What a request counts as that was dropped before its answer was whole.
+    fn outcome_of_drop(&self) -> Outcome {
+        match self.socket.as_deref() {
+            Some(socket) if socket.is_expired() => outcome_of_deadline(socket),
+            Some(socket) if socket.is_cut() => Outcome::Rejected,
+            Some(_) | None => Outcome::ClientAbort,
+        }
+    }
+
+    /// The deadline passed: says so to the client, if it has got nothing yet.
+    fn leave_last_words(&mut self, outcome: Outcome) {
+        let refusal = match outcome {
+            Outcome::Timeout => Refusal::UpstreamTimeout,
+            Outcome::Rejected => Refusal::RequestTimeout,
+            Outcome::Success | Outcome::Error | Outcome::Connect | Outcome::Reset | Outcome::ClientAbort => return,
+        };
+        let Some(socket) = self.socket.clone().filter(|socket| !socket.has_sent()) else { return };
+        self.status = Some(refusal.status().as_u16());
+        socket.leave_last_words(self.wire(&refusal));
+    }
+
+    /// A refusal as it goes over the wire, for when the framework cannot send it.
+    pub(crate) fn wire(&mut self, refusal: &Refusal) -> bytes::Bytes {
+        let to_head_request = self
+            .socket
+            .as_ref()
+            .and_then(|socket| socket.arrival())
+            .is_some_and(|arrival| arrival.head.is_head_request);
+        let request_id = self.request_id().clone();
+        Answer { refusal, request_id: &request_id, version: self.version_header() }.wire(to_head_request)
+    }
+}
+
+/// Who was waited for when the deadline passed: the client that did not send its body, the client that did not take
+/// its answer, or else the version.
+fn outcome_of_deadline(socket: &ClientSocket) -> Outcome {
+    if socket.client_stalls() {
+        Outcome::ClientAbort
+    } else if socket.awaits_body() {
+        Outcome::Rejected
+    } else {
+        Outcome::Timeout
+    }
+}
+
+impl Drop for RequestCtx {
+    fn drop(&mut self) {
+        let expired = self.socket.as_ref().is_some_and(|socket| socket.is_expired());
+        let open = self.assigned.as_ref().is_some_and(|assigned| assigned.entry.is_some());
+        if open {
+            let outcome = self.outcome.unwrap_or_else(|| self.outcome_of_drop());
+            if expired {
+                self.leave_last_words(outcome);
+            }
+            self.outcome = Some(outcome);
+            self.finish();
+        }
+        self.load.0.fetch_sub(1, Relaxed);
+    }
+}

@@ -1,0 +1,83 @@
+//! One picture of everything the data path needs; a request keeps the picture it began with.
+//!
+//! Line: edge ► **snapshot** ► route. The only writer is `control::publisher`.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use pointsman_config::{Limits, RouteName, Timeouts};
+
+use crate::pool::Pool;
+use crate::recorder::{Arm, Epoch};
+use crate::route::RouteTable;
+
+/// What the edge does, as of one generation; never changed once published.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// Counts up by one with every publication.
+    pub generation: u64,
+    /// Which requests go where.
+    pub routes: RouteTable,
+}
+
+/// One route as the edge serves it.
+#[derive(Debug)]
+pub struct ServedRoute {
+    /// Its name.
+    pub name: RouteName,
+    /// The weight in force and the counters of the requests assigned under it.
+    pub epoch: Arc<Epoch>,
+    /// Where stable's requests go.
+    pub stable: Arc<Pool>,
+    /// Where the canary's requests go; its share is `epoch.weight()`.
+    pub canary: Option<Arc<Pool>>,
+    /// How long each part may take.
+    pub timeouts: Timeouts,
+    /// How large a request may be.
+    pub limits: Limits,
+    /// Whether answers carry `x-pointsman-version`.
+    pub version_header: bool,
+}
+
+impl ServedRoute {
+    /// Where the requests of `arm` go; none for a canary that the route does not have.
+    pub fn pool(&self, arm: Arm) -> Option<&Pool> {
+        match arm {
+            Arm::Stable => Some(&self.stable),
+            Arm::Canary => self.canary.as_deref(),
+        }
+    }
+}
+
+/// The present snapshot: read by every request, replaced by the publisher.
+#[derive(Debug)]
+pub struct Snapshots(ArcSwap<Snapshot>);
+
+impl Default for Snapshots {
+    /// Starts without routes, as generation 0.
+    fn default() -> Self {
+        Self::new(Snapshot::default())
+    }
+}
+
+impl Snapshots {
+    /// Starts with `first`.
+    pub fn new(first: Snapshot) -> Self {
+        Self(ArcSwap::from_pointee(first))
+    }
+
+    /// The present snapshot, to be kept for the whole request.
+    pub fn load(&self) -> Arc<Snapshot> {
+        self.0.load_full()
+    }
+
+    /// The largest request head that any route takes, in bytes.
+    pub(crate) fn largest_head_bytes(&self) -> u64 {
+        self.0.load().routes.largest_head_bytes()
+    }
+
+    /// Puts `next` in force; the next request sees it.
+    pub(crate) fn publish(&self, next: Snapshot) {
+        self.0.store(Arc::new(next));
+    }
+}

@@ -1,0 +1,255 @@
+//! What people and tools see of the running edge: one value, made by the control loop every tick, read by the admin
+//! API, the metrics and (as JSON over the API) the command line.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use pointsman_config::{RouteName, VersionId};
+use pointsman_rollout::{Change, Summary};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::recorder::{Counts, Failure};
+
+/// The whole edge at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct View {
+    /// The running config.
+    pub config: ConfigView,
+    /// Where rollout state is kept, and whether that works.
+    pub state: StateView,
+    /// Every route, in the order of the file.
+    pub routes: Vec<RouteView>,
+    /// What was counted, by route and version; filled at scrape time from the shards.
+    pub counts: BTreeMap<RouteName, BTreeMap<VersionId, Counts>>,
+    /// Decisions since the process started, by route and decision.
+    pub decisions: BTreeMap<(RouteName, &'static str), u64>,
+    /// True once the first config is in force and the listeners accept.
+    pub ready: bool,
+    /// True while SIGTERM is being obeyed.
+    pub draining: bool,
+}
+
+/// The running config, and the last edit that was refused.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ConfigView {
+    /// The file.
+    pub file: String,
+    /// SHA-256 of the text in force, in hexadecimal.
+    pub hash: String,
+    /// Counts up by one with every accepted change of the file; 1 at the start.
+    pub generation: u64,
+    /// When the text in force was loaded (RFC 3339).
+    pub loaded_at: String,
+    /// Reloads since the start that changed the config.
+    pub reloads_ok: u64,
+    /// Reloads since the start that were refused.
+    pub reloads_failed: u64,
+    /// Why the text that is now in the file was refused; none if it is in force.
+    pub last_error: Option<ConfigErrorView>,
+    /// The config in force, as checked; secrets are only named by their files.
+    #[schema(value_type = Object)]
+    pub running: Arc<serde_json::Value>,
+    /// What the file changes that only a restart can put in force; the rest of it is in force.
+    #[serde(default)]
+    pub needs_restart: Vec<String>,
+}
+
+/// A refused edit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ConfigErrorView {
+    /// When it was refused (RFC 3339).
+    pub at: String,
+    /// SHA-256 of the refused text, in hexadecimal; empty if the file could not be read.
+    pub hash: String,
+    /// Every problem, `file:line:column: what; way out`.
+    pub problems: Vec<String>,
+}
+
+/// Where rollout state is kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StateView {
+    /// The file.
+    pub file: String,
+    /// What is wrong with it and the way out; none if every decision is on disk.
+    pub problem: Option<String>,
+}
+
+/// One route, as `GET /api/v1/routes/{route}` gives it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RouteView {
+    /// Its name.
+    #[schema(value_type = String)]
+    pub name: RouteName,
+    /// `steady`, `warming`, `shifting`, `paused`, `promoting`, `baking`, `rolling_back` or `rolled_back`.
+    pub phase: String,
+    /// The version in production now; after a promotion the former canary.
+    #[schema(value_type = String)]
+    pub stable: VersionId,
+    /// The version that is tried.
+    #[schema(value_type = Option<String>)]
+    pub canary: Option<VersionId>,
+    /// The present step, from 1; none outside of steps.
+    pub step: Option<u64>,
+    /// How many steps the plan has; none without a plan.
+    pub steps: Option<u64>,
+    /// How long the phase (in steps: the step) has lasted, in seconds.
+    pub since_s: f64,
+    /// What will happen next, and when or on which condition.
+    pub next: String,
+    /// Why the route is paused, held or was rolled back; empty otherwise.
+    pub why: String,
+    /// By version.
+    #[schema(value_type = BTreeMap<String, WeightView>)]
+    pub weights: BTreeMap<VersionId, WeightView>,
+    /// By version.
+    #[schema(value_type = BTreeMap<String, VersionView>)]
+    pub versions: BTreeMap<VersionId, VersionView>,
+    /// The comparison.
+    pub analysis: AnalysisView,
+    /// Versions that were taken back and stay at weight 0.
+    pub quarantined: Vec<QuarantineView>,
+    /// The last decision; its whole evidence is in the decision log.
+    pub last_decision: Option<DecisionLine>,
+}
+
+/// The three weights of one version, in percent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct WeightView {
+    /// What the file, the plan or an operator asks.
+    pub desired: f64,
+    /// What the edge applies: desired, cut by quarantine and readiness.
+    pub effective: f64,
+    /// What traffic did over the last 10 s; none without traffic.
+    pub observed: Option<f64>,
+}
+
+/// One version's traffic over the last 60 s, and its endpoints.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct VersionView {
+    /// Requests since the process started, client aborts and refusals not among them.
+    pub requests: u64,
+    /// Errors among them.
+    pub errors: u64,
+    /// Errors as a ratio of requests over the last 60 s; none without traffic.
+    pub error_rate: Option<f64>,
+    /// Requests per second over the last 10 s.
+    pub requests_per_second: f64,
+    /// Median latency over the last 60 s, in milliseconds.
+    pub p50_ms: Option<f64>,
+    /// 95th percentile.
+    pub p95_ms: Option<f64>,
+    /// 99th percentile.
+    pub p99_ms: Option<f64>,
+    /// Its build, if the file names one.
+    pub revision: Option<String>,
+    /// Where it runs.
+    pub endpoints: Vec<EndpointView>,
+}
+
+/// One endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EndpointView {
+    /// As the file writes it; with the resolved address behind it where that differs.
+    pub address: String,
+    /// `up`, `down` or `unresolved`.
+    pub state: String,
+    /// Requests it is working on for this edge.
+    pub in_flight: u32,
+    /// What the last health check found, if it found it down.
+    pub problem: Option<String>,
+}
+
+/// The comparison of canary and stable.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct AnalysisView {
+    /// `rollback`, `promote`, `continue`, `inconclusive`, or `none` while nothing is compared.
+    pub verdict: String,
+    /// The reason behind it, such as `collecting` or `error_regression`.
+    pub reason: String,
+    /// Always-valid 99 % interval of canary minus stable, as ratios (0.01 is one point).
+    pub error_rate_difference: Option<DifferenceView>,
+    /// By test: the natural logarithm of its evidence, and the limit at which it decides.
+    pub evidence: BTreeMap<String, EvidenceView>,
+    /// What is still needed for a promotion, in words.
+    pub forecast: Option<String>,
+    /// Everything, as the decision log keeps it.
+    #[schema(value_type = Option<Object>)]
+    pub summary: Option<Summary>,
+}
+
+/// An always-valid interval with its point estimate.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DifferenceView {
+    /// Lower end.
+    pub low: f64,
+    /// Point estimate.
+    pub estimate: f64,
+    /// Upper end.
+    pub high: f64,
+}
+
+/// The evidence of one test.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EvidenceView {
+    /// Natural logarithm of the e-value; none before the first request.
+    pub log_e: Option<f64>,
+    /// It decides at this value.
+    pub limit: f64,
+}
+
+/// A version that stays at weight 0.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct QuarantineView {
+    /// Which.
+    #[schema(value_type = String)]
+    pub version: VersionId,
+    /// The build that was taken back.
+    pub revision: Option<String>,
+    /// Why.
+    pub why: String,
+}
+
+/// One row of the decision log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DecisionRow {
+    /// Counts up by one over all routes.
+    pub id: u64,
+    /// When (RFC 3339, milliseconds, UTC).
+    pub at: String,
+    /// Of which route.
+    #[schema(value_type = String)]
+    pub route: RouteName,
+    /// One sentence.
+    pub sentence: String,
+    /// Everything about it.
+    #[schema(value_type = Object)]
+    pub change: Change,
+    /// Failing requests of the canary, as a sample; newest last.
+    pub failures: Vec<Failure>,
+}
+
+/// A row of the decision log without its evidence.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DecisionLine {
+    /// Its number.
+    pub id: u64,
+    /// When (RFC 3339).
+    pub at: String,
+    /// The metric label `decision`.
+    pub decision: String,
+    /// One sentence.
+    pub sentence: String,
+}
+
+/// What goes out over `GET /api/v1/events`.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Event {
+    /// Something changed.
+    Decision(DecisionRow),
+    /// One route, once a second.
+    Sample(RouteView),
+    /// The config file was accepted or refused.
+    Config(ConfigView),
+}

@@ -1,0 +1,30 @@
+//! One test binary: the edge from outside.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::float_cmp,
+    clippy::as_conversions,
+    clippy::cast_precision_loss,
+    missing_docs,
+    unreachable_pub,
+    reason = "a test fails by panicking"
+)]
+
+mod admin;
+mod cli;
+mod drain;
+mod edge;
+mod fixture;
+mod harness;
+mod metrics;
+mod outcomes;
+mod process;
+mod recorder;
+mod recovery;
+mod reload;
+mod rollback;
+mod smuggling;
+mod state;
+mod timeouts;

@@ -1,0 +1,153 @@
+//! The books balance: every request in exactly one outcome, one bucket, and one judgement, whoever writes meanwhile.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use pointsman::outcome::{ErrorPolicy, Outcome};
+use pointsman::recorder::{Arm, Epoch, Ledger, Terms};
+use pointsman_config::{ErrorKind, Share};
+use pointsman_rollout::Tally;
+use proptest::prelude::*;
+
+use crate::harness::id;
+
+fn terms(ppm: u32) -> Terms {
+    Terms {
+        weight: Share::from_ppm(ppm).unwrap(),
+        stable: id("v1"),
+        canary: Some(id("v2")),
+        errors: ErrorPolicy::new(
+            &[ErrorKind::Status5xx, ErrorKind::Timeout, ErrorKind::Connect, ErrorKind::Reset].into(),
+        ),
+        slow_after: Duration::from_millis(50),
+        unanswered_after: Duration::from_millis(200),
+    }
+}
+
+/// What one request does: side, outcome, latency in milliseconds.
+type Request = (bool, usize, u64);
+
+fn arm(is_canary: bool) -> Arm {
+    if is_canary { Arm::Canary } else { Arm::Stable }
+}
+
+proptest! {
+    #[test]
+    fn counts_are_what_was_booked(requests in proptest::collection::vec((any::<bool>(), 0..Outcome::ALL.len(), 0..200_u64), 0..200)) {
+        let epoch = Epoch::new(terms(1), 2);
+        for (is_canary, outcome, ms) in &requests {
+            let entry = epoch.begin(arm(*is_canary), Instant::now());
+            epoch.finish(entry, Outcome::ALL[*outcome], Duration::from_millis(*ms));
+        }
+        for is_canary in [false, true] {
+            let mine: Vec<&Request> = requests.iter().filter(|request| request.0 == is_canary).collect();
+            let counts = epoch.read(arm(is_canary));
+            for outcome in Outcome::ALL {
+                let expected = mine.iter().filter(|request| request.1 == outcome.index()).count() as u64;
+                prop_assert_eq!(counts.outcomes[outcome.index()], expected);
+            }
+            prop_assert_eq!(counts.histogram.iter().sum::<u64>(), mine.len() as u64);
+            prop_assert_eq!(counts.sum_us, mine.iter().map(|request| request.2 * 1_000).sum::<u64>());
+            let judged: Vec<_> = mine.iter().filter(|request| !matches!(Outcome::ALL[request.1], Outcome::ClientAbort | Outcome::Rejected)).collect();
+            let errors = judged.iter().filter(|request| Outcome::ALL[request.1].blames_version()).count() as u64;
+            let slow = judged.iter().filter(|request| request.2 > 50).count() as u64;
+            prop_assert_eq!(counts.judged, Tally { requests: judged.len() as u64, errors, slow });
+        }
+    }
+}
+
+#[test]
+fn rows_add_up_to_the_requests_while_threads_write_and_weights_change() {
+    const PER_THREAD: u64 = 30_000;
+    let mut ledger = Ledger::new(2);
+    let current = Arc::new(arc_swap::ArcSwap::from(ledger.open(terms(0))));
+    let done = AtomicBool::new(false);
+    let (mut rows, mut weights) = (Tally::default(), 0);
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..4)
+            .map(|thread: u64| {
+                let current = Arc::clone(&current);
+                scope.spawn(move || {
+                    for number in 0..PER_THREAD {
+                        let epoch = current.load_full();
+                        let mut entry = epoch.begin(arm((number + thread).is_multiple_of(3)), Instant::now());
+                        if number.is_multiple_of(2) {
+                            epoch.answered(&mut entry);
+                        }
+                        let outcome = if number.is_multiple_of(10) { Outcome::Error } else { Outcome::Success };
+                        epoch.finish(entry, outcome, Duration::from_micros(number));
+                    }
+                })
+            })
+            .collect();
+        scope.spawn(|| {
+            for writer in writers {
+                writer.join().unwrap();
+            }
+            done.store(true, SeqCst);
+        });
+        while !done.load(SeqCst) {
+            weights += 1;
+            current.store(ledger.open(terms(weights % 1_000_000)));
+            for (_, row) in ledger.take(Instant::now()) {
+                rows += row.stable;
+                rows += row.canary;
+            }
+        }
+    });
+    drop(current);
+    for (_, row) in ledger.take(Instant::now() + Duration::from_secs(10)) {
+        rows += row.stable;
+        rows += row.canary;
+    }
+    assert!(weights > 10, "the weights did change");
+    assert_eq!((rows.requests, rows.errors), (4 * PER_THREAD, 4 * PER_THREAD / 10));
+    let totals = ledger.totals();
+    let counted: u64 = totals.values().flat_map(|counts| counts.outcomes).sum();
+    let bucketed: u64 = totals.values().flat_map(|counts| counts.histogram).sum();
+    assert_eq!((counted, bucketed), (4 * PER_THREAD, 4 * PER_THREAD));
+}
+
+#[test]
+fn a_request_belongs_to_the_weight_it_was_assigned_under() {
+    let mut ledger = Ledger::new(1);
+    let old = ledger.open(terms(10));
+    let entry = old.begin(Arm::Canary, Instant::now());
+    let new = ledger.open(terms(20));
+    new.finish(new.begin(Arm::Canary, Instant::now()), Outcome::Success, Duration::ZERO);
+    old.finish(entry, Outcome::Error, Duration::ZERO);
+    let rows: Vec<_> = ledger
+        .take(Instant::now())
+        .into_iter()
+        .map(|(_, row)| (row.weight.ppm(), row.canary.requests, row.canary.errors))
+        .collect();
+    assert_eq!(rows, [(10, 1, 1), (20, 1, 0)]);
+}
+
+#[test]
+#[ignore = "prints figures; run optimised: cargo test -p pointsman --release --test it -- --ignored --nocapture cost_of_recording"]
+fn cost_of_recording_a_request() {
+    const ROUNDS: u32 = 2_000_000;
+    let epoch = Epoch::new(terms(50_000), 2);
+    let cost = |canary: bool| {
+        let began = Instant::now();
+        for _ in 0..ROUNDS {
+            let mut entry = epoch.begin(arm(canary), std::hint::black_box(began));
+            epoch.answered(&mut entry);
+            epoch.finish(
+                entry,
+                std::hint::black_box(Outcome::Success),
+                std::hint::black_box(Duration::from_micros(900)),
+            );
+        }
+        began.elapsed() / ROUNDS
+    };
+    println!("begin + answered + finish, one thread: {:?}", cost(false));
+    let mut both = [Duration::ZERO; 2];
+    std::thread::scope(|scope| {
+        let threads = [false, true].map(|canary| scope.spawn(move || cost(canary)));
+        both = threads.map(|thread| thread.join().unwrap());
+    });
+    println!("begin + answered + finish, two threads at once: {both:?}");
+}
