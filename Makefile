@@ -20,8 +20,10 @@ lint: prepare ## formatting and the lint table, warnings are errors
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 
-bench: prepare ## micro-benches, and Pointsman against a minimal pingora proxy in one run
+bench: prepare ## micro-benches, then Pointsman beside a minimal pingora proxy under the same load
 	cargo bench -p pointsman-benches
+	cargo build --release -p pointsman -p pointsman-benches
+	taskset -c 1 target/release/side_by_side
 
 fuzz: prepare ## five minutes of broken config files against the parser
 	cargo run --release -p pointsman-config --example fuzz -- --seconds 300
