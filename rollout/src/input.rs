@@ -155,8 +155,20 @@ pub enum Refusal {
         /// The version.
         version: VersionId,
     },
-    /// The weights do not name the version that serves.
-    #[error("one of the two versions must be the one in production, `{stable}`; Pointsman compares one canary with it")]
+    /// There is no version to go back to.
+    #[error(
+        "`{stable}` has no ready endpoint, so going back would be an outage; start it, or insist with `pointsman weights {route} {stable}=100%`"
+    )]
+    NoWayBack {
+        /// The route.
+        route: String,
+        /// The version that traffic would go back to.
+        stable: VersionId,
+    },
+    /// The weights do not name the file's stable version.
+    #[error(
+        "one of the two versions must be the file's stable one, `{stable}`, with which the other is compared; to compare others, name another `stable` in the file first"
+    )]
     WithoutStable {
         /// The version in production.
         stable: VersionId,
@@ -174,6 +186,7 @@ impl Refusal {
             Self::NotQuarantined { .. } => "not_quarantined",
             Self::UnknownVersion { .. } => "unknown_version",
             Self::NotReady { .. } => "not_ready",
+            Self::NoWayBack { .. } => "no_way_back",
             Self::WithoutStable { .. } => "without_stable",
         }
     }

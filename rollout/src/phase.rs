@@ -3,11 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use pointsman_config::Split;
+use pointsman_config::{Split, VersionId};
 use serde::{Deserialize, Serialize};
 
 use crate::tally::Tally;
-use crate::time::Time;
 
 /// Where a route stands.
 #[derive(Debug, Clone)]
@@ -15,7 +14,7 @@ pub(crate) enum Phase {
     /// Nothing moves by itself.
     Steady,
     /// The canary is not ready yet, or waits for its gate; it gets no traffic.
-    Warming(Warming),
+    Warming,
     /// The canary has the weight of one step.
     Shifting(Shifting),
     /// Stopped where it stood; a rollback is still armed.
@@ -23,18 +22,11 @@ pub(crate) enum Phase {
     /// All traffic shall go to the canary.
     Promoting,
     /// All traffic goes to the canary; the old version stays warm.
-    Baking(Baking),
+    Baking,
     /// No traffic shall go to the canary.
     RollingBack(Setback),
     /// No traffic goes to the canary.
     RolledBack(Setback),
-}
-
-/// The canary gets ready.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Warming {
-    /// Since when.
-    pub(crate) since: Time,
 }
 
 /// One step of a canary.
@@ -42,14 +34,12 @@ pub(crate) struct Warming {
 pub(crate) struct Shifting {
     /// Which step, from 0.
     pub(crate) step: usize,
-    /// Since when.
-    pub(crate) since: Time,
     /// What the canary answered under this step's weight.
     pub(crate) fresh: Tally,
 }
 
 /// Stopped.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Paused {
     /// Where to go on.
     pub(crate) stage: Stage,
@@ -73,16 +63,11 @@ pub(crate) enum Stage {
     Baking(Duration),
 }
 
-/// The old version stays warm.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Baking {
-    /// Since when.
-    pub(crate) since: Time,
-}
-
 /// A version was taken back.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Setback {
+    /// Which.
+    pub(crate) version: VersionId,
     /// Why, for people.
     pub(crate) why: String,
 }
@@ -147,11 +132,11 @@ impl Phase {
     pub(crate) fn name(&self) -> PhaseName {
         match self {
             Self::Steady => PhaseName::Steady,
-            Self::Warming(_) => PhaseName::Warming,
+            Self::Warming => PhaseName::Warming,
             Self::Shifting(_) => PhaseName::Shifting,
             Self::Paused(_) => PhaseName::Paused,
             Self::Promoting => PhaseName::Promoting,
-            Self::Baking(_) => PhaseName::Baking,
+            Self::Baking => PhaseName::Baking,
             Self::RollingBack(_) => PhaseName::RollingBack,
             Self::RolledBack(_) => PhaseName::RolledBack,
         }

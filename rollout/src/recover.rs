@@ -6,7 +6,7 @@ use std::time::Duration;
 use pointsman_config::{Plan, Route, Split, VersionId};
 use serde::{Deserialize, Serialize};
 
-use crate::phase::Stage;
+use crate::phase::{Paused, Setback};
 
 /// What makes two plans the same rollout: route (the key under which this is kept), stable, canary and its revision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +57,9 @@ pub struct Saved {
     pub(crate) quarantine: BTreeMap<VersionId, Held>,
     /// Weights that an operator set, and what the file asked then.
     pub(crate) by_hand: Option<ByHand>,
+    /// Who served before the file named another stable version that has not been ready yet.
+    #[serde(default)]
+    pub(crate) formerly: Option<VersionId>,
 }
 
 /// Weights that an operator set, valid until the file asks something else.
@@ -73,9 +76,9 @@ pub(crate) enum SavedPhase {
     Steady,
     Warming { elapsed: Duration },
     Shifting { step: usize, elapsed: Duration },
-    Paused { stage: Stage, split: Split, why: String, by_hand: bool },
+    Paused(Paused),
     Promoting,
     Baking { elapsed: Duration },
-    RollingBack { why: String },
-    RolledBack { why: String },
+    RollingBack(Setback),
+    RolledBack(Setback),
 }

@@ -9,6 +9,7 @@ mod tick;
 mod words;
 
 use std::collections::BTreeMap;
+use std::mem::Discriminant;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,12 +20,21 @@ use crate::change::{Cause, Change, Decision};
 use crate::comparison::Comparison;
 use crate::desired::Desired;
 use crate::input::{Input, Ready, Refusal};
-use crate::phase::{Baking, Phase, PhaseName, Setback, Shifting, Stage, Warming};
+use crate::phase::{Phase, PhaseName, Setback, Shifting, Stage};
 use crate::recover::{ByHand, Held, Identity, Saved, SavedPhase, revision_of};
 use crate::summary::Summary;
 use crate::tally::{Row, Tally};
 use crate::time::Time;
 use crate::verdict::{Verdict, Waiting};
+
+/// Trouble that was reported and not answered by moving traffic.
+#[derive(Debug, Clone)]
+struct Alert {
+    /// Which kind of trouble; another kind is reported anew.
+    kind: Discriminant<Cause>,
+    /// What was found and why traffic stayed, for people.
+    why: String,
+}
 
 /// One route: where it stands, what was counted, and which versions are barred.
 #[derive(Debug)]
@@ -47,8 +57,10 @@ pub struct Rollout {
     ready: BTreeMap<VersionId, Ready>,
     /// Since when the canary has had no ready endpoint although it should serve.
     unready_since: Option<Time>,
-    /// Whether the present trouble has been reported.
-    alerted: bool,
+    /// The trouble that was reported and not answered by moving traffic.
+    alert: Option<Alert>,
+    /// Who served before the file named another stable version; takes over until that one is ready.
+    formerly: Option<VersionId>,
     /// Rows of the tick in hand; kept to spare an allocation each tick.
     rows: Vec<Row>,
 }
@@ -66,17 +78,33 @@ impl Rollout {
     /// taken back stays taken back either way.
     pub fn resume(route: Arc<Route>, saved: Saved, now: Time) -> (Self, Vec<Change>) {
         let mut rollout = Self::blank(route, now);
+        let same = saved.identity == rollout.identity;
         rollout.quarantine = saved.quarantine;
+        rollout.formerly = saved.formerly;
         rollout.lift_outdated_quarantine();
-        rollout.by_hand = saved.by_hand.filter(|by_hand| by_hand.instead_of == rollout.file_split());
-        if saved.identity == rollout.identity {
-            rollout.promoted = saved.promoted;
+        rollout.promoted = same && saved.promoted;
+        rollout.by_hand = saved.by_hand.filter(|by_hand| same && by_hand.instead_of == rollout.file_split());
+        if same {
             rollout.restore(saved.phase, now);
-            (rollout, Vec::new())
-        } else {
-            let before = Split::Whole(rollout.route.stable.clone());
-            let changes = rollout.begin(&before, PhaseName::Steady, now);
-            (rollout, changes)
+            return (rollout, Vec::new());
+        }
+        let before = Split::Whole(rollout.route.stable.clone());
+        let changes = rollout.begin(&before, PhaseName::Steady, now);
+        (rollout, changes)
+    }
+
+    /// Bars what `saved` bars as well: what a state file that could not be read in time turns out to hold. Lifts nothing.
+    pub fn adopt_quarantine(&mut self, saved: &Saved) {
+        for (version, held) in &saved.quarantine {
+            self.quarantine.entry(version.clone()).or_insert_with(|| held.clone());
+        }
+        self.lift_outdated_quarantine();
+        let canary = self.canary().filter(|canary| self.quarantine.contains_key(canary));
+        let set_back = matches!(self.phase, Phase::RollingBack(_) | Phase::RolledBack(_));
+        if let Some((version, held)) =
+            canary.and_then(|canary| self.quarantine.get_key_value(&canary)).filter(|_| !set_back)
+        {
+            self.phase = Phase::RollingBack(Setback { version: version.clone(), why: held.why.clone() });
         }
     }
 
@@ -94,37 +122,26 @@ impl Rollout {
             limit: None,
             ready: BTreeMap::new(),
             unready_since: None,
-            alerted: false,
+            alert: None,
+            formerly: None,
             rows: Vec::new(),
             route,
         }
     }
 
     fn restore(&mut self, phase: SavedPhase, now: Time) {
-        let lasted = match &phase {
-            SavedPhase::Warming { elapsed } | SavedPhase::Shifting { elapsed, .. } | SavedPhase::Baking { elapsed } => {
-                *elapsed
-            }
-            SavedPhase::Steady
-            | SavedPhase::Paused { .. }
-            | SavedPhase::Promoting
-            | SavedPhase::RollingBack { .. }
-            | SavedPhase::RolledBack { .. } => Duration::ZERO,
+        let (phase, lasted) = match phase {
+            SavedPhase::Steady => (Phase::Steady, Duration::ZERO),
+            SavedPhase::Warming { elapsed } => (Phase::Warming, elapsed),
+            SavedPhase::Shifting { step, elapsed } => (self.at_step(step), elapsed),
+            SavedPhase::Paused(paused) => (Phase::Paused(paused), Duration::ZERO),
+            SavedPhase::Promoting => (Phase::Promoting, Duration::ZERO),
+            SavedPhase::Baking { elapsed } => (Phase::Baking, elapsed),
+            SavedPhase::RollingBack(setback) => (Phase::RollingBack(setback), Duration::ZERO),
+            SavedPhase::RolledBack(setback) => (Phase::RolledBack(setback), Duration::ZERO),
         };
+        self.phase = phase;
         self.since = now.minus(lasted);
-        let since = self.since;
-        self.phase = match phase {
-            SavedPhase::Steady => Phase::Steady,
-            SavedPhase::Warming { .. } => Phase::Warming(Warming { since }),
-            SavedPhase::Shifting { step, .. } => self.at_step(step, since),
-            SavedPhase::Paused { stage, split, why, by_hand } => {
-                Phase::Paused(crate::phase::Paused { stage, split, why, by_hand })
-            }
-            SavedPhase::Promoting => Phase::Promoting,
-            SavedPhase::Baking { .. } => Phase::Baking(Baking { since }),
-            SavedPhase::RollingBack { why } => Phase::RollingBack(Setback { why }),
-            SavedPhase::RolledBack { why } => Phase::RolledBack(Setback { why }),
-        };
         self.arm_limit();
     }
 
@@ -145,8 +162,11 @@ impl Rollout {
         let asked = self.asked();
         let granted = self.granted(&asked);
         let fallback = match &granted {
-            Split::Whole(whole) if *whole != self.route.stable => Some(self.route.stable.clone()),
-            Split::Whole(_) | Split::Canary { .. } => None,
+            Split::Whole(whole) if *whole == self.route.stable => {
+                self.formerly.clone().filter(|formerly| !self.quarantine.contains_key(formerly))
+            }
+            Split::Whole(_) => Some(self.route.stable.clone()),
+            Split::Canary { .. } => None,
         };
         Desired { asked, granted, fallback }
     }
@@ -156,18 +176,13 @@ impl Rollout {
         let elapsed = now.since(self.since);
         let phase = match &self.phase {
             Phase::Steady => SavedPhase::Steady,
-            Phase::Warming(_) => SavedPhase::Warming { elapsed },
+            Phase::Warming => SavedPhase::Warming { elapsed },
             Phase::Shifting(shifting) => SavedPhase::Shifting { step: shifting.step, elapsed },
-            Phase::Paused(paused) => SavedPhase::Paused {
-                stage: paused.stage,
-                split: paused.split.clone(),
-                why: paused.why.clone(),
-                by_hand: paused.by_hand,
-            },
+            Phase::Paused(paused) => SavedPhase::Paused(paused.clone()),
             Phase::Promoting => SavedPhase::Promoting,
-            Phase::Baking(_) => SavedPhase::Baking { elapsed },
-            Phase::RollingBack(setback) => SavedPhase::RollingBack { why: setback.why.clone() },
-            Phase::RolledBack(setback) => SavedPhase::RolledBack { why: setback.why.clone() },
+            Phase::Baking => SavedPhase::Baking { elapsed },
+            Phase::RollingBack(setback) => SavedPhase::RollingBack(setback.clone()),
+            Phase::RolledBack(setback) => SavedPhase::RolledBack(setback.clone()),
         };
         Saved {
             identity: self.identity.clone(),
@@ -175,6 +190,7 @@ impl Rollout {
             promoted: self.promoted,
             quarantine: self.quarantine.clone(),
             by_hand: self.by_hand.clone(),
+            formerly: self.formerly.clone(),
         }
     }
 
@@ -203,6 +219,9 @@ impl Rollout {
 
     /// The version that is tried, or was.
     pub fn canary(&self) -> Option<VersionId> {
+        if let Phase::RollingBack(setback) | Phase::RolledBack(setback) = &self.phase {
+            return Some(setback.version.clone());
+        }
         match self.asked() {
             Split::Canary { canary, .. } => Some(canary),
             Split::Whole(whole) if whole != self.route.stable => Some(whole),
@@ -215,10 +234,10 @@ impl Rollout {
         let stable = || Split::Whole(self.route.stable.clone());
         match &self.phase {
             Phase::Steady => self.by_hand.as_ref().map_or_else(|| self.file_split(), |by_hand| by_hand.split.clone()),
-            Phase::Warming(_) => stable(),
+            Phase::Warming => stable(),
             Phase::Shifting(shifting) => self.step_split(shifting.step),
             Phase::Paused(paused) => paused.split.clone(),
-            Phase::Promoting | Phase::Baking(_) => self.identity.canary.clone().map_or_else(stable, Split::Whole),
+            Phase::Promoting | Phase::Baking => self.identity.canary.clone().map_or_else(stable, Split::Whole),
             Phase::RollingBack(_) | Phase::RolledBack(_) => {
                 self.by_hand.as_ref().map_or_else(|| self.file_split(), |by_hand| by_hand.split.clone())
             }
@@ -273,10 +292,10 @@ impl Rollout {
     }
 
     /// At step `index` of the plan as it is now, or at its last one; getting ready if it has no steps.
-    fn at_step(&self, index: usize, since: Time) -> Phase {
+    fn at_step(&self, index: usize) -> Phase {
         match self.steps().len() {
-            0 => Phase::Warming(Warming { since }),
-            steps => Phase::Shifting(Shifting { step: index.min(steps - 1), since, fresh: Tally::default() }),
+            0 => Phase::Warming,
+            steps => Phase::Shifting(Shifting { step: index.min(steps - 1), fresh: Tally::default() }),
         }
     }
 
@@ -307,7 +326,7 @@ impl Rollout {
         let (from, before) = (self.phase.name(), self.desired().granted);
         self.phase = phase;
         self.since = now;
-        self.alerted = false;
+        self.alert = None;
         self.arm_limit();
         self.change(told, from, before)
     }
@@ -333,34 +352,37 @@ impl Rollout {
         let why = cause.to_string();
         let held = Held { revision: revision_of(&self.route, canary), why: why.clone() };
         self.quarantine.insert(canary.clone(), held);
-        self.phase = Phase::RollingBack(Setback { why });
+        self.phase = Phase::RollingBack(Setback { version: canary.clone(), why });
         self.since = now;
         self.promoted = false;
-        self.alerted = false;
+        self.alert = None;
         self.unready_since = None;
         self.arm_limit();
-        let mut change = self.change((Decision::Rollback, cause), from, before);
-        change.canary = Some(canary.clone());
-        change
+        self.change((Decision::Rollback, cause), from, before)
     }
 
     /// Where a rollout that is stopped now would go on.
     fn stage(&self, now: Time) -> Stage {
         match &self.phase {
             Phase::Shifting(shifting) => Stage::Step(shifting.step),
-            Phase::Baking(baking) => Stage::Baking(now.since(baking.since)),
+            Phase::Baking => Stage::Baking(now.since(self.since)),
             Phase::Promoting => Stage::Step(self.steps().len().saturating_sub(1)),
             Phase::Paused(paused) => paused.stage,
-            Phase::Steady | Phase::Warming(_) | Phase::RollingBack(_) | Phase::RolledBack(_) => Stage::Warming,
+            Phase::Steady | Phase::Warming | Phase::RollingBack(_) | Phase::RolledBack(_) => Stage::Warming,
         }
     }
 
-    /// The phase of a stage that starts, or goes on, at `now`.
-    fn at_stage(&self, stage: Stage, now: Time) -> Phase {
+    /// The phase of a stage that starts, or goes on, at `now`; and since when it counts.
+    fn at_stage(&self, stage: Stage, now: Time) -> (Phase, Time) {
         match stage {
-            Stage::Warming => Phase::Warming(Warming { since: now }),
-            Stage::Step(step) => self.at_step(step, now),
-            Stage::Baking(done) => Phase::Baking(Baking { since: now.minus(done) }),
+            Stage::Warming => (Phase::Warming, now),
+            Stage::Step(step) => (self.at_step(step), now),
+            Stage::Baking(done) => (Phase::Baking, now.minus(done)),
         }
+    }
+
+    /// Whether the canary of the plan was taken back.
+    fn is_barred(&self) -> bool {
+        self.identity.canary.as_ref().is_some_and(|canary| self.quarantine.contains_key(canary))
     }
 }

@@ -6,7 +6,7 @@ use pointsman_config::{Plan, Route, Split};
 
 use super::Rollout;
 use crate::change::{Cause, Change, Decision};
-use crate::phase::{Paused, Phase, PhaseName, Setback, Warming};
+use crate::phase::{Paused, Phase, PhaseName, Setback};
 use crate::recover::{Identity, revision_of};
 use crate::time::Time;
 use crate::verdict::{Verdict, Waiting};
@@ -31,6 +31,7 @@ impl Rollout {
         self.promoted = false;
         if served != self.route.stable {
             self.comparison.new_baseline();
+            self.formerly = self.route.versions.contains_key(&served).then_some(served);
         }
         self.begin(&before, from, now)
     }
@@ -50,49 +51,55 @@ impl Rollout {
         self.verdict = Verdict::Continue(Waiting::NoCanaryTraffic);
         self.limit = None;
         self.unready_since = None;
-        self.alerted = false;
+        self.alert = None;
         self.since = now;
-        self.phase = self.first_phase(now);
+        self.phase = self.first_phase();
         self.arm_limit();
-        let decision = if matches!(self.phase, Phase::Warming(_)) { Decision::Start } else { Decision::Edit };
+        let decision = if matches!(self.phase, Phase::Warming) { Decision::Start } else { Decision::Edit };
         self.told_if_changed(decision, before, from)
     }
 
-    /// Where the file's plan begins.
-    fn first_phase(&self, now: Time) -> Phase {
-        let barred = self.identity.canary.as_ref().and_then(|canary| self.quarantine.get(canary));
+    /// Where the file's plan begins; weights by hand go before it.
+    fn first_phase(&self) -> Phase {
+        let barred = self.identity.canary.as_ref().and_then(|canary| self.quarantine.get_key_value(canary));
         match (barred, &self.route.plan) {
-            (Some(held), _) => Phase::RolledBack(Setback { why: held.why.clone() }),
-            (None, Plan::Rollout(_)) => Phase::Warming(Warming { since: now }),
+            _ if self.by_hand.is_some() => Phase::Steady,
+            (Some((version, held)), _) => {
+                Phase::RolledBack(Setback { version: version.clone(), why: held.why.clone() })
+            }
+            (None, Plan::Rollout(_)) => Phase::Warming,
             (None, Plan::Weights(_)) => Phase::Steady,
         }
     }
 
     /// The same rollout under an edited plan: it goes on where it stood.
     fn go_on(&mut self, before: &Split, from: PhaseName, now: Time) -> Vec<Change> {
-        self.phase = self.phase_under_edited_plan(before, now);
-        if self.phase.name() != from {
-            self.since = now;
+        if let Some((phase, since)) = self.moved_by_edit(before, now) {
+            self.phase = phase;
+            self.since = since;
+            self.alert = None;
         }
         self.arm_limit();
         self.told_if_changed(Decision::Edit, before, from)
     }
 
-    /// A step whose weight is as it was goes on; one whose weight was edited starts anew, at the last step if there are
-    /// fewer now. Weights set by hand end with the edit.
-    fn phase_under_edited_plan(&self, before: &Split, now: Time) -> Phase {
-        match self.phase.clone() {
-            Phase::Shifting(shifting) if self.step_split(shifting.step) == *before => Phase::Shifting(shifting),
-            Phase::Shifting(shifting) => self.at_step(shifting.step, now),
-            Phase::Paused(Paused { stage, by_hand: true, .. }) => self.at_stage(stage, now),
-            Phase::Steady if self.identity.by_plan && !self.promoted => self.first_phase(now),
-            same @ (Phase::Steady
-            | Phase::Warming(_)
+    /// Where an edit of the plan moves the phase, and since when that counts; none if it goes on as it was. A step whose
+    /// weight was edited starts anew, at the last step if there are fewer now. Weights set by hand end with the edit, and
+    /// so does the rest after another version was taken back than the one that the file names.
+    fn moved_by_edit(&self, before: &Split, now: Time) -> Option<(Phase, Time)> {
+        match &self.phase {
+            Phase::Shifting(shifting) if self.step_split(shifting.step) == *before => None,
+            Phase::Shifting(shifting) => Some((self.at_step(shifting.step), now)),
+            Phase::Paused(Paused { stage, by_hand: true, .. }) => Some(self.at_stage(*stage, now)),
+            Phase::Steady if self.identity.by_plan && !self.promoted => Some((self.first_phase(), now)),
+            Phase::RolledBack(_) if !self.is_barred() => Some((self.first_phase(), now)),
+            Phase::Steady
+            | Phase::Warming
             | Phase::Paused(_)
             | Phase::Promoting
-            | Phase::Baking(_)
+            | Phase::Baking
             | Phase::RollingBack(_)
-            | Phase::RolledBack(_)) => same,
+            | Phase::RolledBack(_) => None,
         }
     }
 

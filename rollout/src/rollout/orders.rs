@@ -28,14 +28,14 @@ impl Rollout {
         let canary = self.planned_canary("be promoted")?;
         self.refuse_quarantined(&canary)?;
         match &self.phase {
-            Phase::Warming(_)
+            Phase::Warming
             | Phase::Shifting(_)
             | Phase::Paused(Paused { stage: Stage::Warming | Stage::Step(_), .. }) => {}
             Phase::Paused(_) => {
                 return Err(self
                     .wrong_phase("be promoted", "it was promoted already and its bake is paused: `pointsman resume`"));
             }
-            Phase::Promoting | Phase::Baking(_) | Phase::Steady => {
+            Phase::Promoting | Phase::Baking | Phase::Steady => {
                 return Err(self.wrong_phase("be promoted", "its canary has all traffic already"));
             }
             Phase::RollingBack(_) | Phase::RolledBack(_) => {
@@ -57,7 +57,7 @@ impl Rollout {
             });
         };
         if self.readiness(&self.route.stable).up == 0 {
-            return Err(Refusal::NotReady { route: self.route.name.to_string(), version: self.route.stable.clone() });
+            return Err(Refusal::NoWayBack { route: self.route.name.to_string(), stable: self.route.stable.clone() });
         }
         Ok(self.take_back(&canary, cause, now))
     }
@@ -65,7 +65,7 @@ impl Rollout {
     /// Whether `canary` has traffic, or is on its way to some.
     fn can_be_taken_back(&self, canary: &VersionId) -> bool {
         match &self.phase {
-            Phase::Warming(_) | Phase::Shifting(_) | Phase::Paused(_) | Phase::Promoting | Phase::Baking(_) => true,
+            Phase::Warming | Phase::Shifting(_) | Phase::Paused(_) | Phase::Promoting | Phase::Baking => true,
             Phase::Steady => self.desired().granted.share_of(canary) > Share::ZERO,
             Phase::RollingBack(_) | Phase::RolledBack(_) => false,
         }
@@ -74,7 +74,7 @@ impl Rollout {
     fn order_pause(&mut self, cause: Cause, now: Time) -> Result<Change, Refusal> {
         self.planned_canary("be paused")?;
         match &self.phase {
-            Phase::Warming(_) | Phase::Shifting(_) | Phase::Baking(_) => {
+            Phase::Warming | Phase::Shifting(_) | Phase::Baking => {
                 let (split, why) = (self.desired().granted, cause.to_string());
                 let paused = Paused { stage: self.stage(now), split, why, by_hand: false };
                 Ok(self.enter(Phase::Paused(paused), (Decision::Pause, cause), now))
@@ -93,18 +93,15 @@ impl Rollout {
         let Phase::Paused(paused) = self.phase.clone() else {
             return Err(self.wrong_phase("be resumed", "it is not paused"));
         };
-        let phase = self.at_stage(paused.stage, now);
+        let (phase, since) = self.at_stage(paused.stage, now);
         if matches!(self.verdict, Verdict::Rollback(_)) {
             // A regression that was only to alert has been seen by the operator: what is judged from here on is fresh.
             self.pair = None;
             self.verdict = Verdict::Continue(Waiting::NoCanaryTraffic);
         }
-        let done = match paused.stage {
-            Stage::Baking(done) => done,
-            Stage::Warming | Stage::Step(_) => std::time::Duration::ZERO,
-        };
+        self.limit = None;
         let change = self.enter(phase, (Decision::Resume, cause), now);
-        self.since = now.minus(done);
+        self.since = since;
         Ok(change)
     }
 
@@ -113,9 +110,13 @@ impl Rollout {
             return Err(Refusal::NotQuarantined { route: self.route.name.to_string(), version: version.clone() });
         }
         let (from, before) = (self.phase.name(), self.desired().granted);
-        let waits_for_it = matches!(self.phase, Phase::RollingBack(_) | Phase::RolledBack(_))
-            && self.canary().as_ref() == Some(version);
-        if waits_for_it {
+        let set_back = matches!(self.phase, Phase::RollingBack(_) | Phase::RolledBack(_));
+        let planned = self.identity.canary.as_ref() == Some(version);
+        if planned && self.by_hand.as_ref().is_some_and(|by_hand| by_hand.split.share_of(version) == Share::ZERO) {
+            // Weights by hand for another version give way to the version that is named now.
+            self.by_hand = None;
+        }
+        if set_back && (planned || self.canary().as_ref() == Some(version) || !self.is_barred()) {
             self.begin(&before, from, now);
         }
         let mut change = self.change((Decision::Retry, cause), from, before);
@@ -127,7 +128,7 @@ impl Rollout {
         self.check_split(split)?;
         let rolling = matches!(
             self.phase,
-            Phase::Warming(_) | Phase::Shifting(_) | Phase::Paused(_) | Phase::Promoting | Phase::Baking(_)
+            Phase::Warming | Phase::Shifting(_) | Phase::Paused(_) | Phase::Promoting | Phase::Baking
         );
         let phase = if rolling {
             let why = format!("weights were set {cause}");
@@ -138,6 +139,7 @@ impl Rollout {
         let by_hand = (!rolling).then(|| ByHand { split: split.clone(), instead_of: self.file_split() });
         let (from, before) = (self.phase.name(), self.desired().granted);
         self.by_hand = by_hand;
+        self.limit = None;
         self.enter(phase, (Decision::SetWeights, cause.clone()), now);
         if super::tick::compared(split).is_none() {
             self.pair = None;

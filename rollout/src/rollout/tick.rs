@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use pointsman_config::{OnRegression, Promotion, Share, Split, Step, Strategy, VersionId};
 
-use super::Rollout;
+use super::{Alert, Rollout};
 use crate::change::{Cause, Change, Decision};
 use crate::input::{Observed, Ready, Seen};
-use crate::phase::{Baking, Paused, Phase, Shifting};
+use crate::phase::{Paused, Phase, Setback, Shifting, Stage};
 use crate::tally::Tally;
 use crate::time::Time;
 use crate::verdict::{Regression, Verdict, Waiting};
@@ -28,6 +28,7 @@ impl Rollout {
         if let Some(cause) = self.setback(found, now) {
             return self.answer_setback(cause, now).into_iter().collect();
         }
+        self.alert = None;
         self.advance(seen, now).into_iter().collect()
     }
 
@@ -38,8 +39,8 @@ impl Rollout {
         if let Some(pair) = &pair {
             self.compare(pair, seen);
         } else {
-            let stable = self.route.stable.clone();
-            self.comparison.baseline(tally_of(&stable, seen));
+            let serving = self.serving().clone();
+            self.comparison.baseline(tally_of(&serving, seen));
         }
         let over_limit = self.judge_alone(&granted, seen);
         match self.verdict {
@@ -64,7 +65,7 @@ impl Rollout {
                 .map(|seen| seen.row),
         );
         self.verdict = self.comparison.tick(&rows);
-        if let Phase::Shifting(Shifting { step, fresh, .. }) = &mut self.phase {
+        if let Phase::Shifting(Shifting { step, fresh }) = &mut self.phase {
             let weight = self.route.plan.step(*step).map(|step| step.weight);
             for row in rows.iter().filter(|row| Some(row.weight) == weight) {
                 *fresh += row.canary;
@@ -83,12 +84,17 @@ impl Rollout {
         limit.tick(tally_of(alone, seen))
     }
 
-    /// Remembers since when a canary that should serve cannot.
+    /// Remembers since when a canary that should serve cannot. A version that was promoted long ago is no canary any
+    /// more: the old one takes over while it has no ready endpoint, and that is all.
     fn note_readiness(&mut self, now: Time) {
-        let desired = self.desired();
-        let should_serve = match &desired.granted {
+        if self.readiness(&self.route.stable).up > 0 {
+            self.formerly = None;
+        }
+        let finished = self.promoted && matches!(self.phase, Phase::Steady) && self.by_hand.is_none();
+        let granted = self.desired().granted;
+        let should_serve = match &granted {
             Split::Canary { canary, share, .. } => (*share > Share::ZERO).then_some(canary),
-            Split::Whole(whole) => desired.fallback.is_some().then_some(whole),
+            Split::Whole(whole) => (*whole != self.route.stable && !finished).then_some(whole),
         };
         let cannot = should_serve.is_some_and(|canary| self.ready.get(canary).is_some_and(|ready| ready.up == 0));
         self.unready_since = if cannot { self.unready_since.or(Some(now)) } else { None };
@@ -114,20 +120,24 @@ impl Rollout {
         if way_back && self.route.guard.on_regression == OnRegression::Rollback {
             return Some(self.take_back(&canary, cause, now));
         }
-        if self.alerted {
+        let kind = std::mem::discriminant(&cause);
+        if self.alert.as_ref().is_some_and(|alert| alert.kind == kind) {
             return None;
         }
-        let alert = self.stop_for_alert(cause, now);
-        self.alerted = true;
-        Some(alert)
+        let stays = if way_back { "the guard only alerts" } else { "stable has no ready endpoint" };
+        let why = format!("{cause}; not taken back because {stays}");
+        let change = self.stop_for_alert(cause, &why, now);
+        self.alert = Some(Alert { kind, why });
+        Some(change)
     }
 
     /// A plan that moves by itself stops with an alert; weights by hand stay as they are.
-    fn stop_for_alert(&mut self, cause: Cause, now: Time) -> Change {
+    fn stop_for_alert(&mut self, cause: Cause, why: &str, now: Time) -> Change {
         let told = (Decision::Alert, cause);
-        if matches!(self.phase, Phase::Shifting(_)) {
-            let why = told.1.to_string();
-            let paused = Paused { stage: self.stage(now), split: self.desired().granted, why, by_hand: false };
+        let may_pause = self.route.guard.on_regression == OnRegression::Alert;
+        if may_pause && matches!(self.phase, Phase::Shifting(_) | Phase::Baking) {
+            let (stage, split) = (self.stage(now), self.desired().granted);
+            let paused = Paused { stage, split, why: why.to_owned(), by_hand: false };
             self.enter(Phase::Paused(paused), told, now)
         } else {
             self.change(told, self.phase.name(), self.desired().granted)
@@ -138,51 +148,54 @@ impl Rollout {
     fn advance(&mut self, seen: &Seen<'_>, now: Time) -> Option<Change> {
         match self.phase.clone() {
             Phase::Steady | Phase::Paused(_) | Phase::RolledBack(_) => None,
-            Phase::Warming(warming) => self.advance_warming(warming.since, now),
+            Phase::Warming => self.advance_warming(now),
             Phase::Shifting(shifting) => self.advance_step(shifting, now),
             Phase::Promoting => {
-                let moved = *seen.applied == self.desired().granted;
-                moved.then(|| {
-                    self.enter(
-                        Phase::Baking(Baking { since: now }),
-                        plan(Decision::Bake, "every request goes to it"),
-                        now,
-                    )
-                })
+                let told = plan(Decision::Bake, "every request goes to it");
+                self.has_moved(seen).then(|| self.enter(Phase::Baking, told, now))
             }
-            Phase::Baking(baking) => self.advance_bake(baking.since, now),
+            Phase::Baking => self.advance_bake(now),
             Phase::RollingBack(setback) => {
-                let moved = *seen.applied == self.desired().granted;
-                moved.then(|| {
-                    self.enter(
-                        Phase::RolledBack(setback),
-                        plan(Decision::RollbackDone, "every request goes to stable"),
-                        now,
-                    )
-                })
+                let told = plan(Decision::RollbackDone, "every request goes to stable");
+                self.has_moved(seen).then(|| self.enter(self.after_setback(setback), told, now))
             }
         }
     }
 
-    fn advance_warming(&mut self, since: Time, now: Time) -> Option<Change> {
+    /// Whether the edge applies what is granted.
+    fn has_moved(&self, seen: &Seen<'_>) -> bool {
+        *seen.applied == self.desired().granted
+    }
+
+    /// A plan whose own canary was not the one that was taken back waits for a person; everything else rests.
+    fn after_setback(&self, setback: Setback) -> Phase {
+        if !self.identity.by_plan || self.is_barred() {
+            return Phase::RolledBack(setback);
+        }
+        let split = Split::Whole(self.route.stable.clone());
+        let why = format!("{}, set by hand, was taken back: {}", setback.version, setback.why);
+        Phase::Paused(Paused { stage: Stage::Warming, split, why, by_hand: true })
+    }
+
+    fn advance_warming(&mut self, now: Time) -> Option<Change> {
         let plan_of_route = self.plan()?.clone();
         let ready = self.readiness(&plan_of_route.canary);
         let blue_green = plan_of_route.strategy == Strategy::BlueGreen;
         if all_up(ready) {
-            if !blue_green {
+            if !blue_green && self.readiness(&self.route.stable).up > 0 {
                 return Some(self.enter_step(0, "every endpoint of the canary is ready", now));
             }
-            if plan_of_route.promotion == Promotion::Automatic {
+            if blue_green && plan_of_route.promotion == Promotion::Automatic {
                 return self.promote(plan(Decision::Promote, "blue-green: every endpoint of the canary is ready"), now);
             }
         }
-        (now.since(since) >= plan_of_route.step_deadline).then(|| self.pause_for(self.next_in_words(now), now))
+        (now.since(self.since) >= plan_of_route.step_deadline).then(|| self.pause_for(self.next_in_words(now), now))
     }
 
     fn advance_step(&mut self, shifting: Shifting, now: Time) -> Option<Change> {
         let step = *self.steps().get(shifting.step)?;
         let plan_of_route = self.plan()?.clone();
-        let lasted = now.since(shifting.since);
+        let lasted = now.since(self.since);
         let last = shifting.step + 1 == self.steps().len();
         if self.step_is_done(&shifting, &step, now) {
             if !last {
@@ -203,12 +216,13 @@ impl Rollout {
             .then(|| self.pause_for(self.next_in_words(now), now))
     }
 
-    fn advance_bake(&mut self, since: Time, now: Time) -> Option<Change> {
+    fn advance_bake(&mut self, now: Time) -> Option<Change> {
         let bake = self.plan()?.bake;
-        if now.since(since) < bake {
+        if now.since(self.since) < bake {
             return None;
         }
         self.promoted = true;
+        self.by_hand = None;
         self.comparison.new_baseline();
         self.pair = None;
         Some(self.enter(Phase::Steady, plan(Decision::Finish, "it served well through the bake"), now))
@@ -216,7 +230,7 @@ impl Rollout {
 
     /// Whether a step has held long enough, seen enough fresh requests, and nothing speaks against going on.
     pub(super) fn step_is_done(&self, shifting: &Shifting, step: &Step, now: Time) -> bool {
-        now.since(shifting.since) >= step.hold && shifting.fresh.requests >= self.step_requests() && !self.held_back()
+        now.since(self.since) >= step.hold && shifting.fresh.requests >= self.step_requests() && !self.held_back()
     }
 
     /// Whether the comparison forbids going on: a suspicion, a common cause, or no data.
@@ -240,7 +254,7 @@ impl Rollout {
 
     /// Gives the canary the weight of step `index`.
     fn enter_step(&mut self, index: usize, reason: &str, now: Time) -> Change {
-        let phase = self.at_step(index, now);
+        let phase = self.at_step(index);
         self.enter(phase, plan(Decision::Step, reason), now)
     }
 

@@ -1,6 +1,6 @@
 //! Where the route stands, in words.
 
-use pointsman_config::{Promotion, Split, Strategy};
+use pointsman_config::{OnRegression, Promotion, Split, Strategy};
 
 use super::Rollout;
 use crate::change::in_words;
@@ -15,7 +15,7 @@ impl Rollout {
         Status {
             phase: self.phase.name(),
             stable: self.serving().clone(),
-            canary: self.canary(),
+            canary: self.canary().filter(|canary| canary != self.serving()),
             step: match &self.phase {
                 Phase::Shifting(shifting) => Some(shifting.step),
                 Phase::Paused(paused) => match paused.stage {
@@ -23,9 +23,9 @@ impl Rollout {
                     crate::phase::Stage::Warming | crate::phase::Stage::Baking(_) => None,
                 },
                 Phase::Steady
-                | Phase::Warming(_)
+                | Phase::Warming
                 | Phase::Promoting
-                | Phase::Baking(_)
+                | Phase::Baking
                 | Phase::RollingBack(_)
                 | Phase::RolledBack(_) => None,
             },
@@ -51,11 +51,14 @@ impl Rollout {
         match &self.phase {
             Phase::Paused(paused) => paused.why.clone(),
             Phase::RollingBack(setback) | Phase::RolledBack(setback) => setback.why.clone(),
+            Phase::Steady | Phase::Shifting(_) | Phase::Promoting | Phase::Baking if self.alert.is_some() => {
+                self.alert.as_ref().map(|alert| alert.why.clone()).unwrap_or_default()
+            }
             Phase::Steady if self.by_hand.is_some() => {
                 "weights were set by hand; they hold until the route's next change in the file".to_owned()
             }
             Phase::Steady | Phase::Shifting(_) => self.held_in_words().unwrap_or_default().to_owned(),
-            Phase::Warming(_) | Phase::Promoting | Phase::Baking(_) => String::new(),
+            Phase::Warming | Phase::Promoting | Phase::Baking => String::new(),
         }
     }
 
@@ -82,15 +85,18 @@ impl Rollout {
     pub(super) fn next_in_words(&self, now: Time) -> String {
         match &self.phase {
             Phase::Steady => self.steady_in_words(),
-            Phase::Warming(_) => self.warming_in_words(),
+            Phase::Warming => self.warming_in_words(),
             Phase::Shifting(shifting) => self.step_in_words(shifting, now),
             Phase::Paused(_) => {
-                "nothing until `pointsman resume`, `promote` or `rollback`; a regression still rolls back".to_owned()
+                format!(
+                    "nothing until `pointsman resume`, `promote` or `rollback`; a regression still {}",
+                    self.on_regression()
+                )
             }
             Phase::Promoting => "all traffic is moving to the canary".to_owned(),
-            Phase::Baking(baking) => {
+            Phase::Baking => {
                 let bake = self.plan().map_or(std::time::Duration::ZERO, |plan| plan.bake);
-                let left = span_in_words(bake.saturating_sub(now.since(baking.since)));
+                let left = span_in_words(bake.saturating_sub(now.since(self.since)));
                 format!("{} stays warm for {left} more, then the rollout is finished", self.route.stable)
             }
             Phase::RollingBack(_) => "all traffic is moving back to stable".to_owned(),
@@ -101,9 +107,17 @@ impl Rollout {
     fn steady_in_words(&self) -> String {
         match self.desired().granted {
             Split::Canary { .. } => {
-                "weights stay until an operator changes them; a regression rolls the canary back".to_owned()
+                format!("weights stay until an operator changes them; a regression {}", self.on_regression())
             }
             Split::Whole(_) => "nothing; all traffic stays where it is".to_owned(),
+        }
+    }
+
+    /// What the guard does about a regression, as the end of a sentence.
+    fn on_regression(&self) -> &'static str {
+        match self.route.guard.on_regression {
+            OnRegression::Rollback => "takes the canary back",
+            OnRegression::Alert => "only raises an alert",
         }
     }
 
@@ -117,6 +131,9 @@ impl Rollout {
             );
         }
         match (&plan.strategy, plan.promotion) {
+            (Strategy::Canary(_), _) if self.readiness(&self.route.stable).up == 0 => {
+                format!("waits until {} has a ready endpoint to compare with", self.route.stable)
+            }
             (Strategy::BlueGreen, Promotion::Manual) => format!("waits for `pointsman promote {}`", self.route.name),
             (Strategy::BlueGreen | Strategy::Canary(_), Promotion::Automatic | Promotion::Manual) => {
                 "the canary is about to get traffic".to_owned()
@@ -128,7 +145,7 @@ impl Rollout {
         let Some(step) = self.steps().get(shifting.step) else { return String::new() };
         let last = shifting.step + 1 == self.steps().len();
         let goal = if last { "promotion".to_owned() } else { in_words(&self.step_split(shifting.step + 1)) };
-        let left = step.hold.saturating_sub(now.since(shifting.since));
+        let left = step.hold.saturating_sub(now.since(self.since));
         if !left.is_zero() {
             return format!("{goal} in {} at the earliest", span_in_words(left));
         }

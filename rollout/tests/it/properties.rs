@@ -3,18 +3,29 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use pointsman_config::{Plan, Promotion, Split};
-use pointsman_rollout::{Decision, OrderKind, PhaseName};
+use pointsman_config::{Plan, Promotion, Split, VersionId};
+use pointsman_rollout::{Change, Decision, OrderKind, PhaseName};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::world::{World, blue_green, canary_plan, percent, route, version, weights, with_revision};
 
-/// What the test remembers of the canary, apart from the machine's own books.
+/// What the test remembers of versions that were taken back, apart from the machine's own books.
 #[derive(Default)]
 struct Memory {
-    barred: bool,
+    barred: BTreeSet<VersionId>,
     phases: BTreeSet<PhaseName>,
+}
+
+impl Memory {
+    fn note(&mut self, changes: &[Change]) {
+        let taken_back = changes.iter().filter(|change| change.decision == Decision::Rollback);
+        self.barred.extend(taken_back.filter_map(|change| change.canary.clone()));
+    }
+}
+
+fn some_version(rng: &mut StdRng) -> VersionId {
+    version(if rng.random_bool(0.8) { "v2" } else { "v3" })
 }
 
 fn some_plan(rng: &mut StdRng) -> Plan {
@@ -29,11 +40,11 @@ fn some_plan(rng: &mut StdRng) -> Plan {
 /// One random thing happens; `memory` keeps what must follow from it.
 fn happen(world: &mut World, memory: &mut Memory, rng: &mut StdRng) {
     match rng.random_range(0..14) {
-        0 => world.break_version("v2", rng.random_range(1..20)),
-        1 | 2 => world.mend("v2"),
+        0 => world.break_version(some_version(rng).as_str(), rng.random_range(1..20)),
+        1 | 2 => world.mend(some_version(rng).as_str()),
         3 => world.break_version("v1", rng.random_range(2..2000)),
         4 => world.mend("v1"),
-        5 => world.set_ready("v2", rng.random_range(0..2)),
+        5 => world.set_ready(some_version(rng).as_str(), rng.random_range(0..2)),
         6 => world.set_ready("v1", usize::from(rng.random_bool(0.8))),
         7 => world.requests = [0, 1, 20, 100, 400][rng.random_range(0..5)],
         8 => world.restart(),
@@ -44,37 +55,35 @@ fn happen(world: &mut World, memory: &mut Memory, rng: &mut StdRng) {
             let kind = [OrderKind::Promote, OrderKind::Pause, OrderKind::Resume, OrderKind::Rollback]
                 [rng.random_range(0..4)]
             .clone();
-            let took_back = kind == OrderKind::Rollback;
-            if world.order(kind).is_ok() && took_back {
-                memory.barred = true;
-            }
+            let changes = world.order(kind).unwrap_or_default();
+            memory.note(&changes);
         }
         11 => {
-            let split = Split::canary(version("v1"), version("v2"), percent(rng.random_range(0..=100)));
-            let asks_for_canary = split.share_of(&version("v2")).ppm() > 0;
+            let other = some_version(rng);
+            let split = Split::canary(version("v1"), other.clone(), percent(rng.random_range(0..=100)));
+            let asks_for_it = split.share_of(&other).ppm() > 0;
             let obeyed = world.order(OrderKind::SetWeights(split)).is_ok();
-            assert!(!(obeyed && asks_for_canary && memory.barred), "weights gave traffic to a barred version");
+            assert!(!(obeyed && asks_for_it && memory.barred.contains(&other)), "weights gave traffic to {other}");
         }
-        12 if world.order(OrderKind::Retry(version("v2"))).is_ok() => memory.barred = false,
+        12 => {
+            let named = some_version(rng);
+            if world.order(OrderKind::Retry(named.clone())).is_ok() {
+                memory.barred.remove(&named);
+            }
+        }
         _ => {}
     }
 }
 
 fn check(world: &World, memory: &Memory) {
     let desired = world.rollout.desired();
-    if memory.barred {
-        assert_eq!(
-            desired.granted.share_of(&version("v2")).ppm(),
-            0,
-            "a barred version is granted traffic in {}",
-            world.phase()
-        );
+    for barred in &memory.barred {
+        let share = desired.granted.share_of(barred).ppm();
+        assert_eq!(share, 0, "{barred} was taken back and is granted traffic in {}", world.phase());
     }
     assert_eq!(desired, world.rollout.desired(), "what is desired is a function of the phase");
-    assert_eq!(
-        desired.granted.share_of(&version("v1")).ppm() + desired.granted.share_of(&version("v2")).ppm(),
-        1_000_000
-    );
+    let shares = ["v1", "v2", "v3"].map(|name| desired.granted.share_of(&version(name)).ppm());
+    assert_eq!(shares.iter().sum::<u32>(), 1_000_000);
     let applied = desired.effective(&world.ready);
     assert_eq!(applied, desired.effective(&world.ready), "reconciling twice equals once");
 }
@@ -92,7 +101,7 @@ fn over_random_histories_a_version_taken_back_gets_nothing_until_it_is_named_ane
             check(&world, &memory);
             for _ in 0..rng.random_range(0..150) {
                 let changes = world.tick();
-                memory.barred |= changes.iter().any(|change| change.decision == Decision::Rollback);
+                memory.note(&changes);
                 memory.phases.insert(world.phase());
                 check(&world, &memory);
             }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pointsman_config::{OnRegression, Plan, Promotion, Route, Share, Split};
 use pointsman_rollout::Decision as D;
-use pointsman_rollout::{Cause, Decision, OrderKind, PhaseName, Regression};
+use pointsman_rollout::{Cause, Decision, OrderKind, PhaseName, Refusal, Regression};
 
 use crate::world::{World, blue_green, canary_plan, percent, route, version, weights, with_revision};
 
@@ -398,5 +398,171 @@ fn weights_set_by_hand_after_a_promotion_are_guarded_like_any_others() {
     world.run_for(MINUTE);
     world.break_version("v2", 2);
     world.run_until(PhaseName::RollingBack, Duration::from_secs(6));
+    check_taken_back(&mut world);
+}
+
+fn by_hand(name: &str, share: u32) -> OrderKind {
+    OrderKind::SetWeights(Split::canary(version("v1"), version(name), percent(share)))
+}
+
+/// v3, which the file does not try, is tried by hand, fails and is taken back.
+fn try_v3_by_hand(world: &mut World) {
+    world.order(by_hand("v3", 10)).unwrap();
+    world.break_version("v3", 2);
+    world.run_until(PhaseName::RollingBack, Duration::from_secs(6));
+    world.run_for(Duration::from_millis(300));
+    world.mend("v3");
+    assert_eq!(*world.applied(), Split::Whole(version("v1")));
+}
+
+fn share_of(world: &World, name: &str) -> f64 {
+    world.applied().share_of(&version(name)).percent()
+}
+
+#[test]
+fn weights_set_by_hand_outlive_a_restart_before_and_after_a_promotion() {
+    for phase in [PhaseName::Steady, PhaseName::Shifting] {
+        let mut world = reach(phase);
+        world.order(by_hand("v2", 40)).unwrap();
+        world.restart();
+        assert!((world.canary_percent() - 40.0).abs() < 1e-9, "{phase}");
+    }
+}
+
+#[test]
+fn a_new_build_never_starts_at_weights_that_were_set_for_the_old_one() {
+    let mut world = World::new(route(weights(5)));
+    world.order(by_hand("v2", 50)).unwrap();
+    world.restart_with(std::sync::Arc::new(with_revision(route(weights(5)), "r2")));
+    assert!((world.canary_percent() - 5.0).abs() < 1e-9);
+}
+
+#[test]
+fn another_version_taken_back_by_hand_does_not_bar_the_one_that_the_file_names() {
+    let mut world = World::new(route(weights(5)));
+    try_v3_by_hand(&mut world);
+    assert_eq!(world.phase(), PhaseName::RolledBack);
+    world.edit(route(weights(20)));
+    assert!((share_of(&world, "v2") - 20.0).abs() < 1e-9);
+    assert!(matches!(world.order(by_hand("v3", 10)), Err(Refusal::Quarantined { .. })));
+}
+
+#[test]
+fn a_plan_waits_for_a_person_after_another_version_was_tried_by_hand_and_taken_back() {
+    let mut world = reach(PhaseName::Shifting);
+    try_v3_by_hand(&mut world);
+    assert_eq!(world.phase(), PhaseName::Paused);
+    assert!(world.rollout.status(world.now()).why.contains("v3"));
+    world.order(OrderKind::Resume).unwrap();
+    world.run_until(PhaseName::Baking, 5 * MINUTE);
+}
+
+#[test]
+fn retry_gives_the_traffic_to_the_version_that_it_names() {
+    let mut world = World::new(route(weights(5))).fails("v2", 2);
+    world.run_until(PhaseName::RolledBack, MINUTE);
+    world.mend("v2");
+    try_v3_by_hand(&mut world);
+    world.order(OrderKind::Retry(version("v3"))).unwrap();
+    assert!((share_of(&world, "v3") - 10.0).abs() < 1e-9, "by hand, as it was");
+    world.order(OrderKind::Retry(version("v2"))).unwrap();
+    world.edit(route(weights(6)));
+    assert!((share_of(&world, "v2") - 6.0).abs() < 1e-9);
+}
+
+#[test]
+fn after_a_restart_a_step_goes_on_with_the_time_it_had() {
+    let mut world = reach(PhaseName::Shifting);
+    world.run_for(Duration::from_secs(7));
+    world.restart();
+    world.run_for(Duration::from_millis(3_500));
+    assert_eq!(world.rollout.status(world.now()).step, Some(1));
+}
+
+#[test]
+fn an_edited_step_starts_anew_for_a_restart_as_well() {
+    let mut world = reach(PhaseName::Shifting);
+    world.run_for(Duration::from_secs(7));
+    let mut plan = canary_plan(Promotion::Automatic);
+    if let pointsman_config::Strategy::Canary(steps) = &mut plan.strategy {
+        steps[0].weight = percent(6);
+    }
+    world.edit(route(Plan::Rollout(plan)));
+    assert!((world.canary_percent() - 6.0).abs() < 1e-9);
+    world.restart();
+    world.run_for(Duration::from_secs(5));
+    assert_eq!(world.rollout.status(world.now()).step, Some(0));
+}
+
+#[test]
+fn each_kind_of_trouble_is_told_once_and_anew_when_it_comes_again() {
+    let mut noisy = route(weights(10));
+    noisy.guard.on_regression = OnRegression::Alert;
+    let mut world = World::new(noisy);
+    let alerts = |world: &World| decisions(world).into_iter().filter(|decision| *decision == D::Alert).count();
+    for expected in [1, 2] {
+        world.set_ready("v2", 0);
+        world.run_for(Duration::from_secs(30));
+        assert_eq!(alerts(&world), expected, "not ready");
+        world.set_ready("v2", 1);
+        world.run_for(Duration::from_secs(5));
+    }
+    world.break_version("v2", 2);
+    world.run_for(Duration::from_secs(30));
+    assert_eq!(alerts(&world), 3, "failing");
+    let status = world.rollout.status(world.now());
+    assert!(status.why.contains("the guard only alerts"), "{}", status.why);
+    assert!(status.next.contains("only raises an alert"), "{}", status.next);
+}
+
+#[test]
+fn a_bake_that_only_alerts_can_still_be_finished_by_a_person() {
+    let mut plan = route(Plan::Rollout(blue_green(Promotion::Automatic)));
+    plan.guard.on_regression = OnRegression::Alert;
+    let mut world = World::new(plan);
+    world.run_until(PhaseName::Baking, MINUTE);
+    world.break_version("v2", 2);
+    world.run_until(PhaseName::Paused, MINUTE);
+    world.mend("v2");
+    world.order(OrderKind::Resume).unwrap();
+    world.run_until(PhaseName::Steady, MINUTE);
+    assert_eq!(*world.rollout.serving(), version("v2"));
+}
+
+#[test]
+fn a_version_that_was_promoted_long_ago_is_production_and_not_taken_back_for_a_restart() {
+    let mut world = reach(PhaseName::Steady);
+    world.set_ready("v2", 0);
+    world.tick();
+    assert_eq!(*world.applied(), Split::Whole(version("v1")), "the old one takes over");
+    world.run_for(MINUTE);
+    assert_eq!(world.phase(), PhaseName::Steady);
+    world.set_ready("v2", 1);
+    world.tick();
+    assert_eq!(*world.applied(), Split::Whole(version("v2")));
+}
+
+#[test]
+fn an_edit_after_a_promotion_does_not_move_traffic_to_a_dead_version() {
+    let mut world = reach(PhaseName::Steady);
+    world.set_ready("v1", 0);
+    world.edit(with_revision(automatic(), "r2"));
+    assert_eq!(*world.applied(), Split::Whole(version("v2")), "v1 is named stable but is not there");
+    world.restart();
+    world.run_for(Duration::from_secs(1));
+    assert_eq!((world.phase(), world.applied().clone()), (PhaseName::Warming, Split::Whole(version("v2"))));
+    world.set_ready("v1", 1);
+    world.run_until(PhaseName::Shifting, Duration::from_secs(1));
+    world.tick();
+    assert!((world.canary_percent() - 5.0).abs() < 1e-9);
+}
+
+#[test]
+fn what_a_late_state_file_bars_is_barred() {
+    let mut before = World::new(automatic()).fails("v2", 2);
+    before.run_until(PhaseName::RolledBack, MINUTE);
+    let mut world = reach(PhaseName::Shifting);
+    world.rollout.adopt_quarantine(&before.rollout.saved(before.now()));
+    world.tick();
     check_taken_back(&mut world);
 }

@@ -33,7 +33,9 @@ pub(crate) fn route(plan: Plan) -> Route {
         name: "delivery-time".parse().unwrap(),
         matches: Match { host: Host::Any, path_prefix: "/".to_owned() },
         stable: version("v1"),
-        versions: [(version("v1"), one_version(9001, None)), (version("v2"), one_version(9002, None))].into(),
+        versions: [("v1", 9001), ("v2", 9002), ("v3", 9003)]
+            .map(|(name, port)| (version(name), one_version(port, None)))
+            .into(),
         plan,
         guard: Guard {
             promotion: PromotionGuard {
@@ -193,9 +195,15 @@ impl World {
 
     /// Kills the process and starts it again from what was saved.
     pub(crate) fn restart(&mut self) {
+        let route = Arc::clone(self.rollout.route());
+        self.restart_with(route);
+    }
+
+    /// The same, with the file edited while the process was down.
+    pub(crate) fn restart_with(&mut self, route: Arc<Route>) {
         let saved = serde_json::to_string(&self.rollout.saved(self.now)).unwrap();
         let saved: Saved = serde_json::from_str(&saved).unwrap();
-        let (rollout, changes) = Rollout::resume(Arc::clone(self.rollout.route()), saved, self.now);
+        let (rollout, changes) = Rollout::resume(route, saved, self.now);
         self.rollout = rollout;
         self.changes.extend(changes);
         self.applied = self.rollout.desired().effective(&self.ready);
