@@ -145,7 +145,7 @@ pub(crate) struct RolloutFile {
     /// How long the old version stays warm after promotion; until then the way back is one move.
     #[schemars(extend("default" = "10m"))]
     pub(crate) bake: Value<Duration>,
-    /// A step, or a gate, that stays undecided this long pauses the rollout and alerts.
+    /// A step that stays undecided this long beyond its hold, or a gate that waits this long, pauses the rollout.
     #[schemars(extend("default" = "1h"))]
     pub(crate) step_deadline: Value<Duration>,
 }

@@ -29,7 +29,8 @@ pub struct Rollout {
     pub promotion: Promotion,
     /// How long the old version stays warm after promotion. Default 10 min.
     pub bake: Duration,
-    /// A step, or a gate, that stays undecided this long pauses the rollout and alerts. Default 1 h.
+    /// A step that stays undecided this long beyond its hold, or a gate that waits this long, pauses the rollout.
+    /// Default 1 h.
     pub step_deadline: Duration,
 }
 

@@ -1,7 +1,7 @@
 //! The admin API: what operators, dashboards and scrapers ask of a running edge.
 //!
 //! Line: HTTP request ► access ► **admin** ► [`ControlHandle`]. Reads are answered from the last [`View`](crate::view::View);
-//! writes become orders for the control loop and are answered once they are on disk and in force. Every answer that is
+//! writes become orders for the control loop and are answered once they are in force. Every answer that is
 //! not the thing asked for is an `application/problem+json` with a `code` and a way out.
 
 mod access;

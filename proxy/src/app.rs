@@ -57,6 +57,9 @@ const EVENTS: usize = 1024;
 pub struct RunOptions {
     /// The config file; changes of it are put in force while running.
     pub config: PathBuf,
+    /// How long to serve on after the first SIGTERM, with `/readyz` at 503, so that load balancers stop sending requests
+    /// before the listeners close.
+    pub drain_delay: Duration,
 }
 
 /// Why the edge did not start, or ended badly.
@@ -112,7 +115,7 @@ impl AppError {
     }
 }
 
-/// Runs the edge until it is told to stop: SIGTERM drains, SIGINT or a second SIGTERM ends at once, SIGHUP reads the
+/// Runs the edge until it is told to stop: SIGTERM drains after [`RunOptions::drain_delay`], SIGINT or a second SIGTERM ends at once, SIGHUP reads the
 /// config file again. Prints where it listens on standard output, once it does. Logs must be set up already.
 ///
 /// # Errors
@@ -124,7 +127,7 @@ pub fn run(options: &RunOptions) -> Result<(), AppError> {
         .enable_all()
         .build()
         .map_err(|source| AppError::Start { what: "a runtime", source })?;
-    let ended = runtime.block_on(serve(loaded));
+    let ended = runtime.block_on(serve(loaded, options.drain_delay));
     // What still runs on other threads ends with the process.
     runtime.shutdown_background();
     ended
@@ -188,14 +191,14 @@ fn bind(config: &Config) -> Result<Bound, AppError> {
     Ok(Bound { listeners, admin: TcpListener::from_std(admin).map_err(refused)?, threads })
 }
 
-async fn serve(loaded: Loaded) -> Result<(), AppError> {
+async fn serve(loaded: Loaded, drain_delay: Duration) -> Result<(), AppError> {
     let signals = Signals::listen()?;
     for warning in &loaded.warnings {
         warn!("{warning}");
     }
     let bound = bind(&loaded.config)?;
     let started = start(loaded, bound).await?;
-    signals.obey(started).await;
+    signals.obey(started, drain_delay).await;
     Ok(())
 }
 
@@ -372,10 +375,10 @@ impl Signals<(), ()> {
 
 impl<T: Future<Output = ()> + Unpin, I: Future<Output = ()> + Unpin> Signals<T, I> {
     /// Serves until the end is asked for, and ends as it was asked.
-    async fn obey(mut self, started: Started) {
+    async fn obey(mut self, started: Started, drain_delay: Duration) {
         match self.wait(&started.watch).await {
             End::AtOnce => info!("interrupted; ending at once"),
-            End::Drained => self.drain(started).await,
+            End::Drained => self.drain(started, drain_delay).await,
         }
     }
 
@@ -390,9 +393,9 @@ impl<T: Future<Output = ()> + Unpin, I: Future<Output = ()> + Unpin> Signals<T, 
         }
     }
 
-    async fn drain(&mut self, started: Started) {
+    async fn drain(&mut self, started: Started, delay: Duration) {
         tokio::select! {
-            () = drain(started) => info!("drained"),
+            () = drain(started, delay) => info!("drained"),
             () = second_terminate() => warn!("told to end a second time; ending at once"),
             () = &mut self.interrupt => warn!("interrupted; ending at once"),
         }
@@ -416,11 +419,14 @@ async fn second_terminate() {
     }
 }
 
-/// Says that we are leaving, lets requests in flight end, and lets the control path keep what it knows.
-async fn drain(started: Started) {
+/// Says that we are leaving and serves on while that gets about; then lets requests in flight end, and lets the control
+/// path keep what it knows.
+async fn drain(started: Started, delay: Duration) {
     let Started { serving, commands, watch: _watch, admin: _admin } = started;
     // The loop lives as long as this process, or has taken it down.
     drop(commands.send(Command::Drain));
+    info!(delay_ms = delay.as_millis(), "told to end; not ready any more, serving on for the delay");
+    tokio::time::sleep(delay).await;
     serving.drain(DRAIN_DEADLINE).await;
     let (stopped, stop) = oneshot::channel();
     drop(commands.send(Command::Stop(stopped)));

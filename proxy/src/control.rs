@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use pointsman_config::{Config, RouteName, Split};
+use pointsman_config::{Config, Route, RouteName, Split};
 use pointsman_rollout::{Change, Decision, Observed, Saved, Time};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Interval, MissedTickBehavior};
@@ -45,7 +45,7 @@ use self::health::{HealthChecks, Turned};
 use self::publisher::{Publisher, RoutePicture};
 use self::resolver::{Resolved, Resolver};
 use self::state::{Reopened, StateFile};
-use crate::recorder::{Failure, Ledger, Totals};
+use crate::recorder::{Failure, Totals};
 use crate::view::{ConfigView, DecisionRow, Event, RouteView, View};
 
 /// Between two looks at what was counted.
@@ -54,6 +54,8 @@ const TICK: Duration = Duration::from_millis(100);
 const TICKS_PER_LOOK: usize = 10;
 /// Up to so many routes are looked at in every tick.
 const FEW_ROUTES: usize = 50;
+/// Where the loop's clock begins. Far from zero, so that a phase that began long before this process has a moment too.
+const CLOCK_BEGINS_AT: Duration = Duration::from_hours(24 * 365 * 100);
 /// Longest that the state file may take for its last words.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -146,6 +148,14 @@ struct Decided {
     changes: Vec<Change>,
 }
 
+/// What was decided, and is in force.
+#[derive(Debug)]
+struct Settled {
+    rows: Vec<Arc<DecisionRow>>,
+    /// Whether the disk had it before.
+    persisted: bool,
+}
+
 /// The loop.
 #[derive(Debug)]
 pub(crate) struct Control {
@@ -224,7 +234,7 @@ impl Control {
     }
 
     fn now(&self) -> Time {
-        Time::after_start(self.started.elapsed())
+        Time::after_start(CLOCK_BEGINS_AT + self.started.elapsed())
     }
 
     async fn stop(self, stopped: oneshot::Sender<()>) {
@@ -287,8 +297,8 @@ impl Control {
         let outcome = match obeyed {
             Ok(decided) => {
                 let position = decided.position;
-                let decisions = self.settle(vec![decided]).await;
-                self.done(position, &decisions)
+                let settled = self.settle(vec![decided]).await;
+                self.done(position, &settled)
             }
             Err(refusal) => {
                 info!(route = %name, actor = order.actor, %refusal, "order refused");
@@ -299,13 +309,14 @@ impl Control {
         drop(answer.send(outcome));
     }
 
-    fn done(&mut self, position: usize, decisions: &[Arc<DecisionRow>]) -> Result<Done, OrderError> {
+    fn done(&mut self, position: usize, settled: &Settled) -> Result<Done, OrderError> {
         self.look_at(position);
         self.show();
         let route = self.routes.get(position).ok_or(OrderError::Stopping)?;
         let look = self.looks.get(&route.route().name).ok_or(OrderError::Stopping)?;
-        let decisions = decisions.iter().map(|row| row.as_ref().clone()).collect();
-        Ok(Done { decisions, route: look.clone(), effective: route.applied().clone() })
+        let decisions = settled.rows.iter().map(|row| row.as_ref().clone()).collect();
+        let effective = route.applied().clone();
+        Ok(Done { decisions, route: look.clone(), effective, persisted: settled.persisted })
     }
 
     fn known_routes(&self) -> String {
@@ -315,7 +326,7 @@ impl Control {
 
     /// Keeps what was decided, puts it in force and tells of it. The disk gets a moment first, so that a crash right
     /// after never resumes a canary that was taken back; but the weights do not wait for a disk that hangs.
-    async fn settle(&mut self, decided: Vec<Decided>) -> Vec<Arc<DecisionRow>> {
+    async fn settle(&mut self, decided: Vec<Decided>) -> Settled {
         let now = self.now();
         let mut rows = Vec::new();
         let mut saved = Vec::new();
@@ -328,17 +339,21 @@ impl Control {
                 rows.push(self.events.row(&name, change, failures));
             }
         }
-        if !saved.is_empty() {
+        let persisted = saved.is_empty() || {
             let put = self.state.put(saved, rows.iter().cloned());
-            if !rows.is_empty() {
-                self.state.written(put).await;
-            }
-        }
+            self.state.written(put).await
+        };
         self.publish();
+        if let Some(first) = rows.first().filter(|_| !persisted) {
+            warn!(
+                decision = first.id,
+                "decided and in force before the state file had it; a crash now would forget it"
+            );
+        }
         for row in &rows {
             self.events.tell(row);
         }
-        rows
+        Settled { rows, persisted }
     }
 
     /// Failing requests of the canary, as a sample, for decisions that failures may have led to.
@@ -383,10 +398,11 @@ impl Control {
 
     /// Endpoints came up or went down; takes in all that wait, so that many at once are published once.
     fn take_turns(&mut self, first: Turned, waiting: &mut mpsc::UnboundedReceiver<Turned>) {
-        let mut next = Some(first);
+        let (mut next, mut moved) = (Some(first), false);
         while let Some(turned) = next {
             let (name, version) = (turned.target.route.clone(), turned.target.version.clone());
             if self.endpoints.note(turned) {
+                moved = true;
                 self.endpoints.mark(&name, &version, &self.publisher.endpoints(&name, &version));
                 let ready = self.endpoints.ready(&name);
                 if let Some(route) = self.routes.iter_mut().find(|route| route.route().name == name) {
@@ -395,7 +411,10 @@ impl Control {
             }
             next = waiting.try_recv().ok();
         }
-        self.publish();
+        // Most of what comes in is known already, and looking at every route for it would be dear.
+        if moved {
+            self.publish();
+        }
     }
 
     /// Names were looked up.
@@ -489,7 +508,7 @@ impl Control {
         let now = self.now();
         let Some(route) = self.routes.get_mut(position) else { return };
         let name = route.route().name.clone();
-        let totals = self.publisher.ledger(&name).map(Ledger::totals).unwrap_or_default();
+        let totals = totals_of(&mut self.publisher, route.route());
         route.record(totals.clone(), now);
         let endpoints = &self.endpoints;
         let versions = route.route().versions.keys();
@@ -524,6 +543,13 @@ fn rows_of(publisher: &mut Publisher, route: &RouteName, now: Instant) -> Vec<Ob
         Observed { stable: terms.stable.clone(), canary: terms.canary.clone(), row }
     });
     observed.collect()
+}
+
+/// What was counted of a route's versions; of one that left the file until the last of its requests has ended.
+fn totals_of(publisher: &mut Publisher, route: &Route) -> Totals {
+    let Some(ledger) = publisher.ledger_mut(&route.name) else { return Totals::new() };
+    ledger.forget_all_but(|version| route.versions.contains_key(version));
+    ledger.totals()
 }
 
 fn picture<'a>(route: &'a ControlledRoute, split: &Split) -> RoutePicture<'a> {
@@ -568,6 +594,10 @@ mod tests {
     }
 
     async fn control(folder: &tempfile::TempDir, config: Config) -> Control {
+        control_over(folder, config, &Arc::default()).await
+    }
+
+    async fn control_over(folder: &tempfile::TempDir, config: Config, snapshots: &Arc<Snapshots>) -> Control {
         let state = folder.path().join("state.db");
         let (event, _) = broadcast::channel(1);
         let runtime = tokio::runtime::Handle::current();
@@ -576,7 +606,7 @@ mod tests {
             config_view: ConfigView::default(),
             saved: BTreeMap::new(),
             resolved: Resolved::new(),
-            publisher: Publisher::new(Arc::new(Snapshots::default()), 2),
+            publisher: Publisher::new(Arc::clone(snapshots), 2),
             state: StateFile::open(state.clone(), mpsc::unbounded_channel().0).unwrap().0,
             events: Events::new(0, History::of_file(state), event),
             checks: HealthChecks::start(&runtime, mpsc::unbounded_channel().0),
@@ -633,23 +663,12 @@ mod tests {
     async fn a_rollback_does_not_wait_for_a_disk_that_hangs() {
         let folder = tempfile::tempdir().unwrap();
         let mut control = control(&folder, config(1, 10)).await;
-        let target = |port| health::Target {
-            route: "r0".parse().unwrap(),
-            version: "v2".parse().unwrap(),
-            address: ([127, 0, 0, 1], port).into(),
-        };
-        let (_tell, mut none) = mpsc::unbounded_channel();
-        control.take_turns(Turned { target: target(11), up: true, problem: None }, &mut none);
-        control.tick().await;
+        bring_up(&mut control, "r0").await;
         assert_eq!(control.routes[0].applied().share_of(&"v2".parse().unwrap()).ppm(), 100_000);
         let hung = rusqlite::Connection::open(folder.path().join("state.db")).unwrap();
         hung.busy_timeout(Duration::from_secs(5)).unwrap();
         hung.execute_batch("BEGIN EXCLUSIVE").unwrap();
-        let order = pointsman_rollout::Order {
-            kind: pointsman_rollout::OrderKind::Rollback,
-            actor: "test".to_owned(),
-            reason: String::new(),
-        };
+        let order = order(pointsman_rollout::OrderKind::Rollback);
         let (answer, answered) = oneshot::channel();
         let began = Instant::now();
         control.obey(OrderMessage { route: "r0".parse().unwrap(), order, answer }).await;
@@ -657,5 +676,57 @@ mod tests {
         let done = answered.await.unwrap().unwrap();
         assert_eq!(done.effective, Split::Whole("v1".parse().unwrap()));
         assert_eq!(done.decisions.len(), 1);
+        assert!(!done.persisted, "nobody may be told that it is on disk");
+    }
+
+    /// One endpoint of v2 passed its check.
+    async fn bring_up(control: &mut Control, route: &str) {
+        let (route, version) = (route.parse().unwrap(), "v2".parse().unwrap());
+        let target = health::Target { route, version, address: ([127, 0, 0, 1], 11).into() };
+        let number = control.endpoints.checks()[&target].number;
+        let (_tell, mut none) = mpsc::unbounded_channel();
+        control.take_turns(Turned { target, number, up: true, problem: None }, &mut none);
+        control.tick().await;
+    }
+
+    fn order(kind: pointsman_rollout::OrderKind) -> pointsman_rollout::Order {
+        pointsman_rollout::Order { kind, actor: "test".to_owned(), reason: String::new() }
+    }
+
+    #[tokio::test]
+    async fn what_is_counted_of_a_route_goes_with_it_and_of_a_version_with_its_last_request() {
+        let folder = tempfile::tempdir().unwrap();
+        let snapshots = Arc::<Snapshots>::default();
+        let mut control = control_over(&folder, config(2, 10), &snapshots).await;
+        bring_up(&mut control, "r0").await;
+        bring_up(&mut control, "r1").await;
+        let (answer, answered) = oneshot::channel();
+        let name: RouteName = "r1".parse().unwrap();
+        let message =
+            OrderMessage { route: name.clone(), order: order(pointsman_rollout::OrderKind::Rollback), answer };
+        control.obey(message).await;
+        answered.await.unwrap().unwrap();
+        assert!(control.events.counts().keys().any(|(route, _)| *route == name));
+        let decided = control.take_up(config(1, 10));
+        control.settle(decided).await;
+        control.look_at_all();
+        assert!(control.events.counts().keys().all(|(route, _)| *route != name));
+        assert!(!control.counts.contains_key(&name) && !control.looks.contains_key(&name));
+
+        let v2: pointsman_config::VersionId = "v2".parse().unwrap();
+        let mut without = config(1, 0);
+        let route = without.routes.first_mut().unwrap();
+        route.plan = pointsman_config::Plan::Weights(Split::Whole(route.stable.clone()));
+        route.versions.remove(&v2);
+        let busy = Arc::clone(&snapshots.load().routes.find(None, "/r0").unwrap().epoch);
+        let decided = control.take_up(without);
+        control.settle(decided).await;
+        control.tick().await;
+        let counted = |control: &Control| control.view.load().counts.values().any(|totals| totals.contains_key(&v2));
+        assert!(counted(&control), "a request of it is still under way");
+        drop(busy);
+        control.tick().await;
+        control.tick().await;
+        assert!(!counted(&control));
     }
 }

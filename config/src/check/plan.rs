@@ -138,7 +138,6 @@ fn rollout(
         );
     }
     let step_deadline = positive(&file.step_deadline, DEFAULT_STEP_DEADLINE, findings);
-    warn_of_long_holds(file, step_deadline, findings);
     let promotion = file.promotion.value().copied().unwrap_or(Promotion::Automatic);
     let canary = canary.filter(|_| canary_is_good)?.1.0.clone();
     Some(Rollout { canary, strategy: strategy?, promotion, bake, step_deadline })
@@ -189,6 +188,7 @@ fn rising_steps(steps: &Written<Vec<Written<StepFile>>>, findings: &Findings) ->
         let hold = hold.map(|_| positive(&file.hold, Duration::from_mins(5), findings));
         let Some((place, Text(weight))) = weight else { continue };
         rises(place, *weight, rising.last(), findings);
+        leaves_a_control_group(place, *weight, findings);
         rising.push(Step { weight: *weight, hold: hold.unwrap_or_default() });
     }
     rising
@@ -205,16 +205,14 @@ fn rises(spot: &Spot, weight: Share, before: Option<&Step>, findings: &Findings)
     }
 }
 
-fn warn_of_long_holds(file: &RolloutFile, deadline: Duration, findings: &Findings) {
-    let holds = file.steps.value().into_iter().flatten().filter_map(|step| step.value()?.hold.good());
-    for (spot, Text(hold)) in holds {
-        if *hold > deadline {
-            let what = format!(
-                "this hold is longer than `step_deadline` ({}), so the step pauses before it is over",
-                print_duration(deadline)
-            );
-            findings.warning(spot, what, "make `step_deadline` longer, or the hold shorter");
-        }
+/// A canary that has all traffic is compared with nothing, so such a step could never end.
+fn leaves_a_control_group(spot: &Spot, weight: Share, findings: &Findings) {
+    if weight == Share::WHOLE {
+        findings.error(
+            spot,
+            "a step of 100% leaves stable no traffic to compare with, so it could never end",
+            "let the steps end below 100%, such as at 50%; the promotion gives the canary the rest",
+        );
     }
 }
 

@@ -1,4 +1,5 @@
-//! Writes: an operator's order, carried out by the control loop, answered once it is on disk and in force.
+//! Writes: an operator's order, carried out by the control loop, answered once it is in force.
+//! The disk goes first, but is not waited for long: the answer says whether it has the order.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,7 +23,7 @@ use super::weights::split_of;
 use super::{ACTOR_HEADER, AdminContext, Context, Problem};
 use crate::view::{DecisionRow, RouteView};
 
-/// Longest that an order may take until it is on disk and in force.
+/// Longest that an order may take until it is in force.
 const CARRIED_OUT_WITHIN: Duration = Duration::from_secs(10);
 /// Longest name of who gives an order, in characters.
 const ACTOR_CHARS: usize = 64;
@@ -83,11 +84,14 @@ pub struct OrderAnswer {
     pub decisions: Vec<DecisionRow>,
     /// The route afterwards.
     pub route: RouteView,
+    /// Whether the state file had it before this answer. If not, the order is in force and waits for the disk; a crash
+    /// before the disk takes it would forget it, and `state.problem` of `GET /api/v1/config` says what is wrong.
+    pub persisted: bool,
 }
 
 /// Divide the traffic of a route by hand, until the next change of that route in the file.
 #[utoipa::path(put, path = "/api/v1/routes/{route}/weights", tag = "orders", security(("token" = [])), params(("route" = String, Path), ("x-pointsman-actor" = Option<String>, Header)), request_body = WeightsBody, responses(
-    (status = OK, description = "on disk and in force", body = OrderAnswer), CommonProblems, RouteProblems, OrderProblems,
+    (status = OK, description = "in force; `persisted` says whether it is on disk too", body = OrderAnswer), CommonProblems, RouteProblems, OrderProblems,
 ))]
 pub(super) async fn weights(
     State(context): Context,
@@ -107,7 +111,7 @@ macro_rules! order {
     ($(#[$doc:meta])* $name:ident, $path:literal, $kind:expr) => {
         $(#[$doc])*
         #[utoipa::path(post, path = $path, tag = "orders", security(("token" = [])), params(("route" = String, Path), ("x-pointsman-actor" = Option<String>, Header)), request_body = ReasonBody, responses(
-            (status = OK, description = "on disk and in force", body = OrderAnswer), CommonProblems, RouteProblems, OrderProblems,
+            (status = OK, description = "in force; `persisted` says whether it is on disk too", body = OrderAnswer), CommonProblems, RouteProblems, OrderProblems,
         ))]
         pub(super) async fn $name(State(context): Context, Path(route): Path<String>, Words { actor, body }: Words<ReasonBody>) -> Result<Json<OrderAnswer>, Problem> {
             let route = find(&context.handle, &route)?.name;
@@ -135,7 +139,7 @@ order! {
 
 /// Lift the quarantine of a version that was taken back.
 #[utoipa::path(post, path = "/api/v1/routes/{route}/retry", tag = "orders", security(("token" = [])), params(("route" = String, Path), ("x-pointsman-actor" = Option<String>, Header)), request_body = RetryBody, responses(
-    (status = OK, description = "on disk and in force", body = OrderAnswer), CommonProblems, RouteProblems, OrderProblems,
+    (status = OK, description = "in force; `persisted` says whether it is on disk too", body = OrderAnswer), CommonProblems, RouteProblems, OrderProblems,
 ))]
 pub(super) async fn retry(
     State(context): Context,
@@ -158,7 +162,7 @@ async fn carry_out(
     let done = tokio::time::timeout(CARRIED_OUT_WITHIN, context.handle.order(route.clone(), order)).await;
     let Ok(done) = done else { return Err(unconfirmed()) };
     let done = done.map_err(|error| Problem::of_order(error, &route, &context.handle))?;
-    Ok(Json(OrderAnswer { decisions: done.decisions, route: done.route }))
+    Ok(Json(OrderAnswer { decisions: done.decisions, route: done.route, persisted: done.persisted }))
 }
 
 fn unconfirmed() -> Problem {

@@ -1,6 +1,7 @@
 //! What can be said on the command line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use pointsman_config::{RouteName, Share, VersionId};
@@ -61,6 +62,10 @@ pub struct RunArgs {
     /// How log lines are written to standard error: text or json
     #[arg(long, value_name = "FORMAT", default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
+    /// After SIGTERM, serve on for so long with /readyz at 503, so that load balancers look elsewhere before the
+    /// listeners close
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = pointsman_config::parse_duration)]
+    pub drain_delay: Duration,
 }
 
 /// `check`

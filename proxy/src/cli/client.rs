@@ -15,7 +15,7 @@ use super::CliError;
 use crate::admin::{ACTOR_HEADER, ConfigAnswer, DecisionsAnswer, OrderAnswer, Problem, RoutesAnswer};
 use crate::view::{DecisionRow, RouteView};
 
-/// Longest that an answer may take; an order waits until it is on disk and in force.
+/// Longest that an answer may take; an order waits until it is in force.
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 /// Longest that a connection may take to open.
 const CONNECT_WITHIN: Duration = Duration::from_secs(3);

@@ -8,7 +8,7 @@ use super::CliError;
 use super::args::{OrderArgs, RetryArgs, WeightsArgs};
 use super::client::Admin;
 use super::print::Page;
-use super::words::{BOLD, Say, paint, paragraph};
+use super::words::{BOLD, CAREFUL, Say, paint, paragraph};
 use crate::admin::{OrderAnswer, ReasonBody, RetryBody, WeightsBody};
 
 /// `promote`, `rollback`, `pause` or `resume`.
@@ -49,8 +49,13 @@ fn in_words(answer: &OrderAnswer) -> String {
     if answer.decisions.is_empty() {
         page.say(format_args!("{name}: nothing changed; it stood as asked already\n"));
     }
+    let stands = if answer.persisted { "on disk and in force" } else { "in force" };
     for row in &answer.decisions {
-        page.say(format_args!("{name}: decision {}, on disk and in force\n{}", row.id, paragraph(&row.sentence, 2)));
+        page.say(format_args!("{name}: decision {}, {stands}\n{}", row.id, paragraph(&row.sentence, 2)));
+    }
+    if !answer.persisted {
+        let warning = "Not on disk yet: if the edge is killed now it forgets this. `pointsman status` says what is wrong with the state file.";
+        page.push_str(&paint(CAREFUL, &paragraph(warning, 2)));
     }
     if !answer.route.next.is_empty() {
         page.push_str(&paragraph(&format!("Next: {}", answer.route.next), 2));

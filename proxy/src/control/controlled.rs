@@ -16,8 +16,13 @@ use super::window::Window;
 use crate::outcome::ErrorPolicy;
 use crate::recorder::Totals;
 
-/// How often the elapsed times of a route that is moving are kept.
-const SAVE_EVERY: Duration = Duration::from_secs(10);
+/// The elapsed time of a route that is moving is kept whenever it has grown by this part of itself (one tenth), so that
+/// a crash repeats little of a hold, and a long one is not written every second.
+const SAVE_AFTER_PART: u32 = 10;
+/// But not more often than this.
+const SAVE_EVERY_AT_LEAST: Duration = Duration::from_secs(1);
+/// And not more seldom.
+const SAVE_EVERY_AT_MOST: Duration = Duration::from_secs(10);
 
 /// One route, as the control loop drives it.
 #[derive(Debug)]
@@ -31,6 +36,8 @@ pub(crate) struct ControlledRoute {
     windows: BTreeMap<VersionId, Window>,
     summary: Option<Summary>,
     saved_at: Time,
+    /// When something was last decided.
+    decided_at: Time,
 }
 
 impl ControlledRoute {
@@ -42,7 +49,8 @@ impl ControlledRoute {
         };
         let applied = Split::Whole(route.stable.clone());
         let (ready, addresses, windows) = (BTreeMap::new(), Addresses::new(), BTreeMap::new());
-        (Self { route, rollout, applied, ready, addresses, windows, summary: None, saved_at: now }, changes)
+        let (saved_at, decided_at) = (now, now);
+        (Self { route, rollout, applied, ready, addresses, windows, summary: None, saved_at, decided_at }, changes)
     }
 
     /// The route as the file has it.
@@ -112,7 +120,7 @@ impl ControlledRoute {
         let seen = Seen { rows, ready: &self.ready, applied: &self.applied };
         // Only an order can be refused.
         let changes = self.rollout.step(Input::Tick(&seen), now).unwrap_or_default();
-        self.note(&changes);
+        self.note(&changes, now);
         changes
     }
 
@@ -121,7 +129,7 @@ impl ControlledRoute {
         self.route = Arc::clone(&route);
         // Only an order can be refused.
         let changes = self.rollout.step(Input::Edit(route), now).unwrap_or_default();
-        self.note(&changes);
+        self.note(&changes, now);
         changes
     }
 
@@ -131,17 +139,18 @@ impl ControlledRoute {
     /// If the route's state forbids it.
     pub(crate) fn obey(&mut self, order: &Order, now: Time) -> Result<Vec<Change>, Refusal> {
         let changes = self.rollout.step(Input::Order(order), now)?;
-        self.note(&changes);
+        self.note(&changes, now);
         Ok(changes)
     }
 
     /// Goes on from what the state file turned out to hold, unless that could give traffic to a version that was taken
-    /// back since.
+    /// back since; what the file bars is barred either way.
     pub(crate) fn reconsider(&mut self, saved: Saved, now: Time) -> Vec<Change> {
         let status = self.rollout.status(now);
         let set_back =
             matches!(status.phase, PhaseName::RollingBack | PhaseName::RolledBack) || !status.quarantined.is_empty();
         if set_back {
+            self.rollout.adopt_quarantine(&saved);
             return Vec::new();
         }
         let (rollout, changes) = Rollout::resume(Arc::clone(&self.route), saved, now);
@@ -149,8 +158,9 @@ impl ControlledRoute {
         changes
     }
 
-    fn note(&mut self, changes: &[Change]) {
+    fn note(&mut self, changes: &[Change], now: Time) {
         if let Some(change) = changes.last() {
+            self.decided_at = now;
             self.summary.clone_from(&change.evidence);
         }
     }
@@ -161,14 +171,17 @@ impl ControlledRoute {
         self.rollout.saved(now)
     }
 
-    /// Whether the elapsed times of a route that is moving were kept long ago.
+    /// Whether the elapsed time of a phase that has one was kept too long ago.
     pub(crate) fn is_save_due(&self, now: Time) -> bool {
-        now.since(self.saved_at) >= SAVE_EVERY && self.rollout.phase() != PhaseName::Steady
+        let patience = now.since(self.decided_at) / SAVE_AFTER_PART;
+        let due = now.since(self.saved_at) >= patience.clamp(SAVE_EVERY_AT_LEAST, SAVE_EVERY_AT_MOST);
+        due && has_elapsed_time(self.rollout.phase())
     }
 
     /// What was counted so far, for the sliding windows.
     pub(crate) fn record(&mut self, totals: Totals, now: Time) {
         let versions: Vec<_> = self.route.versions.keys().cloned().collect();
+        self.windows.retain(|version, _| versions.contains(version) || totals.contains_key(version));
         for version in versions {
             self.windows.entry(version).or_insert_with(|| Window::new(now, crate::recorder::Counts::default()));
         }
@@ -202,5 +215,105 @@ impl ControlledRoute {
     /// Which outcomes count as errors.
     pub(crate) fn error_policy(&self) -> ErrorPolicy {
         ErrorPolicy::new(&self.route.guard.count_as_error)
+    }
+}
+
+/// Whether what is saved of a phase changes while nothing is decided.
+fn has_elapsed_time(phase: PhaseName) -> bool {
+    match phase {
+        PhaseName::Warming | PhaseName::Shifting | PhaseName::Baking => true,
+        PhaseName::Steady
+        | PhaseName::Paused
+        | PhaseName::Promoting
+        | PhaseName::RollingBack
+        | PhaseName::RolledBack => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pointsman_config::Config;
+    use pointsman_rollout::OrderKind;
+
+    use super::*;
+
+    fn route(canary: &str) -> Arc<Route> {
+        let text = format!(
+            "listeners: [{{ address: 127.0.0.1:0 }}]
+routes:
+  - name: r
+    stable: v1
+    versions: {{ v1: {{ endpoints: [127.0.0.1:1] }}, v2: {{ endpoints: [127.0.0.1:2] }}, v3: {{ endpoints: [127.0.0.1:3] }} }}
+    weights: {{ v1: 90%, {canary}: 10% }}
+"
+        );
+        Arc::new(Config::parse(&text, "test").unwrap().config.routes.remove(0))
+    }
+
+    fn at(seconds: u64) -> Time {
+        Time::after_start(Duration::from_secs(1_000_000 + seconds))
+    }
+
+    fn barred(route: &ControlledRoute) -> Vec<String> {
+        route.status(at(9)).quarantined.into_iter().map(|held| held.version.to_string()).collect()
+    }
+
+    /// A route whose canary was taken back by hand.
+    fn taken_back(canary: &str) -> ControlledRoute {
+        let (mut controlled, _) = ControlledRoute::begin(route(canary), None, at(0));
+        let up = Ready { up: 1, total: 1 };
+        controlled.set_ready(["v1", "v2", "v3"].map(|version| (version.parse().unwrap(), up)).into());
+        controlled.tick(&[], at(0));
+        let order = Order { kind: OrderKind::Rollback, actor: "test".to_owned(), reason: String::new() };
+        controlled.obey(&order, at(1)).unwrap();
+        assert_eq!(barred(&controlled), [canary]);
+        controlled
+    }
+
+    #[test]
+    fn what_a_state_file_that_was_read_late_bars_is_barred_beside_what_we_bar_ourselves() {
+        let theirs = taken_back("v2").save(at(2));
+        let mut ours = taken_back("v3");
+        ours.reconsider(theirs, at(3));
+        assert_eq!(barred(&ours), ["v2", "v3"]);
+        ours.edit(route("v2"), at(4));
+        assert_eq!(ours.effective().share_of(&"v2".parse().unwrap()), Share::ZERO);
+    }
+
+    #[test]
+    fn only_phases_with_an_elapsed_time_are_saved_again_and_a_long_one_more_seldom() {
+        let (mut idle, _) = ControlledRoute::begin(route("v2"), None, at(0));
+        assert!(!idle.is_save_due(at(3_600)), "nothing of it would be different");
+        idle.save(at(0));
+        let plan = Plan::Rollout(pointsman_config::Rollout {
+            canary: "v2".parse().unwrap(),
+            strategy: pointsman_config::Strategy::BlueGreen,
+            promotion: pointsman_config::Promotion::Manual,
+            bake: Duration::from_mins(1),
+            step_deadline: Duration::from_hours(2),
+        });
+        let waiting = Arc::new(Route { plan, ..Route::clone(&route("v2")) });
+        let (mut moving, _) = ControlledRoute::begin(waiting, None, at(0));
+        assert_eq!(moving.status(at(0)).phase, PhaseName::Warming);
+        let saves = (1..=3_600).filter(|second| {
+            let due = moving.is_save_due(at(*second));
+            if due {
+                moving.save(at(*second));
+            }
+            due
+        });
+        let saves: Vec<_> = saves.collect();
+        assert_eq!(saves[..3], [1, 2, 3]);
+        assert!((360..450).contains(&saves.len()), "{}", saves.len());
+    }
+
+    #[test]
+    fn the_window_of_a_version_that_is_gone_goes_with_its_totals() {
+        let (mut controlled, _) = ControlledRoute::begin(route("v2"), None, at(0));
+        let gone: VersionId = "v0".parse().unwrap();
+        controlled.record([(gone.clone(), crate::recorder::Counts::default())].into(), at(1));
+        assert!(controlled.window(&gone).is_some());
+        controlled.record(Totals::new(), at(2));
+        assert!(controlled.window(&gone).is_none() && controlled.window(&"v1".parse().unwrap()).is_some());
     }
 }

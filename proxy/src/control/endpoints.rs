@@ -27,6 +27,8 @@ pub(crate) struct Endpoints {
     /// Why a name has no answer at present.
     unresolved: BTreeMap<Written, String>,
     routes: BTreeMap<RouteName, OfRoute>,
+    /// Checks begun so far: the number of the last one.
+    checks_begun: u64,
 }
 
 /// What is known of one route's endpoints.
@@ -35,6 +37,8 @@ struct OfRoute {
     versions: BTreeMap<VersionId, Vec<Placed>>,
     how: HealthCheck,
     standings: BTreeMap<(VersionId, SocketAddr), Standing>,
+    /// The checks that the standings come from.
+    checks: BTreeMap<(VersionId, SocketAddr), Check>,
 }
 
 /// One endpoint as written, and where it is.
@@ -99,6 +103,7 @@ impl Endpoints {
         known.versions = versions;
         known.how = route.health_check.clone();
         known.stand([main, &route.stable]);
+        known.begin_checks(&mut self.checks_begun);
     }
 
     /// A name without an answer stands for what its version had before: an edit must not empty a version for the time
@@ -114,10 +119,11 @@ impl Endpoints {
         self.routes.remove(route);
     }
 
-    /// Takes in what a check found; true if the target is known and came up or went down.
+    /// Takes in what a check found; true if the target came up or went down. What an outdated check still says, or what
+    /// is known already, changes nothing.
     pub(crate) fn note(&mut self, turned: Turned) -> bool {
-        let Turned { target: Target { route, version, address }, up, problem } = turned;
-        let known = self.routes.get_mut(&route).and_then(|known| known.standings.get_mut(&(version.clone(), address)));
+        let Turned { target: Target { route, version, address }, number, up, problem } = turned;
+        let known = self.routes.get_mut(&route).and_then(|known| known.of_check(&(version.clone(), address), number));
         let Some(standing) = known else { return false };
         let moved = standing.up != up;
         match (&problem, moved) {
@@ -239,10 +245,29 @@ impl OfRoute {
         Ready { up, total: self.addresses_of(version).len() + nowhere }
     }
 
+    /// Gives every target that is new, or is to be checked in another way, a check with a number of its own.
+    fn begin_checks(&mut self, begun: &mut u64) {
+        let mut before = std::mem::take(&mut self.checks);
+        for (target, standing) in &self.standings {
+            let (how, host) = (self.how.clone(), self.host_of(&target.0, target.1));
+            let same = before.remove(target).filter(|check| check.how == how && check.host == host);
+            let check = same.unwrap_or_else(|| {
+                *begun += 1;
+                Check { number: *begun, how, host, starts_up: standing.up }
+            });
+            self.checks.insert(target.clone(), check);
+        }
+    }
+
+    /// The standing that the check with this number is about; none if there is a newer check, or no such target.
+    fn of_check(&mut self, target: &(VersionId, SocketAddr), number: u64) -> Option<&mut Standing> {
+        let present = self.checks.get(target).is_some_and(|check| check.number == number);
+        self.standings.get_mut(target).filter(|_| present)
+    }
+
     fn checks<'a>(&'a self, route: &'a RouteName) -> impl Iterator<Item = (Target, Check)> + 'a {
-        self.standings.iter().map(move |((version, address), standing)| {
-            let target = Target { route: route.clone(), version: version.clone(), address: *address };
-            (target, Check { how: self.how.clone(), host: self.host_of(version, *address), starts_up: standing.up })
+        self.checks.iter().map(move |((version, address), check)| {
+            (Target { route: route.clone(), version: version.clone(), address: *address }, check.clone())
         })
     }
 
@@ -295,8 +320,13 @@ mod tests {
     }
 
     fn turn(endpoints: &mut Endpoints, of: &str, address: &str, up: bool) -> bool {
-        let target = Target { route: "r".parse().unwrap(), version: version(of), address: address.parse().unwrap() };
-        endpoints.note(Turned { target, up, problem: (!up).then(|| "no".to_owned()) })
+        let target = target(of, address);
+        let number = endpoints.checks().get(&target).map_or(0, |check| check.number);
+        endpoints.note(Turned { target, number, up, problem: (!up).then(|| "no".to_owned()) })
+    }
+
+    fn target(of: &str, address: &str) -> Target {
+        Target { route: "r".parse().unwrap(), version: version(of), address: address.parse().unwrap() }
     }
 
     #[track_caller]
@@ -356,6 +386,39 @@ mod tests {
         endpoints.place(&renamed, &version("v1"));
         assert_eq!(endpoints.addresses(&renamed.name)[&version("v1")], ["10.0.0.1:1".parse().unwrap()]);
         check_ready(&endpoints, "v1", 1, 1);
+    }
+
+    /// The route left the file and came back while a check that had failed was still on its way to the loop.
+    #[test]
+    fn what_an_outdated_check_found_is_ignored() {
+        let of_file = route(&[("v1", &["10.0.0.1:1"])]);
+        let mut endpoints = placed(&of_file);
+        let first = target("v1", "10.0.0.1:1");
+        let outdated = endpoints.checks()[&first].number;
+        endpoints.remove(&of_file.name);
+        endpoints.place(&of_file, &version("v1"));
+        let down = |number| Turned { target: first.clone(), number, up: false, problem: Some("no".to_owned()) };
+        assert!(!endpoints.note(down(outdated)));
+        check_ready(&endpoints, "v1", 1, 1);
+        let present = endpoints.checks()[&first].number;
+        assert!(endpoints.note(down(present)));
+        assert!(!endpoints.note(down(present)), "told again it is no news");
+        check_ready(&endpoints, "v1", 0, 1);
+    }
+
+    #[test]
+    fn a_check_that_stays_as_it_is_keeps_its_number_and_one_that_changes_begins_anew() {
+        let mut of_file = route(&[("v1", &["10.0.0.1:1"])]);
+        let mut endpoints = placed(&of_file);
+        let before = endpoints.checks();
+        endpoints.place(&of_file, &version("v1"));
+        assert_eq!(endpoints.checks(), before);
+        turn(&mut endpoints, "v1", "10.0.0.1:1", false);
+        of_file.health_check.path = Some("/other".to_owned());
+        endpoints.place(&of_file, &version("v1"));
+        let anew = &endpoints.checks()[&target("v1", "10.0.0.1:1")];
+        assert_ne!(anew.number, before[&target("v1", "10.0.0.1:1")].number);
+        assert!(!anew.starts_up, "it goes on from where the target stands");
     }
 
     #[test]

@@ -92,6 +92,11 @@ impl Events {
         &self.counts
     }
 
+    /// Stops counting for a route that is gone.
+    pub(crate) fn forget(&mut self, route: &RouteName) {
+        self.counts.retain(|(of, _), _| of != route);
+    }
+
     /// The newest decision of `route`, without its evidence.
     pub(crate) fn newest(&self, route: &RouteName) -> Option<DecisionLine> {
         self.history.newest(route).map(|row| line_of(&row))

@@ -36,7 +36,7 @@ pub struct OrderMessage {
     pub route: RouteName,
     /// What to do.
     pub order: Order,
-    /// Where the decisions it led to, or the refusal, go; sent after they are on disk and in force.
+    /// Where the decisions it led to, or the refusal, go; sent after they are in force.
     pub answer: oneshot::Sender<Result<Done, OrderError>>,
 }
 
@@ -49,6 +49,8 @@ pub struct Done {
     pub route: RouteView,
     /// What the edge applies afterwards.
     pub effective: Split,
+    /// Whether the state file had all of it before this answer; if not, it waits for the disk.
+    pub persisted: bool,
 }
 
 /// Handed to the admin API; cheap to clone.

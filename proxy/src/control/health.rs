@@ -24,6 +24,8 @@ use crate::control::state::in_words;
 const FAILURES_TO_DOWN: u32 = 2;
 /// Checks under way at a time; the others wait for their turn.
 const CONCURRENT: usize = 256;
+/// After so many checks without news the standing is told all the same, so that whatever was missed is put right.
+const CHECKS_PER_REPEAT: u32 = 10;
 
 /// One address of one version of one route.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,6 +41,8 @@ pub(crate) struct Target {
 /// How a target is checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Check {
+    /// Another number is another check, even of the same target; what an earlier one still says is outdated.
+    pub(crate) number: u64,
     /// How often, and how.
     pub(crate) how: HealthCheck,
     /// The Host header: the endpoint as the file writes it.
@@ -47,11 +51,13 @@ pub(crate) struct Check {
     pub(crate) starts_up: bool,
 }
 
-/// A target changed: it came up, went down, or fails for another reason.
+/// Where a target stands: told after its first check, whenever that changes, and now and then without any change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Turned {
     /// Which.
     pub(crate) target: Target,
+    /// Which check found it: [`Check::number`].
+    pub(crate) number: u64,
     /// Whether it is up now.
     pub(crate) up: bool,
     /// What the last check found, if it failed.
@@ -100,7 +106,7 @@ async fn follow(mut changes: watch::Receiver<BTreeMap<Target, Check>>, turned: m
     while changes.changed().await.is_ok() {
         let wanted = changes.borrow_and_update().clone();
         running.retain(|target, (check, task)| {
-            let stays = wanted.get(target).is_some_and(|wanted| wanted.how == check.how && wanted.host == check.host);
+            let stays = wanted.get(target).is_some_and(|wanted| wanted.number == check.number);
             if !stays {
                 task.abort();
             }
@@ -130,7 +136,8 @@ async fn check_for_ever(target: Target, check: Check, places: Arc<Semaphore>, tu
             ask(target.address, &check).await
         };
         if standing.note(found.err().map(|error| in_words(&error))) {
-            let news = Turned { target: target.clone(), up: standing.up, problem: standing.problem.clone() };
+            let (up, problem) = (standing.up, standing.problem.clone());
+            let news = Turned { target: target.clone(), number: check.number, up, problem };
             if turned.send(news).is_err() {
                 return;
             }
@@ -146,15 +153,26 @@ struct Standing {
     up: bool,
     failures: u32,
     problem: Option<String>,
+    /// Checks since it was last told; none before the first time.
+    untold: Option<u32>,
 }
 
 impl Standing {
     fn new(up: bool) -> Self {
-        Self { up, failures: 0, problem: None }
+        Self { up, failures: 0, problem: None, untold: None }
     }
 
-    /// One more result; true if there is something to tell.
+    /// One more result; true if it is to be told.
     fn note(&mut self, problem: Option<String>) -> bool {
+        let news = self.take_in(problem);
+        let untold = self.untold.map_or(CHECKS_PER_REPEAT, |untold| untold + 1);
+        let due = news || untold >= CHECKS_PER_REPEAT;
+        self.untold = Some(if due { 0 } else { untold });
+        due
+    }
+
+    /// True if it came up, went down, or fails for another reason.
+    fn take_in(&mut self, problem: Option<String>) -> bool {
         let before = self.clone();
         match problem {
             None => (self.up, self.failures, self.problem) = (true, 0, None),
@@ -222,6 +240,7 @@ mod tests {
     #[test]
     fn one_failure_is_told_and_the_second_takes_out() {
         let mut standing = Standing::new(true);
+        assert!(standing.note(None), "the first result is always told");
         assert!(!standing.note(None), "nothing new");
         assert!(standing.note(failed()), "a problem is news");
         assert!(standing.up);
@@ -229,7 +248,14 @@ mod tests {
         assert!(!standing.up);
         assert!(!standing.note(failed()), "still down");
         assert!(standing.note(None));
-        assert_eq!(standing, Standing::new(true));
+        assert_eq!(standing, Standing { untold: Some(0), ..Standing::new(true) });
+    }
+
+    #[test]
+    fn a_standing_without_news_is_told_again_after_ten_checks() {
+        let mut standing = Standing::new(true);
+        let told: Vec<_> = (0..=20).filter(|_| standing.note(None)).collect();
+        assert_eq!(told, [0, 10, 20]);
     }
 
     #[test]
@@ -256,7 +282,7 @@ mod tests {
             interval: Duration::from_millis(20),
             timeout: Duration::from_millis(500),
         };
-        Check { how, host: "model:80".to_owned(), starts_up: false }
+        Check { number: 1, how, host: "model:80".to_owned(), starts_up: false }
     }
 
     /// A server that gives every connection `answer`, byte for byte.
@@ -310,11 +336,27 @@ mod tests {
         let (tell, mut turned) = mpsc::unbounded_channel();
         let checks = HealthChecks::start(&tokio::runtime::Handle::current(), tell);
         checks.set([(target.clone(), by_path(None))].into());
-        assert_eq!(turned.recv().await, Some(Turned { target: target.clone(), up: true, problem: None }));
+        assert_eq!(turned.recv().await, Some(Turned { target: target.clone(), number: 1, up: true, problem: None }));
         drop(listener);
         while turned.recv().await.is_some_and(|turned| turned.up) {}
         let _again = TcpListener::bind(address).await.unwrap();
         while !turned.recv().await.unwrap().up {}
+        checks.set(BTreeMap::new());
+    }
+
+    /// Gone and back between two looks at what is wanted: to whoever wants it, it is a new one.
+    #[tokio::test]
+    async fn a_target_that_came_back_is_checked_anew_and_its_first_result_is_told() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let target = Target { route: "r".parse().unwrap(), version: "v1".parse().unwrap(), address };
+        let (tell, mut turned) = mpsc::unbounded_channel();
+        let checks = HealthChecks::start(&tokio::runtime::Handle::current(), tell);
+        for number in [1, 2] {
+            let check = Check { number, starts_up: true, ..by_path(None) };
+            checks.set([(target.clone(), check)].into());
+            while turned.recv().await.unwrap().number != number {}
+        }
         checks.set(BTreeMap::new());
     }
 }

@@ -109,6 +109,7 @@ impl Control {
         self.endpoints.remove(&name);
         self.looks.remove(&name);
         self.counts.remove(&name);
+        self.events.forget(&name);
         self.parked.insert(name, saved);
     }
 }

@@ -60,9 +60,28 @@ pub(crate) struct Reopened {
 struct Progress {
     /// The last put that was tried.
     tried: u64,
+    /// The last put that is on disk, and every one before it.
+    committed: u64,
     /// What is wrong, for people.
     problem: Option<String>,
+    /// Why what the file holds is not known; none if it is, or if there is no file.
+    unread: Option<String>,
 }
+
+impl Progress {
+    /// Everything that is wrong, for people.
+    fn problems(&self) -> Option<String> {
+        let problem = self.problem.as_ref()?;
+        match &self.unread {
+            None => Some(problem.clone()),
+            Some(unread) if unread == problem => Some(format!("{problem}; {UNREAD}")),
+            Some(unread) => Some(format!("{problem}; {UNREAD}: {unread}")),
+        }
+    }
+}
+
+/// What it means that the file cannot be read.
+const UNREAD: &str = "nor could it be read, so versions that were taken back before this start may get traffic";
 
 /// What waits for the disk.
 #[derive(Debug, Default)]
@@ -142,15 +161,15 @@ impl StateFile {
     }
 
     /// Waits until put number `put` is on disk or has failed, for [`COMMIT_PATIENCE`] at most, and not at all while an
-    /// earlier write hangs.
-    pub(crate) async fn written(&self, put: u64) {
+    /// earlier write hangs. Whether it is on disk; either way what was decided goes into force, as weights come first.
+    pub(crate) async fn written(&self, put: u64) -> bool {
         let mut progress = self.progress.clone();
         let hangs = self.shared.outbox().writing_since.is_some_and(|since| since.elapsed() > COMMIT_PATIENCE);
         if !hangs {
             let tried = progress.wait_for(|progress| progress.tried >= put);
-            // Either way the decision goes into force now: the weights come first.
             drop(tokio::time::timeout(COMMIT_PATIENCE, tried).await);
         }
+        self.progress.borrow().committed >= put
     }
 
     /// Where state is kept and what is wrong with it.
@@ -162,7 +181,7 @@ impl StateFile {
                 self.path.display()
             ))
         } else {
-            self.progress.borrow().problem.clone()
+            self.progress.borrow().problems()
         };
         StateView { file: self.path.display().to_string(), problem }
     }
@@ -189,12 +208,12 @@ impl Outbox {
         self.routes.is_empty() && self.decisions.is_empty()
     }
 
-    fn take(&mut self) -> Option<Batch> {
-        if self.is_empty() {
-            return None;
-        }
-        self.writing_since = Some(Instant::now());
-        Some(Batch { routes: std::mem::take(&mut self.routes), decisions: std::mem::take(&mut self.decisions).into() })
+    /// Everything that waits, and the number of the last put in it.
+    fn take(&mut self) -> (Batch, u64) {
+        let batch =
+            Batch { routes: std::mem::take(&mut self.routes), decisions: std::mem::take(&mut self.decisions).into() };
+        self.writing_since = (!batch.is_empty()).then(Instant::now);
+        (batch, self.last_put)
     }
 
     /// Puts back what could not be written; a state that was put since is newer.
@@ -227,7 +246,7 @@ impl Writer {
             Ok(contents) => contents,
             Err(problem) => {
                 self.fail(&problem);
-                database::read_contents_only(&self.path, RECENT).unwrap_or_default()
+                self.read_only()
             }
         };
         self.seqs = known_seqs(&contents);
@@ -235,12 +254,36 @@ impl Writer {
         Opened { routes, recent: contents.recent, last_id: contents.last_id }
     }
 
+    /// What the file holds, if it can at least be read: a quarantine must not end with the right to write.
+    fn read_only(&self) -> Contents {
+        if matches!(self.path.try_exists(), Ok(false)) {
+            return Contents::default();
+        }
+        database::read_contents_only(&self.path, RECENT).unwrap_or_else(|unread| {
+            let unread = in_words(&unread);
+            error!(
+                problem = unread,
+                "state file cannot be read; versions that were taken back before this start may get traffic"
+            );
+            self.progress.send_modify(|progress| progress.unread = Some(unread));
+            Contents::default()
+        })
+    }
+
     fn run(mut self) {
         while let Some(put) = self.wait() {
-            if self.is_usable() || self.reopen() {
-                self.write();
-            }
-            self.progress.send_modify(|progress| progress.tried = put);
+            let written = if self.is_usable() {
+                self.write()
+            } else if self.reopen() {
+                // States that the loop has to weigh first were taken out of the outbox, so nobody is told that all is kept.
+                self.write().and(None)
+            } else {
+                None
+            };
+            self.progress.send_modify(|progress| {
+                progress.tried = written.unwrap_or(put).max(put);
+                progress.committed = written.unwrap_or(progress.committed);
+            });
         }
     }
 
@@ -317,6 +360,7 @@ impl Writer {
         match self.open() {
             Ok(contents) => {
                 self.catch_up(contents);
+                self.progress.send_modify(|progress| progress.unread = None);
                 true
             }
             Err(problem) => {
@@ -346,14 +390,11 @@ impl Writer {
         drop(self.reopened.send(Reopened { unknown, last_id, renumbered }));
     }
 
-    fn write(&mut self) {
-        let Some(batch) = self.shared.outbox().take() else {
-            return self.recover(0);
-        };
-        let written = match &mut self.database {
-            Some(database) => database.commit(&batch, &mut self.seqs),
-            None => return,
-        };
+    /// Writes what waits; the number of the last put that is on disk then, or none if it cannot be written.
+    fn write(&mut self) -> Option<u64> {
+        let database = self.database.as_mut()?;
+        let (batch, put) = self.shared.outbox().take();
+        let written = if batch.is_empty() { Ok(()) } else { database.commit(&batch, &mut self.seqs) };
         let mut outbox = self.shared.outbox();
         outbox.writing_since = None;
         match written {
@@ -361,12 +402,14 @@ impl Writer {
                 let given_up = std::mem::take(&mut outbox.given_up);
                 drop(outbox);
                 self.recover(given_up);
+                Some(put)
             }
             Err(problem) => {
                 outbox.put_back(batch);
                 drop(outbox);
                 self.database = None;
                 self.fail(&problem);
+                None
             }
         }
     }
@@ -627,9 +670,92 @@ routes:
         other.execute("UPDATE route SET seq = seq + 1, saved = ?1", [theirs]).unwrap();
         drop(other);
         put(&opening.state, 20, &[2]).await;
-        assert!(problem(&opening.state, true).await.contains("changed by somebody else"));
         let reopened = tokio::time::timeout(SOON, opening.reopened.recv()).await.unwrap().unwrap();
         assert_eq!(reopened.unknown[&name()], rollout(50).0);
+    }
+
+    #[test]
+    fn a_state_that_somebody_else_changed_is_told_as_such() {
+        let (_folder, path) = folder();
+        let mut database = Database::open(&path).unwrap();
+        let batch = Batch { routes: [(name(), rollout(10).0)].into(), decisions: Vec::new() };
+        let mut seqs = BTreeMap::new();
+        database.commit(&batch, &mut seqs).unwrap();
+        database.connection().execute("UPDATE route SET seq = seq + 1", []).unwrap();
+        let refused = database.commit(&batch, &mut seqs).unwrap_err();
+        assert!(in_words(&refused).contains("changed by somebody else"), "{refused:?}");
+    }
+
+    /// As in a folder that is read-only, but for root too: neither the lock nor what SQLite keeps beside the file can be
+    /// made, since links to nowhere stand in their place.
+    fn bar(path: &Path) {
+        fs::remove_file(path.with_file_name("state.db.lock")).unwrap();
+        for beside in ["state.db.lock", "state.db-shm"] {
+            std::os::unix::fs::symlink("nowhere/at-all", path.with_file_name(beside)).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_in_a_folder_that_cannot_be_written_is_read_all_the_same() {
+        let (_folder, path) = folder();
+        let first = open(&path);
+        put(&first.state, 10, &[1]).await;
+        first.state.close(SOON).await;
+        assert!(!path.with_file_name("state.db-wal").exists(), "a clean stop leaves the file alone behind");
+        bar(&path);
+        let second = open(&path);
+        assert_eq!((second.opened.routes[&name()].clone(), ids(&second.opened)), (rollout(10).0, vec![1]));
+        let words = problem(&second.state, true).await;
+        assert!(words.contains("cannot be locked") && !words.contains(UNREAD), "{words}");
+        assert_eq!(database::read_decision(&path, 1).unwrap().unwrap(), *row(1));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_can_neither_be_written_nor_read_is_told_as_such_until_it_can() {
+        let (_folder, path) = folder();
+        let first = open(&path);
+        put(&first.state, 10, &[1]).await;
+        first.state.close(SOON).await;
+        bar(&path);
+        // What is said beside the file may be newer than the file, so the file alone must not be believed.
+        fs::write(path.with_file_name("state.db-wal"), "not empty").unwrap();
+        let mut second = open(&path);
+        assert!(second.opened.routes.is_empty());
+        let words = problem(&second.state, true).await;
+        assert!(words.contains("cannot be locked") && words.contains(UNREAD), "{words}");
+        fs::remove_file(path.with_file_name("state.db-wal")).unwrap();
+        for beside in ["state.db.lock", "state.db-shm"] {
+            fs::remove_file(path.with_file_name(beside)).unwrap();
+        }
+        let reopened = tokio::time::timeout(SOON, second.reopened.recv()).await.unwrap().unwrap();
+        assert_eq!(reopened.unknown[&name()], rollout(10).0);
+        problem(&second.state, false).await;
+    }
+
+    #[tokio::test]
+    async fn what_is_said_to_be_on_disk_is_there() {
+        let (_folder, path) = folder();
+        let opening = open(&path);
+        let hung = rusqlite::Connection::open(&path).unwrap();
+        hung.busy_timeout(SOON).unwrap();
+        let mut all = Vec::new();
+        for id in 1..=100 {
+            let hangs = id % 25 == 0;
+            if hangs {
+                hung.execute_batch("BEGIN IMMEDIATE").unwrap();
+            }
+            let put = opening.state.put([(name(), rollout(10).0)], [row(id)]);
+            let said = opening.state.written(put).await;
+            assert!(!(said && hangs), "nobody else could write");
+            if said {
+                assert!(database::read_decision(&path, id).unwrap().is_some(), "{id}");
+            }
+            if hangs {
+                hung.execute_batch("ROLLBACK").unwrap();
+            }
+            all.push(said);
+        }
+        assert!(all.contains(&true), "a disk that works is fast enough now and then");
     }
 
     #[tokio::test]

@@ -80,6 +80,12 @@ impl Ledger {
         totals
     }
 
+    /// Forgets the totals of versions that are neither to be kept nor named by an epoch that may still receive outcomes.
+    pub fn forget_all_but(&mut self, kept: impl Fn(&VersionId) -> bool) {
+        let live = &self.live;
+        self.retired.retain(|version, _| kept(version) || live.iter().any(|live| live.names(version)));
+    }
+
     /// The last failing requests of `version`, oldest first.
     pub fn failures(&self, version: &VersionId) -> Vec<Failure> {
         self.live.iter().flat_map(|live| failures_of(&live.epoch, version)).collect()
@@ -87,6 +93,11 @@ impl Ledger {
 }
 
 impl Live {
+    fn names(&self, version: &VersionId) -> bool {
+        let terms = self.epoch.terms();
+        terms.stable == *version || terms.canary.as_ref() == Some(version)
+    }
+
     fn take(&mut self, now: Instant) -> Option<(Arc<Epoch>, Row)> {
         self.epoch.close_unanswered(now);
         let stable = self.epoch.read(Arm::Stable).judged;

@@ -198,6 +198,8 @@ fn orders_reach_the_control_loop_with_actor_and_reason() {
         (&answer.json()["decisions"][0]["id"], &answer.json()["route"]["name"]),
         (&json!(44), &json!("delivery-time"))
     );
+    assert_eq!(answer.json()["persisted"], json!(true));
+    assert_eq!(post(&edge, &path("pause"), r#"{"reason":"hang"}"#).json()["persisted"], json!(false));
     send_with(
         &edge,
         "POST",
@@ -212,6 +214,7 @@ fn orders_reach_the_control_loop_with_actor_and_reason() {
     let order = |kind, actor: &str, reason: &str| (kind, actor.to_owned(), reason.to_owned());
     let expected = [
         order(OrderKind::Pause, "api", "lunch"),
+        order(OrderKind::Pause, "api", "hang"),
         order(OrderKind::Promote, "anna", ""),
         order(OrderKind::Rollback, "api", ""),
         order(OrderKind::Retry(version("v2")), "api", "disk was full"),

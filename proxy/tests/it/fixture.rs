@@ -88,7 +88,8 @@ impl Drop for Edge {
     }
 }
 
-/// Writes orders down; refuses `resume`, and takes the reason `stop` for the end of the edge.
+/// Writes orders down; refuses `resume`, and takes the reason `stop` for the end of the edge and `hang` for a disk that
+/// hangs.
 async fn obey(
     mut receiver: mpsc::Receiver<OrderMessage>,
     handle: ControlHandle,
@@ -114,7 +115,7 @@ fn answer(message: &OrderMessage, handle: &ControlHandle) -> Result<Done, OrderE
     let route = handle.view().routes.iter().find(|route| route.name == message.route).unwrap().clone();
     let cause = Cause::Operator { actor: message.order.actor.clone(), reason: message.order.reason.clone() };
     let row = DecisionRow { id: 44, ..row(44, Decision::Pause, cause) };
-    Ok(Done { decisions: vec![row], route, effective: canary_split("5%") })
+    Ok(Done { decisions: vec![row], route, effective: canary_split("5%"), persisted: message.order.reason != "hang" })
 }
 
 struct FixedLog(Vec<DecisionRow>);

@@ -91,9 +91,16 @@ pub struct Edge {
 
 impl Edge {
     pub async fn start(config: &Path) -> Self {
+        Self::start_with(config, &["--drain-delay", "0s"]).await
+    }
+
+    /// Starts the edge with further arguments.
+    pub async fn start_with(config: &Path, arguments: &[&str]) -> Self {
         // Each start has a log of its own, beside the config file.
         let log = (1..100).map(|n| config.with_extension(format!("{n}.log"))).find(|path| !path.exists()).unwrap();
-        let mut child = command(config).stderr(fs::File::create(&log).unwrap()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut command = command(config);
+        command.args(arguments).stderr(fs::File::create(&log).unwrap()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let said = tokio::task::spawn_blocking(move || {
             let mut said = Vec::new();

@@ -4,7 +4,7 @@ use std::fs;
 
 use nix::sys::signal::Signal;
 
-use crate::process::{Edge, Site, command};
+use crate::process::{Edge, Site, command, weight_of};
 
 async fn problem(edge: &Edge) -> String {
     edge.config().await["state"]["problem"].as_str().unwrap_or_default().to_owned()
@@ -119,6 +119,54 @@ async fn a_bad_config_and_a_taken_address_end_with_their_exit_codes() {
         assert!(said.contains(&taken.to_string()) && said.contains("in use"), "{said}");
         assert!(output.stdout.is_empty());
     }
+}
+
+/// Stopped in order, and then started where it may not write: what was taken back stays at 0.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quarantine_holds_in_a_folder_that_became_read_only() {
+    let site = Site::new().await;
+    site.write(&site.weights(10));
+    let mut edge = site.start().await;
+    check_works(&edge).await;
+    edge.signal(Signal::SIGTERM);
+    assert_eq!(edge.ended().await.code(), Some(0), "{}", edge.log());
+    fs::remove_file(site.at("state.db.lock")).unwrap();
+    // For root, too, neither the lock nor what SQLite keeps beside the file can be made.
+    for beside in ["state.db.lock", "state.db-shm"] {
+        std::os::unix::fs::symlink("nowhere/at-all", site.at(beside)).unwrap();
+    }
+    let edge = site.start().await;
+    let words = problem(&edge).await;
+    assert!(words.contains("cannot be locked") && !words.contains("nor could it be read"), "{words}");
+    let route = edge.route().await;
+    assert_eq!((weight_of(&route), &route["quarantined"][0]["version"]), (0.0, &"v2".into()), "{route:#}");
+}
+
+/// Load balancers need a moment to see that nobody new is to come; until then everything is served as usual.
+#[tokio::test(flavor = "multi_thread")]
+async fn for_the_drain_delay_requests_are_served_while_readyz_says_no() {
+    let site = Site::new().await;
+    site.write(&site.weights(10));
+    let mut edge = Edge::start_with(&site.config(), &["--drain-delay", "400ms"]).await;
+    let told = std::time::Instant::now();
+    edge.signal(Signal::SIGTERM);
+    assert_eq!(edge.ended().await.code(), Some(0), "{}", edge.log());
+    assert!(told.elapsed() >= std::time::Duration::from_millis(400), "{:?}", told.elapsed());
+
+    let mut edge = Edge::start_with(&site.config(), &["--drain-delay", "1h"]).await;
+    let mut kept = crate::harness::Client::connect(edge.address).await;
+    edge.signal(Signal::SIGTERM);
+    while edge.status_of("/readyz").await != 503 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    for _ in 0..3 {
+        assert_eq!(edge.predict().await.status, 200, "on a new connection");
+        kept.send(b"GET /v1/predict HTTP/1.1\r\nhost: model\r\n\r\n").await;
+        let answer = kept.answer().await.unwrap();
+        assert_eq!(answer.header("connection"), Some("keep-alive"), "{answer:?}");
+    }
+    edge.signal(Signal::SIGTERM);
+    assert_eq!(edge.ended().await.code(), Some(0), "{}", edge.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -144,7 +144,7 @@ pub(super) async fn edge(config: &Path) -> Result<(Silent, SocketAddr, SocketAdd
     let what = "the edge";
     let exe = env::current_exe().map_err(|source| DemoError::Start { what, source })?;
     let mut command = Command::new(exe);
-    command.arg("run").arg("--config").arg(config).env("RUST_LOG", "error");
+    command.arg("run").arg("--config").arg(config).args(["--drain-delay", "0s"]).env("RUST_LOG", "error");
     let mut edge = Player::start(what, command)?;
     let clients = edge.says("listening on ").await?;
     let admin = edge.says("admin on ").await?;

@@ -4,8 +4,10 @@
 //! call it.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs::{self, File, TryLockError};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -164,6 +166,13 @@ pub(crate) struct Batch {
     pub(crate) routes: BTreeMap<RouteName, Saved>,
     /// New rows of the decision log, in the order of their ids.
     pub(crate) decisions: Vec<Arc<DecisionRow>>,
+}
+
+impl Batch {
+    /// Whether there is nothing to write.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.routes.is_empty() && self.decisions.is_empty()
+    }
 }
 
 /// The open file; this process holds its lock.
@@ -401,12 +410,47 @@ pub(crate) fn read_decision(path: &Path, id: u64) -> Result<Option<DecisionRow>,
     Ok(json.as_deref().and_then(decision))
 }
 
+/// Opens the file for reading, even in a folder where nothing can be written: SQLite reads a WAL database only with an
+/// index beside it, which it would have to make. Where nothing stands beside the file, everything stands in it, and it
+/// can be read as one that does not change.
 fn open_for_reading(path: &Path) -> Result<Connection, DatabaseError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).map_err(refusal(path))?;
+    match opened(path, path, flags) {
+        Err(DatabaseError::Sqlite { .. }) if is_whole(path) => {
+            opened(path, &unchanging(path), flags | OpenFlags::SQLITE_OPEN_URI)
+        }
+        other => other,
+    }
+}
+
+fn opened(path: &Path, name: &Path, flags: OpenFlags) -> Result<Connection, DatabaseError> {
+    let connection = Connection::open_with_flags(name, flags).map_err(refusal(path))?;
     connection.busy_timeout(BUSY).map_err(refusal(path))?;
     format_of(&connection, path)?;
     Ok(connection)
+}
+
+/// Whether nothing was written beside the file that is not in it yet.
+fn is_whole(path: &Path) -> bool {
+    match fs::metadata(beside(path, "-wal")) {
+        Ok(wal) => wal.len() == 0,
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
+}
+
+/// The URI under which SQLite neither locks the file nor looks beside it (<https://www.sqlite.org/uri.html>).
+fn unchanging(path: &Path) -> PathBuf {
+    let mut uri = "file:".to_owned();
+    for byte in path.as_os_str().as_bytes() {
+        if byte.is_ascii_alphanumeric() || b"/-_.~".contains(byte) {
+            uri.push(char::from(*byte));
+        } else {
+            // Writing to a string cannot fail.
+            _ = write!(uri, "%{byte:02X}");
+        }
+    }
+    uri.push_str("?mode=ro&immutable=1");
+    PathBuf::from(uri)
 }
 
 fn read_contents(connection: &Connection, recent: usize) -> Result<Contents, rusqlite::Error> {
@@ -466,4 +510,19 @@ pub(crate) fn move_aside(path: &Path) -> io::Result<PathBuf> {
         }
     }
     Ok(aside)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_any_name_can_be_read_as_one_that_does_not_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a b?mode=rw#%41\u{e9}.db");
+        drop(Database::open(&path).unwrap());
+        std::os::unix::fs::symlink("nowhere/at-all", beside(&path, "-shm")).unwrap();
+        let contents = read_contents_only(&path, 1).unwrap();
+        assert_eq!((contents.routes.len(), contents.last_id), (0, 0));
+    }
 }
