@@ -31,7 +31,9 @@ fn record(criterion: &mut Criterion) {
     criterion.bench_function("record/one request, clock included", |bencher| {
         bencher.iter(|| {
             let mut entry = epoch.begin(black_box(Arm::Canary), Instant::now());
-            epoch.answered(&mut entry);
+            let started = entry.started();
+            epoch.asked(&mut entry, started);
+            epoch.answered(&mut entry, started);
             epoch.finish(entry, Outcome::Success, entry.started().elapsed());
         });
     });

@@ -251,7 +251,7 @@ pub(crate) struct TimeoutsFile {
     /// To open a connection to an endpoint.
     #[schemars(extend("default" = "1s"))]
     pub(crate) connect: Value<Duration>,
-    /// Between two reads from an endpoint, the first answer byte included.
+    /// Between two reads from an endpoint, the first answer byte included; a client that stalls in its body this long gets 408.
     #[schemars(extend("default" = "30s"))]
     pub(crate) read: Value<Duration>,
     /// From the request's first byte to the answer's last.

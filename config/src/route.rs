@@ -88,7 +88,8 @@ impl std::fmt::Display for Endpoint {
 pub struct Timeouts {
     /// To open a connection to an endpoint. Default 1 s.
     pub connect: Duration,
-    /// Between two reads from an endpoint, the first answer byte included. Default 30 s.
+    /// Between two reads from an endpoint, the first answer byte included; a client that stalls in its body this long gets
+    /// 408. Default 30 s.
     pub read: Duration,
     /// From the request's first byte to the answer's last. Default 60 s.
     pub total: Duration,

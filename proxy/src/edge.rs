@@ -4,11 +4,13 @@
 //! in [`crate::route`], [`crate::pool`], [`crate::forward`] and [`crate::failure`].
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::StatusCode;
-use http::header::HOST;
+use http::header::{CONTENT_LENGTH, HOST};
+use http::{HeaderName, Method, StatusCode, Version};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
@@ -16,7 +18,6 @@ use pingora_error::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pointsman_config::Share;
-use tokio::sync::watch;
 
 use crate::answer::{Answer, Refusal};
 use crate::failure::Failure;
@@ -33,9 +34,9 @@ use crate::snapshot::{ServedRoute, Snapshots};
 pub(crate) const MAX_ATTEMPTS: usize = 3;
 /// How long a connection to an endpoint is kept unused. Common model servers close theirs after 5 s (uvicorn, Node); who
 /// closes first does not lose a request to the race.
-const UPSTREAM_IDLE: std::time::Duration = std::time::Duration::from_secs(4);
+const UPSTREAM_IDLE: Duration = Duration::from_secs(4);
 /// Set to `1` by a version's admission control on an answer 429 or 503: it refused the request, it did not fail.
-const SHED_HEADER: &str = "x-pointsman-shed";
+const SHED_HEADER: HeaderName = HeaderName::from_static("x-pointsman-shed");
 
 /// The data path of one worker.
 #[derive(Debug)]
@@ -43,11 +44,11 @@ pub(crate) struct Edge {
     snapshots: Arc<Snapshots>,
     load: Arc<Load>,
     /// True as soon as the worker drains.
-    draining: watch::Receiver<bool>,
+    draining: Arc<AtomicBool>,
 }
 
 impl Edge {
-    pub(crate) fn new(snapshots: Arc<Snapshots>, load: Arc<Load>, draining: watch::Receiver<bool>) -> Self {
+    pub(crate) fn new(snapshots: Arc<Snapshots>, load: Arc<Load>, draining: Arc<AtomicBool>) -> Self {
         Self { snapshots, load, draining }
     }
 
@@ -61,7 +62,7 @@ impl Edge {
         let position = ctx.snapshot().routes.position(host, request.uri.path()).ok_or(Refusal::NoRoute)?;
         let route = ctx.snapshot().routes.at(position).ok_or(Refusal::Internal)?;
         let (arm, limits, timeouts) = (draw_arm(route), route.limits, route.timeouts);
-        socket.set_patience(arrival.started + timeouts.total, timeouts.idle);
+        socket.set_patience(arrival.started + timeouts.total, timeouts.read, timeouts.idle);
         ctx.assign(position, arm, arrival.started);
         if u64::try_from(arrival.head.bytes).is_ok_and(|bytes| bytes > limits.header_bytes) {
             return Err(Refusal::HeadersTooLarge(limits.header_bytes));
@@ -103,11 +104,22 @@ fn has_answer(session: &Session) -> bool {
     session.response_written().is_some_and(|head| !head.status.is_informational())
 }
 
-fn peer(endpoint: std::net::SocketAddr, route: &ServedRoute) -> Box<HttpPeer> {
+/// Whether an answer ends with its head.
+fn has_no_body(session: &Session, answer: &ResponseHeader) -> bool {
+    session.req_header().method == Method::HEAD
+        || matches!(answer.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+        || answer.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0")
+}
+
+/// The endpoint for the framework. Timeouts for reading and writing are the connection's: the framework's would run on
+/// while a client sends its body.
+fn peer(endpoint: std::net::SocketAddr, route: &ServedRoute, fresh: bool) -> Box<HttpPeer> {
     let mut peer = Box::new(HttpPeer::new(endpoint, false, String::new()));
+    if fresh {
+        // Connections are kept by this: under a number of its own there is none.
+        peer.group_key = rand::random();
+    }
     peer.options.connection_timeout = Some(route.timeouts.connect);
-    peer.options.read_timeout = Some(route.timeouts.read);
-    peer.options.write_timeout = Some(route.timeouts.read);
     peer.options.idle_timeout = Some(UPSTREAM_IDLE);
     peer.options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
     peer
@@ -149,7 +161,7 @@ impl ProxyHttp for Edge {
             return Error::e_explain(ErrorType::ConnectNoRoute, "the version has no endpoint").map_err(Error::into_up);
         };
         let route = ctx.route().ok_or_else(|| Error::new_in(ErrorType::InternalError))?;
-        Ok(peer(endpoint.address(), route))
+        Ok(peer(endpoint.address(), route, ctx.needs_fresh_connection()))
     }
 
     /// Nothing of the request has been read by anybody yet: whatever its size or method, another endpoint may have it.
@@ -184,6 +196,7 @@ impl ProxyHttp for Edge {
         request: &mut RequestHeader,
         ctx: &mut RequestCtx,
     ) -> Result<()> {
+        ctx.sets_out();
         let request_id = ctx.request_id().clone();
         match &ctx.socket {
             Some(socket) => forward::to_version(request, &socket.client, &request_id),
@@ -195,9 +208,10 @@ impl ProxyHttp for Edge {
         &self,
         _session: &mut Session,
         body: &mut Option<Bytes>,
-        _end_of_stream: bool,
+        end_of_stream: bool,
         ctx: &mut RequestCtx,
     ) -> Result<()> {
+        ctx.client_sent(end_of_stream);
         ctx.body_bytes += body.as_ref().map_or(0, |chunk| u64::try_from(chunk.len()).unwrap_or(u64::MAX));
         match ctx.route().map(|route| route.limits.body_bytes) {
             Some(limit) if ctx.body_bytes > limit => {
@@ -210,7 +224,7 @@ impl ProxyHttp for Edge {
 
     async fn upstream_response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         answer: &mut ResponseHeader,
         ctx: &mut RequestCtx,
     ) -> Result<()> {
@@ -218,12 +232,32 @@ impl ProxyHttp for Edge {
             return Error::e_explain(ErrorType::InvalidHTTPHeader, "an upgrade that was not asked for")
                 .map_err(Error::into_up);
         }
-        if !answer.status.is_informational() {
-            let sheds = matches!(answer.status.as_u16(), 429 | 503);
-            let shed = sheds && answer.headers.get(SHED_HEADER).is_some_and(|value| value == "1");
-            ctx.answered(answer.status.as_u16(), shed);
+        if answer.status.is_informational() {
+            ctx.heard(Instant::now());
+            return Ok(());
+        }
+        let sheds = matches!(answer.status.as_u16(), 429 | 503);
+        let shed = sheds && answer.headers.get(&SHED_HEADER).is_some_and(|value| value == "1");
+        ctx.answered(answer.status.as_u16(), shed);
+        if has_no_body(session, answer) {
+            ctx.told_all();
         }
         Ok(())
+    }
+
+    fn upstream_response_body_filter(
+        &self,
+        _session: &mut Session,
+        _body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        ctx: &mut RequestCtx,
+    ) -> Result<Option<Duration>> {
+        if end_of_stream {
+            ctx.told_all();
+        } else {
+            ctx.heard(Instant::now());
+        }
+        Ok(None)
     }
 
     async fn response_filter(
@@ -238,7 +272,8 @@ impl ProxyHttp for Edge {
         if let Some(socket) = &ctx.socket {
             socket.answer_begins();
         }
-        if *self.draining.borrow() {
+        let only_chunks = session.req_header().version == Version::HTTP_10 && forward::without_chunks(answer);
+        if only_chunks || self.draining.load(Relaxed) {
             session.set_keepalive(None);
         }
         let request_id = ctx.request_id().clone();
@@ -246,7 +281,8 @@ impl ProxyHttp for Edge {
     }
 
     /// A connection that had been kept may have been closed by its server just as the request set out. Nothing was
-    /// answered on it then, and if the body can be sent again as a whole, it is. Anything else is not repeated.
+    /// answered on it then, and if the body can be sent again as a whole, it is: once, and on a connection that cannot
+    /// have that excuse, so that a version which drops requests is seen. Anything else is not repeated.
     fn error_while_proxy(
         &self,
         _peer: &HttpPeer,
@@ -259,13 +295,17 @@ impl ProxyHttp for Edge {
             matches!(error.etype(), ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError);
         let untouched = !ctx.is_answered() && session.response_written().is_none();
         let repeatable = !session.as_ref().retry_buffer_truncated() && ctx.attempts() < MAX_ATTEMPTS;
-        error.set_retry(reused && broken && *error.esource() == ErrorSource::Upstream && untouched && repeatable);
+        let stale = reused && broken && *error.esource() == ErrorSource::Upstream && untouched && repeatable;
+        error.set_retry(stale && ctx.repeat_afresh(session.req_header().method.is_idempotent()));
         error
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut RequestCtx) -> FailToProxy {
-        let failure = ctx.why_given_up().unwrap_or_else(|| Failure::of(error));
         session.set_keepalive(None);
+        if ctx.is_answered_early() {
+            return FailToProxy { error_code: 0, can_reuse_downstream: false };
+        }
+        let failure = ctx.why_given_up().unwrap_or_else(|| Failure::of(error));
         ctx.breaks_as(failure.outcome);
         let Some(refusal) = failure.refusal else { return FailToProxy { error_code: 0, can_reuse_downstream: false } };
         tell(session, ctx, &refusal, failure.outcome).await;

@@ -27,6 +27,8 @@ impl Failure {
         match error.esource() {
             ErrorSource::Upstream => Self::of_version(error.etype()),
             ErrorSource::Downstream => Self::of_client(error.etype()),
+            // The framework names the version's side whenever it breaks; an answer that cannot be written, it does not.
+            ErrorSource::Unset if is_broken_stream(error.etype()) => Self::of_client(error.etype()),
             ErrorSource::Internal | ErrorSource::Unset => Self::told(Outcome::Rejected, Refusal::Internal),
         }
     }
@@ -48,10 +50,9 @@ impl Failure {
     }
 
     fn of_client(kind: &ErrorType) -> Self {
-        use ErrorType::{ConnectionClosed, ReadError, ReadTimedout, WriteError, WriteTimedout};
-        if matches!(kind, ConnectionClosed | ReadError | WriteError | WriteTimedout) {
+        if is_broken_stream(kind) {
             Self { outcome: Outcome::ClientAbort, refusal: None }
-        } else if matches!(kind, ReadTimedout) {
+        } else if matches!(kind, ErrorType::ReadTimedout) {
             Self::told(Outcome::Rejected, Refusal::RequestTimeout)
         } else {
             Self::told(
@@ -60,6 +61,12 @@ impl Failure {
             )
         }
     }
+}
+
+/// Whether the other side of a connection has gone.
+fn is_broken_stream(kind: &ErrorType) -> bool {
+    use ErrorType::{ConnectionClosed, ReadError, WriteError, WriteTimedout};
+    matches!(kind, ConnectionClosed | ReadError | WriteError | WriteTimedout)
 }
 
 #[cfg(test)]
@@ -87,5 +94,7 @@ mod tests {
         check(Error::new_down, ErrorType::InvalidHTTPHeader, Outcome::Rejected, Some(400));
         check(Error::new_in, ErrorType::InternalError, Outcome::Rejected, Some(500));
         check(Error::new, ErrorType::UnknownError, Outcome::Rejected, Some(500));
+        check(Error::new, ErrorType::WriteError, Outcome::ClientAbort, None);
+        check(Error::new, ErrorType::WriteTimedout, Outcome::ClientAbort, None);
     }
 }

@@ -6,7 +6,7 @@
 //! `x-forwarded-*` and `forwarded` of the client are replaced, not appended to: nothing tells the edge which clients are
 //! proxies that can be believed, and a model server that logs or limits by address must not be fooled by a header.
 
-use http::header::{CONNECTION, FORWARDED, HOST};
+use http::header::{CONNECTION, FORWARDED, HOST, PROXY_AUTHENTICATE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora_error::Result;
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -19,7 +19,14 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// Hop-by-hop headers of an answer; `connection` and `transfer-encoding` are the framework's.
-const HOP_BY_HOP: [&str; 6] = ["keep-alive", "proxy-connection", "proxy-authenticate", "te", "trailer", "upgrade"];
+static HOP_BY_HOP: [HeaderName; 6] = [
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    PROXY_AUTHENTICATE,
+    TE,
+    TRAILER,
+    UPGRADE,
+];
 /// The longest `x-request-id` that is taken from a client, in bytes.
 const MAX_REQUEST_ID_BYTES: usize = 128;
 
@@ -59,7 +66,9 @@ pub(crate) fn to_version(request: &mut RequestHeader, client: &HeaderValue, requ
         Some(host) => request.insert_header(FORWARDED_HOST, host)?,
         None => drop(request.remove_header(&FORWARDED_HOST)),
     }
-    request.remove_header(&FORWARDED);
+    if request.headers.contains_key(FORWARDED) {
+        request.remove_header(&FORWARDED);
+    }
     request.insert_header(REQUEST_ID, request_id.clone())?;
     trace(request)
 }
@@ -69,7 +78,9 @@ fn trace(request: &mut RequestHeader) -> Result<()> {
     if only(&request.headers, &TRACEPARENT).is_some_and(|parent| is_sound_trace(parent.as_bytes())) {
         return Ok(());
     }
-    request.remove_header(&TRACESTATE);
+    if request.headers.contains_key(TRACESTATE) {
+        request.remove_header(&TRACESTATE);
+    }
     request.insert_header(TRACEPARENT, new_trace())
 }
 
@@ -134,9 +145,14 @@ pub(crate) fn to_client(
     request_id: &HeaderValue,
     version: Option<&HeaderValue>,
 ) -> Result<()> {
-    cut_nominated(answer);
-    for name in HOP_BY_HOP {
-        answer.remove_header(name);
+    if answer.headers.contains_key(CONNECTION) {
+        cut_nominated(answer);
+    }
+    // Most answers have none of them: one look at each of their headers instead of one search for each of these.
+    if answer.headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+        for name in &HOP_BY_HOP {
+            answer.remove_header(name);
+        }
     }
     answer.insert_header(REQUEST_ID, request_id.clone())?;
     match version {
@@ -144,6 +160,12 @@ pub(crate) fn to_client(
         None => drop(answer.remove_header(&VERSION)),
     }
     Ok(())
+}
+
+/// Has the answer end with the connection if only chunks would tell its end: HTTP/1.0 knows none (RFC 9112, section 6.1).
+/// True if it does.
+pub(crate) fn without_chunks(answer: &mut ResponseHeader) -> bool {
+    answer.remove_header(&TRANSFER_ENCODING).is_some()
 }
 
 /// Cuts what the version's `connection` header names, except what the framing of the body hangs on.

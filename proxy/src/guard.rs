@@ -60,6 +60,11 @@ struct RequestLine {
 }
 
 impl HeadReader {
+    /// Whether it is a HEAD request, as far as is known yet.
+    pub(crate) fn is_head_request(&self) -> bool {
+        self.request_line.as_ref().is_some_and(|line| line.is_head_request)
+    }
+
     /// Reads what is new in `buffer`, which holds everything received so far; none while the head is not whole.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 //! drain, and not say which port it got; so the accept loop is ours, and the framework gets one request at a time.
 
 mod connection;
+mod deadline;
 mod socket;
 mod worker;
 
@@ -81,7 +82,8 @@ impl ListenError {
 /// How long clients are waited for where no route says so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
-    /// For a whole request head from its first byte, and for the first byte on a new connection. Default 10 s.
+    /// For a whole request head from its first byte, for the first byte on a new connection, and for all of a request
+    /// that no route takes. Default 10 s.
     pub head: Duration,
     /// After so many requests a connection is closed, in order, so that clients spread anew. Default 100,000.
     pub requests_per_connection: u32,
@@ -206,8 +208,8 @@ impl Serving {
         self.loads.iter().map(|load| load.requests()).sum()
     }
 
-    /// Stops accepting, once the connections are in that the kernel has completed; closes idle connections; answers what
-    /// is in flight with `connection: close`; returns when that is done. What is not done after `deadline` is cut off.
+    /// Stops accepting, once the connections are in that the kernel has completed; closes connections that stay idle for a
+    /// quarter of a second; answers what is in flight, and what still comes, with `connection: close`; returns when that is done. What is not done after `deadline` is cut off.
     pub async fn drain(mut self, deadline: Duration) -> Drained {
         info!(in_flight = self.in_flight(), "draining");
         self.orders.send_replace(Order::Drain(Instant::now() + deadline));

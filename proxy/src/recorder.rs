@@ -61,9 +61,10 @@ pub struct Terms {
     pub canary: Option<VersionId>,
     /// Which outcomes count as errors.
     pub errors: ErrorPolicy,
-    /// An answer that took longer counts as slow.
+    /// A version that takes longer counts as slow: from the whole request to its answer's head. What a client adds on
+    /// either side, by sending slowly or by reading slowly, says nothing about the version.
     pub slow_after: Duration,
-    /// A request without an answer's head by then is judged as a timeout, whatever comes of it later.
+    /// A whole request without an answer's head by then is judged as a timeout, whatever comes of it later.
     pub unanswered_after: Duration,
 }
 
@@ -81,15 +82,29 @@ pub struct Entry {
     arm: Arm,
     started: Instant,
     shard: usize,
-    ticket: Ticket,
+    asked: Option<Asked>,
+    /// How long the version took to answer.
+    waited: Duration,
     in_time: bool,
     answered: bool,
+}
+
+/// A request that is whole, so that the version is what is waited for.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    at: Instant,
+    ticket: Ticket,
 }
 
 impl Entry {
     /// When the request began.
     pub fn started(&self) -> Instant {
         self.started
+    }
+
+    /// Whether it is whole, so that the version is what is waited for.
+    pub fn is_asked(&self) -> bool {
+        self.asked.is_some()
     }
 
     /// Which side it was assigned to.
@@ -124,27 +139,38 @@ impl Epoch {
 
     /// A request that began at `started` is assigned to `arm`.
     pub fn begin(&self, arm: Arm, started: Instant) -> Entry {
-        let counters = self.arm(arm);
-        let shard = thread_number() % counters.shards.len();
-        let ticket = counters.shard(shard).pending.enter(started);
-        Entry { arm, started, shard, ticket, in_time: true, answered: false }
+        let shard = thread_number() % self.arm(arm).shards.len();
+        Entry { arm, started, shard, asked: None, waited: Duration::ZERO, in_time: true, answered: false }
     }
 
-    /// The head of the version's answer has arrived: from here on the request is no longer unanswered.
-    pub fn answered(&self, entry: &mut Entry) {
-        if !entry.answered {
-            entry.answered = true;
-            entry.in_time = self.arm(entry.arm).shard(entry.shard).pending.leave(entry.ticket);
+    /// The request was whole at `now`: from here on the version is waited for, and judged if it does not answer.
+    pub fn asked(&self, entry: &mut Entry, now: Instant) {
+        if entry.asked.is_none() && !entry.answered {
+            let ticket = self.arm(entry.arm).shard(entry.shard).pending.enter(now);
+            entry.asked = Some(Asked { at: now, ticket });
+        }
+    }
+
+    /// The head of the version's answer arrived at `now`: from here on the request is no longer unanswered.
+    pub fn answered(&self, entry: &mut Entry, now: Instant) {
+        if entry.answered {
+            return;
+        }
+        entry.answered = true;
+        if let Some(asked) = entry.asked {
+            entry.waited = now.saturating_duration_since(asked.at);
+            entry.in_time = self.arm(entry.arm).shard(entry.shard).pending.leave(asked.ticket);
         }
     }
 
     /// The request ended with `outcome` after `latency`; to be called exactly once per entry.
     pub fn finish(&self, mut entry: Entry, outcome: Outcome, latency: Duration) {
-        self.answered(&mut entry);
+        let ended = entry.started + latency;
+        self.answered(&mut entry, ended);
         let shard = self.arm(entry.arm).shard(entry.shard);
         shard.count(outcome, latency);
         if entry.in_time {
-            shard.judge(self.terms.errors.weigh(outcome), latency > self.terms.slow_after);
+            shard.judge(self.terms.errors.weigh(outcome), entry.waited > self.terms.slow_after);
         }
     }
 
@@ -167,7 +193,7 @@ impl Epoch {
     pub fn close_unanswered(&self, now: Instant) {
         for arm in [&self.stable, &self.canary] {
             for shard in &arm.shards {
-                shard.judge_unanswered(shard.pending.close_until(now));
+                shard.judge_unanswered(shard.pending.close_until(now), self.terms.errors.weigh(Outcome::Timeout));
             }
         }
     }
@@ -284,9 +310,13 @@ impl Shard {
         self.requests.fetch_add(1, Relaxed);
     }
 
-    fn judge_unanswered(&self, requests: u64) {
+    /// Judges requests as timeouts; slow they are whether that is an error on this route or not.
+    fn judge_unanswered(&self, requests: u64, weighs: Weighs) {
         if requests > 0 {
-            self.errors.fetch_add(requests, Relaxed);
+            match weighs {
+                Weighs::Bad => self.errors.fetch_add(requests, Relaxed),
+                Weighs::Good | Weighs::Nothing => 0,
+            };
             self.slow.fetch_add(requests, Relaxed);
             self.requests.fetch_add(requests, Relaxed);
         }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_utils::CachePadded;
 use http::HeaderValue;
@@ -19,8 +19,12 @@ use crate::forward;
 use crate::listen::{ClientSocket, MALFORMED_CHUNKS};
 use crate::outcome::Outcome;
 use crate::pool::Pool;
-use crate::recorder::{Arm, Entry, Failure};
+use crate::recorder::{Arm, Entry, Epoch, Failure};
 use crate::snapshot::{ServedRoute, Snapshot};
+
+/// How soon a request breaks on a connection that had been closed before: its server's reset is one way back. Any time
+/// after that, the server may have taken the request.
+const STALE_WITHIN: Duration = Duration::from_millis(50);
 
 /// Requests that one worker is working on.
 #[derive(Debug, Default)]
@@ -49,6 +53,12 @@ pub(crate) struct RequestCtx {
     pub(crate) body_bytes: u64,
     status: Option<u16>,
     shed: bool,
+    /// Whether the version has said everything.
+    is_whole: bool,
+    /// When the present attempt was sent.
+    sent: Option<Instant>,
+    /// Whether this attempt follows one on a kept connection that had gone.
+    repeats: bool,
     given_up: Option<failure::Failure>,
     outcome: Option<Outcome>,
 }
@@ -77,6 +87,9 @@ impl RequestCtx {
             body_bytes: 0,
             status: None,
             shed: false,
+            is_whole: false,
+            sent: None,
+            repeats: false,
             given_up: None,
             outcome: None,
         }
@@ -100,6 +113,35 @@ impl RequestCtx {
     pub(crate) fn assign(&mut self, position: usize, arm: Arm, started: Instant) {
         let entry = self.snapshot.routes.at(position).map(|route| route.epoch.begin(arm, started));
         self.assigned = Some(Assigned { route: position, arm, entry });
+        if !self.socket.as_ref().is_some_and(|socket| socket.has_unread_body()) {
+            self.asked(started);
+        }
+    }
+
+    /// The client sent some more of its body, or the end of it.
+    pub(crate) fn client_sent(&mut self, is_end: bool) {
+        // Nothing new if everything had arrived with the head, as small bodies do.
+        if self.open_entry().is_some_and(|(_, entry)| !entry.is_asked()) {
+            let now = Instant::now();
+            self.heard(now);
+            if is_end {
+                self.asked(now);
+            }
+        }
+    }
+
+    /// The client has sent everything, as of `now`: from here on the version is waited for.
+    fn asked(&mut self, now: Instant) {
+        if let Some((epoch, entry)) = self.open_entry() {
+            epoch.asked(entry, now);
+        }
+    }
+
+    /// The entry in the books, unless it is closed.
+    fn open_entry(&mut self) -> Option<(&Epoch, &mut Entry)> {
+        let assigned = self.assigned.as_mut()?;
+        let route = self.snapshot.routes.at(assigned.route)?;
+        Some((&route.epoch, assigned.entry.as_mut()?))
     }
 
     /// The route; none before [`RequestCtx::assign`].
@@ -126,6 +168,9 @@ impl RequestCtx {
         self.present = Some(position);
         self.attempts += 1;
         self.body_bytes = 0;
+        if let Some(socket) = &self.socket {
+            socket.rests();
+        }
         self.in_flight = Some(endpoint.enter());
         Some(endpoint)
     }
@@ -142,15 +187,57 @@ impl RequestCtx {
         self.pool().is_some_and(|pool| self.tried.len() < pool.endpoints().len())
     }
 
+    /// The request sets out on a connection: its version may be silent from now on for as long as its route allows.
+    pub(crate) fn sets_out(&mut self) {
+        let now = Instant::now();
+        self.sent = Some(now);
+        self.heard(now);
+    }
+
+    /// Something passed between the edge and the version.
+    pub(crate) fn heard(&self, now: Instant) {
+        if let Some(socket) = &self.socket {
+            socket.heard(now);
+        }
+    }
+
     /// The head of the version's answer has arrived.
     pub(crate) fn answered(&mut self, status: u16, shed: bool) {
+        let now = Instant::now();
+        self.heard(now);
         self.status = Some(status);
         self.shed = shed;
-        if let Some(Assigned { route, entry: Some(entry), .. }) = self.assigned.as_mut()
-            && let Some(route) = self.snapshot.routes.at(*route)
-        {
-            route.epoch.answered(entry);
+        if let Some((epoch, entry)) = self.open_entry() {
+            epoch.answered(entry, now);
         }
+    }
+
+    /// The version's answer is whole.
+    pub(crate) fn told_all(&mut self) {
+        self.is_whole = true;
+        if let Some(socket) = &self.socket {
+            socket.rests();
+        }
+    }
+
+    /// Whether the version answered wholly before its client had sent everything. What becomes of the upload does not
+    /// change that answer.
+    pub(crate) fn is_answered_early(&self) -> bool {
+        self.is_whole && self.socket.as_ref().is_some_and(|socket| socket.has_unread_body())
+    }
+
+    /// Has the request repeated on a fresh connection, once; false if it must not be. A connection that had been kept
+    /// breaks at once if its server closed it before; later, the server may have acted on the request.
+    pub(crate) fn repeat_afresh(&mut self, is_idempotent: bool) -> bool {
+        let broke_at_once = self.sent.is_some_and(|sent| sent.elapsed() <= STALE_WITHIN);
+        let repeats = !self.repeats && (is_idempotent || broke_at_once);
+        self.repeats |= repeats;
+        repeats
+    }
+
+    /// Whether the present attempt must not go over a connection that has been kept.
+    pub(crate) fn needs_fresh_connection(&self) -> bool {
+        self.repeats
     }
 
     /// Whether a version's answer has begun.
@@ -267,7 +354,8 @@ impl Drop for RequestCtx {
         let expired = self.socket.as_ref().is_some_and(|socket| socket.is_expired());
         let open = self.assigned.as_ref().is_some_and(|assigned| assigned.entry.is_some());
         if open {
-            let outcome = self.outcome.unwrap_or_else(|| self.outcome_of_drop());
+            let early = self.is_answered_early().then(|| self.outcome_of_answer());
+            let outcome = self.outcome.or(early).unwrap_or_else(|| self.outcome_of_drop());
             if expired {
                 self.leave_last_words(outcome);
             }

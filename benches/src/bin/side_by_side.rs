@@ -136,7 +136,7 @@ impl Bench {
             ]);
         } else {
             fs::write(self.config(), self.config_text(listen, 10))?;
-            command.arg(beside("pointsman")?).args(["run", "--config"]).arg(self.config());
+            command.arg(beside("pointsman")?).args(["run", "--drain-delay", "0s", "--config"]).arg(self.config());
         }
         command.spawn().map_err(|source| BenchError::Start { what, source })
     }

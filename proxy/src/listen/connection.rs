@@ -5,10 +5,10 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::task::Poll;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -19,9 +19,10 @@ use pingora_core::protocols::http::ServerSession;
 use pingora_proxy::HttpProxy;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::{sleep_until, timeout};
 
 use super::Patience;
+use super::deadline::Alarm;
 use super::socket::{Arrival, ClientSocket, ClientStream};
 use crate::answer::{Answer, Refusal};
 use crate::edge::Edge;
@@ -33,19 +34,23 @@ use crate::snapshot::Snapshots;
 const HEAD_READ_BYTES: usize = 4 << 10;
 /// A connection that was accepted just before a drain may still bring its first request.
 const FIRST_REQUEST_GRACE: Duration = Duration::from_millis(500);
+/// A drain closes a connection that has been served only when it has been silent for so long: its client may just be
+/// sending, and would lose that request. It is also how long a client is read from after the last answer that it was told
+/// is the last, for what it sent before it read that.
+const QUIET: Duration = Duration::from_millis(250);
 /// How long a client may take to read a last answer while it is still sending, and how long a pause in that may be.
 const LINGER: Duration = Duration::from_secs(5);
 const LINGER_PAUSE: Duration = Duration::from_secs(1);
-/// A timer that has not been set yet.
-const UNSET: Duration = Duration::from_hours(24);
 
 /// What every connection of a worker shares.
 pub(super) struct Shared {
     pub(super) proxy: Arc<HttpProxy<Edge>>,
     pub(super) snapshots: Arc<Snapshots>,
     pub(super) patience: Patience,
-    /// True as soon as the worker drains.
+    /// Tells that the worker drains.
     pub(super) draining: watch::Receiver<bool>,
+    /// True as soon as it does, for who only looks.
+    pub(super) is_draining: Arc<AtomicBool>,
     /// Set when what is not done is cut off.
     pub(super) cut: Arc<AtomicBool>,
 }
@@ -54,16 +59,26 @@ pub(super) struct Shared {
 struct Connection {
     shared: Arc<Shared>,
     socket: Arc<ClientSocket>,
-    draining: watch::Receiver<bool>,
+    /// Done when the worker drains. Kept from request to request, which costs less than to ask anew.
+    drain: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
+    alarm: Alarm,
     served: u32,
 }
 
 /// What came instead of a request head.
 enum End {
-    /// The client went, or was silent for too long.
+    /// The client went, or did not finish a head.
     Gone,
+    /// The client said nothing for so long that the edge closes.
+    Quiet,
     /// The head is not acceptable.
-    Refused(Refusal),
+    Refused(Refused),
+}
+
+/// A refusal that the framework has nothing to do with.
+struct Refused {
+    refusal: Refusal,
+    to_head_request: bool,
 }
 
 impl From<io::Error> for End {
@@ -80,8 +95,14 @@ pub(super) async fn serve(shared: Arc<Shared>, tcp: TcpStream, client: SocketAdd
     let name =
         HeaderValue::from_str(&client.ip().to_canonical().to_string()).unwrap_or(HeaderValue::from_static("unknown"));
     let socket = Arc::new(ClientSocket::new(tcp, name, Arc::clone(&shared.cut)));
-    let draining = shared.draining.clone();
-    Connection { shared, socket, draining, served: 0 }.run().await;
+    let drain = Box::pin(drained(shared.draining.clone()));
+    Connection { shared, socket, drain, alarm: Alarm::new(), served: 0 }.run().await;
+}
+
+/// Waits for the worker to drain.
+async fn drained(mut draining: watch::Receiver<bool>) {
+    // An error means that the worker has gone, which is the same.
+    drop(draining.wait_for(|draining| *draining).await);
 }
 
 impl Connection {
@@ -91,12 +112,13 @@ impl Connection {
             let (arrival, received) = match self.next_head().await {
                 Ok(head) => head,
                 Err(End::Gone) => return,
-                Err(End::Refused(refusal)) => return self.refuse(&refusal).await,
+                Err(End::Quiet) => return self.last_answer(&[], QUIET).await,
+                Err(End::Refused(refused)) => return self.refuse(&refused).await,
             };
             stream = match self.request(stream, arrival, received).await {
                 Ok(Some(kept)) => kept,
                 Ok(None) => return self.close().await,
-                Err(refusal) => return self.refuse(&refusal).await,
+                Err(refused) => return self.refuse(&refused).await,
             };
         }
     }
@@ -107,119 +129,123 @@ impl Connection {
         if received.is_empty() {
             self.first_byte().await?;
         }
-        let deadline = self.shared.patience.head;
-        let head = timeout(deadline, self.read_head(&mut received)).await.unwrap_or(Err(End::Gone))?;
+        let reading = read_head(&self.shared, &self.socket, &mut received);
+        let head = self.alarm.within(self.shared.patience.head, reading).await.unwrap_or(Err(End::Gone))?;
         self.served += 1;
-        let is_last = self.served >= self.shared.patience.requests_per_connection || *self.draining.borrow();
+        let is_last = self.served >= self.shared.patience.requests_per_connection || self.is_draining();
         Ok((Arrival { head, started: Instant::now(), is_last }, received))
     }
 
-    /// Waits for the client to begin a request: a new one as long as for a head, an old one as long as its route allows.
-    async fn first_byte(&mut self) -> Result<(), End> {
-        let patience = self.socket.idle_timeout().unwrap_or(self.shared.patience.head);
-        let is_new = self.served == 0;
-        let draining = &mut self.draining;
-        let drain = async {
-            // An error means that the worker has gone, which is the same.
-            drop(draining.wait_for(|draining| *draining).await);
-            if is_new {
-                sleep(FIRST_REQUEST_GRACE).await;
-            }
-        };
-        tokio::select! {
-            biased;
-            ready = self.socket.readable() => Ok(ready?),
-            () = drain => Err(End::Gone),
-            () = sleep(patience) => Err(End::Gone),
-        }
+    fn is_draining(&self) -> bool {
+        self.shared.is_draining.load(Relaxed)
     }
 
-    async fn read_head(&self, received: &mut BytesMut) -> Result<Head, End> {
-        let limit_bytes = self.shared.snapshots.largest_head_bytes();
-        let mut reader = HeadReader::default();
-        loop {
-            if let Some(head) = reader.read(received, limit_bytes).map_err(End::Refused)? {
-                return Ok(head);
-            }
-            received.reserve(HEAD_READ_BYTES);
-            if self.socket.read_more(received).await? == 0 {
-                return Err(End::Gone);
+    /// Waits for the client to begin a request: a new one as long as for a head, an old one as long as its route allows,
+    /// and neither for long once the worker drains.
+    async fn first_byte(&mut self) -> Result<(), End> {
+        if !self.is_draining() {
+            let patience = self.socket.idle_timeout().unwrap_or(self.shared.patience.head);
+            let (socket, drain) = (&self.socket, &mut self.drain);
+            let first = std::future::poll_fn(|cx| match socket.poll_readable(cx) {
+                Poll::Ready(ready) => Poll::Ready(Some(ready)),
+                Poll::Pending => drain.as_mut().poll(cx).map(|()| None),
+            });
+            if let Some(ready) = self.alarm.within(patience, first).await.ok_or(End::Quiet)? {
+                return Ok(ready?);
             }
         }
+        let grace = if self.served == 0 { FIRST_REQUEST_GRACE } else { QUIET };
+        let socket = &self.socket;
+        let first = std::future::poll_fn(|cx| socket.poll_readable(cx));
+        Ok(self.alarm.within(grace, first).await.ok_or(End::Quiet)??)
     }
 
     /// Has the edge answer one request; gives the stream back if the connection is good for another.
     async fn request(
-        &self,
+        &mut self,
         stream: Stream,
         arrival: Arrival,
         mut received: BytesMut,
-    ) -> Result<Option<Stream>, Refusal> {
-        self.socket.begin(arrival, &mut received)?;
+    ) -> Result<Option<Stream>, Refused> {
+        let to_head_request = arrival.head.is_head_request;
+        self.socket
+            .begin(arrival, &mut received, self.shared.patience.head)
+            .map_err(|refusal| Refused { refusal, to_head_request })?;
         let mut session = ServerSession::new_http1(stream);
         session.set_pipelined_prefix(received);
         let work = self.shared.proxy.process_new_http(session, &self.shared.draining);
-        let reused = until_deadline(work, &self.socket).await.flatten();
+        let reused = until_deadline(work, &self.socket, &mut self.alarm).await.flatten();
         Ok(reused.map(|reused| reused.consume().0))
     }
 
-    async fn refuse(&self, refusal: &Refusal) {
+    async fn refuse(&self, refused: &Refused) {
         let request_id = forward::new_request_id();
-        let wire = Answer { refusal, request_id: &request_id, version: None }.wire(false);
-        self.last_answer(&wire, true).await;
+        let answer = Answer { refusal: &refused.refusal, request_id: &request_id, version: None };
+        self.last_answer(&answer.wire(refused.to_head_request), LINGER_PAUSE).await;
     }
 
     /// Ends the connection; what could not be said through the framework is said now.
     async fn close(&self) {
         let last_words = self.socket.take_last_words();
-        let has_more_to_come = self.socket.has_unread_body();
-        self.last_answer(last_words.as_deref().unwrap_or_default(), has_more_to_come).await;
+        let pause = if self.socket.has_unread_body() { LINGER_PAUSE } else { QUIET };
+        self.last_answer(last_words.as_deref().unwrap_or_default(), pause).await;
     }
 
-    /// Writes a last answer and closes. A client that is still sending must be read from meanwhile: closing on unread
-    /// bytes resets the connection, and the answer is lost with it (RFC 9112, section 9.6).
-    async fn last_answer(&self, wire: &[u8], linger: bool) {
+    /// Writes a last answer and closes. A client that is still sending, its body or the requests behind it, must be read
+    /// from meanwhile, until it pauses: closing on unread bytes resets the connection, and the answer is lost with it (RFC
+    /// 9112, section 9.6).
+    async fn last_answer(&self, wire: &[u8], pause: Duration) {
         let farewell = async {
             self.socket.write(wire).await?;
             self.socket.close_write()?;
-            if linger { self.read_away().await } else { Ok(()) }
+            self.read_away(pause).await
         };
         // A client that does not take its answer loses it.
         drop(timeout(LINGER, farewell).await);
     }
 
     /// Reads what the client still sends, until it stops.
-    async fn read_away(&self) -> io::Result<()> {
-        let mut waste = BytesMut::with_capacity(HEAD_READ_BYTES * 4);
-        while timeout(LINGER_PAUSE, self.socket.read_more(&mut waste)).await.unwrap_or(Ok(0))? > 0 {
+    async fn read_away(&self, pause: Duration) -> io::Result<()> {
+        let mut waste = BytesMut::with_capacity(HEAD_READ_BYTES);
+        while timeout(pause, self.socket.read_more(&mut waste)).await.unwrap_or(Ok(0))? > 0 {
             waste.clear();
         }
         Ok(())
     }
 }
 
-/// Runs `work` until it is done or the deadline passes that it sets on `socket` meanwhile; then drops it, which books the
+async fn read_head(shared: &Shared, socket: &ClientSocket, received: &mut BytesMut) -> Result<Head, End> {
+    let limit_bytes = shared.snapshots.largest_head_bytes();
+    let mut reader = HeadReader::default();
+    loop {
+        match reader.read(received, limit_bytes) {
+            Ok(Some(head)) => return Ok(head),
+            Ok(None) => {}
+            Err(refusal) => {
+                return Err(End::Refused(Refused { refusal, to_head_request: reader.is_head_request() }));
+            }
+        }
+        received.reserve(HEAD_READ_BYTES);
+        if socket.read_more(received).await? == 0 {
+            return Err(End::Gone);
+        }
+    }
+}
+
+/// Runs `work` until it is done or the moment comes that it sets on `socket` meanwhile; then drops it, which books the
 /// request, and gives none. The clock runs whatever the request waits for: a connection, its body, or the answer.
-async fn until_deadline<W: Future>(work: W, socket: &ClientSocket) -> Option<W::Output> {
+async fn until_deadline<W: Future>(work: W, socket: &ClientSocket, alarm: &mut Alarm) -> Option<W::Output> {
     let mut work = pin!(work);
-    let mut timer = pin!(sleep(UNSET));
-    let mut set = None;
     std::future::poll_fn(|cx| {
         if let Poll::Ready(done) = work.as_mut().poll(cx) {
             return Poll::Ready(Some(done));
         }
-        let deadline = socket.deadline();
-        if deadline != set
-            && let Some(deadline) = deadline
-        {
-            timer.as_mut().reset(deadline.into());
-            set = Some(deadline);
+        loop {
+            ready!(alarm.poll_due(cx, socket.due()));
+            if socket.expire() {
+                return Poll::Ready(None);
+            }
         }
-        if set.is_some() && timer.as_mut().poll(cx).is_ready() {
-            socket.expire();
-            return Poll::Ready(None);
-        }
-        Poll::Pending
     })
     .await
 }

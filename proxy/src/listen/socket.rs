@@ -23,9 +23,10 @@ use pingora_core::protocols::{
     UniqueIDType,
 };
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::deadline::Deadline;
 use crate::answer::Refusal;
 use crate::chunks::ChunkScanner;
 use crate::guard::{Framing, Head};
@@ -34,6 +35,8 @@ use crate::guard::{Framing, Head};
 const WRITE_BUFFER_BYTES: usize = 4 << 10;
 /// How much of a client's next requests is kept while the present one is answered.
 const SURPLUS_BYTES: usize = 64 << 10;
+/// How much of that is read at a time: seldom anything, and then seldom much.
+const SURPLUS_READ_BYTES: usize = 1 << 10;
 /// How much is left of a chunked body whose end has not been seen.
 const UNKNOWN: u64 = u64::MAX;
 /// Told to a client whose chunks are wrong.
@@ -55,7 +58,6 @@ pub(crate) struct Arrival {
 #[derive(Debug, Default)]
 struct Exchange {
     arrival: Option<Arrival>,
-    deadline: Option<Instant>,
     idle: Option<Duration>,
     last_words: Option<Bytes>,
 }
@@ -69,6 +71,7 @@ pub(crate) struct ClientSocket {
     /// Set when requests that are not done are cut off because the edge stops.
     cut: Arc<AtomicBool>,
     exchange: Mutex<Exchange>,
+    deadline: Deadline,
     surplus: Mutex<BytesMut>,
     chunks: Mutex<ChunkScanner>,
     body_left: AtomicU64,
@@ -87,6 +90,7 @@ impl ClientSocket {
             client,
             cut,
             exchange: Mutex::default(),
+            deadline: Deadline::default(),
             surplus: Mutex::default(),
             chunks: Mutex::default(),
             body_left: AtomicU64::new(0),
@@ -113,11 +117,13 @@ impl ClientSocket {
 
     // -- for the accept loop
 
-    /// Begins a request of which `received` has been read; keeps what is not of it for the next one.
+    /// Begins a request of which `received` has been read; keeps what is not of it for the next one. It must be answered
+    /// within `patience`, until its route says otherwise.
     ///
     /// # Errors
     /// If the body is not framed as its head says, as far as it has come.
-    pub(crate) fn begin(&self, arrival: Arrival, received: &mut BytesMut) -> Result<(), Refusal> {
+    pub(crate) fn begin(&self, arrival: Arrival, received: &mut BytesMut, patience: Duration) -> Result<(), Refusal> {
+        self.deadline.set(arrival.started + patience, Duration::MAX);
         let body = received.get(arrival.head.bytes..).unwrap_or_default();
         let (end, left) = match arrival.head.framing {
             Framing::Chunked => {
@@ -131,8 +137,9 @@ impl ClientSocket {
                 (end, length.saturating_sub(u64::try_from(body.len()).unwrap_or(u64::MAX)))
             }
         };
-        if let Some(end) = end {
-            *self.surplus() = received.split_off(arrival.head.bytes + end);
+        // Most clients wait for an answer before they send more; then there is nothing to split.
+        if let Some(end) = end.map(|end| arrival.head.bytes + end).filter(|end| *end < received.len()) {
+            *self.surplus() = received.split_off(end);
         }
         self.body_left.store(left, Relaxed);
         for flag in [&self.answering, &self.sent, &self.awaits_client, &self.client_stalls] {
@@ -149,25 +156,26 @@ impl ClientSocket {
         std::mem::take(&mut *self.surplus())
     }
 
-    /// Waits until there is something to read, or the client has gone.
-    pub(crate) async fn readable(&self) -> io::Result<()> {
-        self.tcp.readable().await
+    /// Ready when there is something to read, or the client has gone.
+    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.tcp.poll_read_ready(cx)
     }
 
     /// Reads more into `buffer`; zero if the client has closed.
     pub(crate) async fn read_more(&self, buffer: &mut BytesMut) -> io::Result<usize> {
         loop {
-            self.tcp.readable().await?;
-            match self.tcp.try_read_buf(buffer) {
+            std::future::poll_fn(|cx| self.tcp.poll_read_ready(cx)).await?;
+            let room = buffer.capacity() - buffer.len();
+            match self.read_ready(room, |tcp| tcp.try_read_buf(buffer)) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 done => return done,
             }
         }
     }
 
-    /// When the present request must be answered; none until its route is known.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.exchange().deadline
+    /// When the present request is over, as of now: by its total, or by the silence of its version.
+    pub(crate) fn due(&self) -> Instant {
+        self.deadline.due()
     }
 
     /// How long the route of the last request lets its clients be idle.
@@ -175,9 +183,16 @@ impl ClientSocket {
         self.exchange().idle
     }
 
-    /// The deadline has passed; to be called before the request is dropped, which looks at it.
-    pub(crate) fn expire(&self) {
+    /// The moment of [`ClientSocket::due`] has come; to be called before the request is dropped, which looks at it. False
+    /// if the request goes on: a version is not silent while its client does not take what it said.
+    pub(crate) fn expire(&self) -> bool {
+        let now = Instant::now();
+        if self.client_stalls() && !self.deadline.total_is_over(now) {
+            self.deadline.hear(now);
+            return false;
+        }
         self.expired.store(true, Relaxed);
+        true
     }
 
     /// An answer that could not go through the framework any more; none if some of another has been sent.
@@ -215,11 +230,21 @@ impl ClientSocket {
         self.exchange().arrival
     }
 
-    /// Sets when the present request must be answered and how long the connection may be idle after it.
-    pub(crate) fn set_patience(&self, deadline: Instant, idle: Duration) {
-        let mut exchange = self.exchange();
-        exchange.deadline = Some(deadline);
-        exchange.idle = Some(idle);
+    /// Sets when the present request must be answered, how long its version may be silent meanwhile, and how long the
+    /// connection may be idle after it.
+    pub(crate) fn set_patience(&self, total: Instant, silence: Duration, idle: Duration) {
+        self.deadline.set(total, silence);
+        self.exchange().idle = Some(idle);
+    }
+
+    /// Something passed between the edge and the version: its silence counts from `now`.
+    pub(crate) fn heard(&self, now: Instant) {
+        self.deadline.hear(now);
+    }
+
+    /// The version is not waited for: it is not connected yet, or has said everything.
+    pub(crate) fn rests(&self) {
+        self.deadline.rest();
     }
 
     /// Whether the body turned out not to be framed as its head says.
@@ -298,13 +323,22 @@ impl ClientSocket {
     }
 
     fn read_at_most(&self, buffer: &mut ReadBuf<'_>, left: u64) -> io::Result<usize> {
-        let most = usize::try_from(left).unwrap_or(usize::MAX);
-        if most >= buffer.remaining() {
-            return self.tcp.try_read_buf(buffer);
-        }
-        let read = self.tcp.try_read(buffer.initialize_unfilled_to(most))?;
+        let room = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.remaining());
+        let read = self.read_ready(room, |tcp| tcp.try_read(buffer.initialize_unfilled_to(room)))?;
         buffer.advance(read);
         Ok(read)
+    }
+
+    /// Reads once into `room` bytes. Less than that empties the socket: it is then taken as not ready, which saves the
+    /// next read from finding nothing. What arrives in between makes it ready again; the end of the stream always stays.
+    fn read_ready(&self, room: usize, read: impl FnOnce(&TcpStream) -> io::Result<usize>) -> io::Result<usize> {
+        let mut got = None;
+        let done = self.tcp.try_io(Interest::READABLE, || {
+            let bytes = read(&self.tcp)?;
+            got = Some(bytes);
+            if (1..room).contains(&bytes) { Err(ErrorKind::WouldBlock.into()) } else { Ok(bytes) }
+        });
+        got.map_or(done, Ok)
     }
 
     /// Between the end of the body and the end of the answer: notices that the client goes, keeps what else it sends.
@@ -315,10 +349,10 @@ impl ClientSocket {
                 return Poll::Pending;
             }
             ready!(self.tcp.poll_read_ready(cx))?;
-            surplus.reserve(WRITE_BUFFER_BYTES);
-            match self.tcp.try_read_buf(&mut *surplus) {
+            let mut piece = [0; SURPLUS_READ_BYTES];
+            match self.read_ready(piece.len(), |tcp| tcp.try_read(&mut piece)) {
                 Ok(0) => return Poll::Ready(Ok(())),
-                Ok(_) => {}
+                Ok(read) => surplus.extend_from_slice(piece.get(..read).unwrap_or_default()),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(Err(error)),
             }

@@ -82,12 +82,14 @@ impl Worker {
             max_retries: MAX_ATTEMPTS,
             ..ServerConf::default()
         };
-        let edge = Edge::new(Arc::clone(&task.snapshots), Arc::clone(&task.load), drain.clone());
+        let is_draining = Arc::new(AtomicBool::new(false));
+        let edge = Edge::new(Arc::clone(&task.snapshots), Arc::clone(&task.load), Arc::clone(&is_draining));
         let shared = Shared {
             proxy: Arc::new(http_proxy(&Arc::new(conf), edge)),
             snapshots: task.snapshots,
             patience: task.patience,
             draining: drain,
+            is_draining,
             cut: Arc::new(AtomicBool::new(false)),
         };
         Self {
@@ -107,6 +109,7 @@ impl Worker {
         let order = self.accept(&listeners).await;
         self.take_queue(&listeners);
         drop(listeners);
+        self.shared.is_draining.store(true, Relaxed);
         self.draining.send_replace(true);
         if let Order::Drain(deadline) = order {
             self.drain_until(deadline).await;

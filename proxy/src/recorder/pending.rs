@@ -1,6 +1,7 @@
 //! Requests that have no answer yet, so that a version that hangs is judged before its timeouts run out.
 //!
-//! Time is cut into slots; a request is counted in the slot it began in and leaves it when its answer's head arrives.
+//! Time is cut into slots; a request is counted in the slot in which it was whole and leaves it when its answer's head
+//! arrives.
 //! When a slot is older than the limit, the control loop closes it and books who is left. Each slot is one word of
 //! (turn, closed, count), so that leaving and closing agree on who books a request: exactly one of them does.
 
@@ -41,15 +42,15 @@ impl Pending {
         pending
     }
 
-    /// Counts a request that began at `started`.
-    pub(super) fn enter(&self, started: Instant) -> Ticket {
-        let slot = self.slot_at(started);
+    /// Counts a request that was whole at `asked`.
+    pub(super) fn enter(&self, asked: Instant) -> Ticket {
+        let slot = self.slot_at(asked);
         let turn = turn_of(slot);
         let fresh = (turn << TURN_SHIFT) | 1;
         let seen = self.cell(slot).fetch_update(Relaxed, Relaxed, |word| {
             if word >> TURN_SHIFT == turn { Some(word + 1) } else { Some(fresh) }
         });
-        // A request that began so long ago that its slot is booked already can only be booked by itself.
+        // A request that was whole so long ago that its slot is booked already can only be booked by itself.
         let booked = seen.is_ok_and(|word| word >> TURN_SHIFT == turn && word & CLOSED != 0);
         if booked { Ticket(u64::MAX) } else { Ticket(slot) }
     }

@@ -44,7 +44,55 @@ async fn what_is_in_flight_is_answered_and_told_to_close() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn idle_connections_are_closed_at_once_and_new_ones_refused() {
+async fn a_request_on_a_kept_connection_that_comes_with_the_drain_is_answered() {
+    let v1 = FakeModel::start("v1").await.unwrap();
+    let mut edge = TestEdge::start(&[v1.addr()]);
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        let mut client = edge.connect().await;
+        client.send(get("/").as_bytes()).await;
+        assert_eq!(client.answer().await.unwrap().header("connection"), Some("keep-alive"));
+        clients.push(client);
+    }
+    let address = edge.address;
+    let drain = tokio::spawn(edge.serving.take().unwrap().drain(LONG));
+    // Until all workers have stopped to listen, which is when they drain.
+    while !refuses(address).await {}
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    for client in &mut clients {
+        client.send(get("/").as_bytes()).await;
+    }
+    for client in &mut clients {
+        let answer = client.answer().await.expect("an answer");
+        assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+        assert!(client.rest().await.is_empty());
+    }
+    assert_eq!(drain.await.unwrap(), Drained { cut_off: 0 });
+    edge.expect_outcomes("v1", &[(Outcome::Success, 8)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_comes_too_late_for_the_drain_is_met_by_an_end_and_no_reset() {
+    let v1 = FakeModel::start("v1").await.unwrap();
+    let mut edge = TestEdge::start(&[v1.addr()]);
+    let mut client = edge.connect().await;
+    client.send(get("/").as_bytes()).await;
+    assert_eq!(client.answer().await.unwrap().status, 200);
+    let drain = tokio::spawn(edge.serving.take().unwrap().drain(LONG));
+    // The edge has closed its side; what was sent before the client saw that must not turn the end into a reset.
+    client.tcp.readable().await.unwrap();
+    for _ in 0..3 {
+        // After a reset, the next one could not be sent.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        client.send(get("/").as_bytes()).await;
+    }
+    let mut rest = Vec::new();
+    assert_eq!(tokio::io::AsyncReadExt::read_to_end(&mut client.tcp, &mut rest).await.unwrap(), 0);
+    assert_eq!(drain.await.unwrap(), Drained { cut_off: 0 });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn idle_connections_are_closed_soon_and_new_ones_refused() {
     let v1 = FakeModel::start("v1").await.unwrap();
     let mut edge = TestEdge::start(&[v1.addr()]);
     let mut idle = Vec::new();

@@ -361,6 +361,121 @@ async fn a_fresh_connection_that_breaks_is_not_tried_again() {
     assert_eq!(v1.connections(), 1);
 }
 
+/// A version that serves the first request of each connection, and drops the second one `after` so long.
+async fn forgetful(after: Duration) -> RawServer {
+    RawServer::start(move |mut connection| async move {
+        connection.request().await;
+        connection.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+        connection.read().await;
+        tokio::time::sleep(after).await;
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_repeated_request_takes_a_fresh_connection_however_many_are_kept() {
+    // Each connection answers once, but only when eight are open: so all eight are kept then.
+    let (count, open) = (Arc::new(AtomicU64::new(0)), tokio::sync::watch::channel(0).0);
+    let open = Arc::new(open);
+    let v1 = RawServer::start({
+        let open = Arc::clone(&open);
+        move |mut connection| {
+            let (count, open) = (Arc::clone(&count), Arc::clone(&open));
+            async move {
+                connection.request().await;
+                open.send_replace(count.fetch_add(1, SeqCst) + 1);
+                open.subscribe().wait_for(|open| *open >= 8).await.unwrap();
+                connection.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+                connection.read().await;
+            }
+        }
+    })
+    .await;
+    let edge = TestEdge::start(&[v1.address]);
+    let mut clients = Vec::new();
+    for _ in 0..8 {
+        let mut client = edge.connect().await;
+        client.send(post("/", "{}").as_bytes()).await;
+        clients.push(client);
+    }
+    for client in &mut clients {
+        assert_eq!(client.answer().await.unwrap().status, 200);
+    }
+    assert!(eventually(|| edge.in_flight() == 0).await);
+    for client in &mut clients {
+        client.send(post("/", "{}").as_bytes()).await;
+        assert_eq!(client.answer().await.unwrap().status, 200);
+    }
+    assert_eq!(v1.connections(), 16, "each one was repeated once, afresh");
+}
+
+#[tokio::test]
+async fn a_request_that_may_have_been_taken_is_repeated_only_if_that_does_no_harm() {
+    for (request, status, times, outcomes) in [
+        (post("/second", "{}"), 502, 1, vec![(Outcome::Success, 1), (Outcome::Reset, 1)]),
+        (get("/second"), 200, 2, vec![(Outcome::Success, 2)]),
+    ] {
+        let v1 = forgetful(Duration::from_millis(200)).await;
+        let edge = TestEdge::start(&[v1.address]);
+        let mut client = edge.connect().await;
+        client.send(get("/first").as_bytes()).await;
+        assert_eq!(client.answer().await.unwrap().status, 200);
+        client.send(request.as_bytes()).await;
+        assert_eq!(client.answer().await.unwrap().status, status, "{request}");
+        assert_eq!(v1.received().matches(" /second ").count(), times, "{request}");
+        edge.expect_outcomes("v1", &outcomes).await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_of_http_1_0_gets_its_answer_without_chunks() {
+    let v1 = RawServer::answering("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n").await;
+    let edge = TestEdge::start(&[v1.address]);
+    let mut client = edge.connect().await;
+    client.send(b"GET / HTTP/1.0\r\nHost: m\r\nConnection: keep-alive\r\n\r\n").await;
+    let answer = client.answer().await.unwrap();
+    assert_eq!((answer.status, answer.body.as_slice()), (200, &b"hello"[..]));
+    assert_eq!((answer.header("transfer-encoding"), answer.header("connection")), (None, Some("close")));
+    assert!(client.rest().await.is_empty());
+    assert_eq!(edge.ask(&get("/")).await.header("transfer-encoding"), Some("chunked"));
+}
+
+#[tokio::test]
+async fn a_refusal_of_a_head_request_has_no_body() {
+    let v1 = model("v1").await;
+    let mut narrow = route();
+    narrow.matches.path_prefix = "/v1".to_owned();
+    let edge = TestEdge::with(narrow, &[v1.addr()], &[]);
+    for (request, status) in
+        [("HEAD /x HTTP/1.1\r\nHost: m\r\nConnection: close\r\n\r\n", 404), ("HEAD /v1 HTTP/1.1\r\nX\r\n\r\n", 400)]
+    {
+        let mut client = edge.connect().await;
+        client.send(request.as_bytes()).await;
+        let answer = client.answer_to_head().await.unwrap();
+        assert_eq!(answer.status, status);
+        assert_ne!(answer.header("content-length"), Some("0"));
+        assert_eq!(client.rest().await, b"", "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_pipelines_beyond_its_last_answer_still_reads_it() {
+    let v1 = model("v1").await;
+    let patience = Patience { requests_per_connection: 1, ..Patience::default() };
+    let edge = TestEdge::patient(patience, route(), &[v1.addr()], &[]);
+    let mut client = edge.connect().await;
+    client.send(get("/v1/predict").as_bytes()).await;
+    assert!(client.head().await.unwrap().to_ascii_lowercase().contains("connection: close"));
+    // Sent before the client read that its answer was the last: must not be met by a reset.
+    for _ in 0..3 {
+        client.send(get("/v1/predict").as_bytes()).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let mut rest = Vec::new();
+    let read = tokio::io::AsyncReadExt::read_to_end(&mut client.tcp, &mut rest).await;
+    assert!(read.is_ok(), "{read:?}");
+}
+
 #[tokio::test]
 async fn an_answer_before_the_end_of_the_body_reaches_a_client_that_is_still_sending() {
     let v1 = RawServer::start(|mut connection| async move {
@@ -375,6 +490,38 @@ async fn an_answer_before_the_end_of_the_body_reaches_a_client_that_is_still_sen
     client.send(&vec![b'x'; 400_000]).await;
     let answer = client.answer().await.unwrap();
     assert_eq!((answer.status, answer.body.as_slice()), (413, &b"stop"[..]));
+}
+
+#[tokio::test]
+async fn an_answer_before_the_end_of_the_body_is_booked_whatever_becomes_of_the_upload() {
+    for (answer, outcome) in [
+        ("HTTP/1.1 500 Internal Server Error\r\ncontent-length: 4\r\n\r\noops", Outcome::Error),
+        ("HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n", Outcome::Error),
+        ("HTTP/1.1 500 Oops\r\ntransfer-encoding: chunked\r\n\r\n4\r\noops\r\n0\r\n\r\n", Outcome::Error),
+        ("HTTP/1.1 413 Payload Too Large\r\ncontent-length: 4\r\n\r\nstop", Outcome::Success),
+    ] {
+        let v1 = RawServer::start(move |mut connection| async move {
+            connection.read().await;
+            connection.send(answer).await;
+            while connection.read().await.is_some() {}
+        })
+        .await;
+        let mut brief = route();
+        brief.timeouts.total = Duration::from_secs(1);
+        let edge = TestEdge::with(brief, &[v1.address], &[]);
+        // One client goes when it has its answer, the other one stays and sends nothing more.
+        for (booked, stays) in [(1, false), (2, true)] {
+            let mut client = edge.connect().await;
+            client.send(b"POST / HTTP/1.1\r\nHost: m\r\nContent-Length: 1000\r\n\r\nab").await;
+            client.answer().await.unwrap();
+            if !stays {
+                drop(client);
+                edge.expect_outcomes("v1", &[(outcome, booked)]).await;
+                continue;
+            }
+            edge.expect_outcomes("v1", &[(outcome, booked)]).await;
+        }
+    }
 }
 
 #[tokio::test]

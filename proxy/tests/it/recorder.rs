@@ -37,7 +37,9 @@ proptest! {
     fn counts_are_what_was_booked(requests in proptest::collection::vec((any::<bool>(), 0..Outcome::ALL.len(), 0..200_u64), 0..200)) {
         let epoch = Epoch::new(terms(1), 2);
         for (is_canary, outcome, ms) in &requests {
-            let entry = epoch.begin(arm(*is_canary), Instant::now());
+            let mut entry = epoch.begin(arm(*is_canary), Instant::now());
+            let started = entry.started();
+            epoch.asked(&mut entry, started);
             epoch.finish(entry, Outcome::ALL[*outcome], Duration::from_millis(*ms));
         }
         for is_canary in [false, true] {
@@ -72,8 +74,10 @@ fn rows_add_up_to_the_requests_while_threads_write_and_weights_change() {
                     for number in 0..PER_THREAD {
                         let epoch = current.load_full();
                         let mut entry = epoch.begin(arm((number + thread).is_multiple_of(3)), Instant::now());
+                        let started = entry.started();
+                        epoch.asked(&mut entry, started);
                         if number.is_multiple_of(2) {
-                            epoch.answered(&mut entry);
+                            epoch.answered(&mut entry, started);
                         }
                         let outcome = if number.is_multiple_of(10) { Outcome::Error } else { Outcome::Success };
                         epoch.finish(entry, outcome, Duration::from_micros(number));
@@ -126,6 +130,51 @@ fn a_request_belongs_to_the_weight_it_was_assigned_under() {
 }
 
 #[test]
+fn a_version_is_judged_by_its_own_time_not_by_its_clients() {
+    let ms = Duration::from_millis;
+    // Whole and answered, counted from the beginning, and how long it took in all.
+    for (asked, answered, latency, slow) in [
+        (Some(ms(0)), Some(ms(60)), ms(60), 1),
+        (Some(ms(0)), Some(ms(40)), ms(5_000), 0),
+        (Some(ms(5_000)), Some(ms(5_040)), ms(5_050), 0),
+        (Some(ms(5_000)), Some(ms(5_060)), ms(5_070), 1),
+        (Some(ms(5_000)), None, ms(5_060), 1),
+        (None, Some(ms(5_000)), ms(5_000), 0),
+        (None, None, ms(5_000), 0),
+    ] {
+        let (epoch, start) = (Epoch::new(terms(1), 1), Instant::now());
+        let mut entry = epoch.begin(Arm::Canary, start);
+        if let Some(asked) = asked {
+            epoch.asked(&mut entry, start + asked);
+        }
+        if let Some(answered) = answered {
+            epoch.answered(&mut entry, start + answered);
+        }
+        epoch.finish(entry, Outcome::Success, latency);
+        let counts = epoch.read(Arm::Canary);
+        assert_eq!(counts.judged, Tally { requests: 1, errors: 0, slow }, "{asked:?} {answered:?} {latency:?}");
+        assert_eq!(u128::from(counts.sum_us), latency.as_micros(), "the histogram has whole durations");
+    }
+}
+
+#[test]
+fn only_whole_requests_are_judged_unanswered_and_as_errors_only_where_timeouts_are() {
+    for (kinds, errors) in [(vec![ErrorKind::Timeout], 1), (vec![ErrorKind::Status5xx], 0)] {
+        let errors_counted = ErrorPolicy::new(&kinds.into_iter().collect());
+        let (epoch, start) = (Epoch::new(Terms { errors: errors_counted, ..terms(1) }, 1), Instant::now());
+        let uploading = epoch.begin(Arm::Canary, start);
+        let mut waiting = epoch.begin(Arm::Canary, start);
+        epoch.asked(&mut waiting, start);
+        epoch.close_unanswered(start + Duration::from_millis(500));
+        assert_eq!(epoch.read(Arm::Canary).judged, Tally { requests: 1, errors, slow: 1 });
+        epoch.finish(waiting, Outcome::Timeout, Duration::from_secs(11));
+        assert_eq!(epoch.read(Arm::Canary).judged, Tally { requests: 1, errors, slow: 1 }, "once");
+        epoch.finish(uploading, Outcome::Success, Duration::from_secs(11));
+        assert_eq!(epoch.read(Arm::Canary).judged, Tally { requests: 2, errors, slow: 1 });
+    }
+}
+
+#[test]
 #[ignore = "prints figures; run optimised: cargo test -p pointsman --release --test it -- --ignored --nocapture cost_of_recording"]
 fn cost_of_recording_a_request() {
     const ROUNDS: u32 = 2_000_000;
@@ -134,7 +183,8 @@ fn cost_of_recording_a_request() {
         let began = Instant::now();
         for _ in 0..ROUNDS {
             let mut entry = epoch.begin(arm(canary), std::hint::black_box(began));
-            epoch.answered(&mut entry);
+            epoch.asked(&mut entry, began);
+            epoch.answered(&mut entry, began);
             epoch.finish(
                 entry,
                 std::hint::black_box(Outcome::Success),

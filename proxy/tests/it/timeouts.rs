@@ -196,6 +196,146 @@ async fn a_hanging_version_is_judged_before_its_timeout_and_once() {
     assert!(edge.publisher.ledger_mut(&name).unwrap().take(Instant::now()).is_empty(), "not judged again when it ends");
 }
 
+#[tokio::test]
+async fn a_slow_upload_is_neither_unanswered_nor_slow() {
+    let v1 = FakeModel::start("v1").await.unwrap();
+    let mut route = with_total(Duration::from_secs(4));
+    route.guard.latency_threshold = Duration::from_millis(100);
+    let mut edge = TestEdge::with(route, &[v1.addr()], &[]);
+    let mut clients = Vec::new();
+    for head in ["Content-Length: 4", "Transfer-Encoding: chunked"] {
+        let mut client = edge.connect().await;
+        client.send(format!("POST / HTTP/1.1\r\nHost: m\r\n{head}\r\n\r\n").as_bytes()).await;
+        clients.push(client);
+    }
+    assert!(eventually(|| edge.in_flight() == 2).await);
+    // Past the moment at which a version that hangs would have been judged.
+    tokio::time::sleep(Duration::from_millis(2_400)).await;
+    let name = edge.route.name.clone();
+    assert!(edge.publisher.ledger_mut(&name).unwrap().take(Instant::now()).is_empty(), "nobody waits for the version");
+    for (client, rest) in clients.iter_mut().zip(["abcd", "4\r\nabcd\r\n0\r\n\r\n"]) {
+        client.send(rest.as_bytes()).await;
+        assert_eq!(client.answer().await.unwrap().status, 200);
+    }
+    edge.expect_outcomes("v1", &[(Outcome::Success, 2)]).await;
+    let counts = edge.counts("v1");
+    assert_eq!((counts.judged.requests, counts.judged.errors, counts.judged.slow), (2, 0, 0));
+    assert!(counts.sum_us > 4_800_000, "whole durations: {}", counts.sum_us);
+}
+
+#[tokio::test]
+async fn a_version_that_hangs_after_a_slow_upload_is_judged_from_its_end() {
+    let v1 = FakeModel::start("v1").await.unwrap();
+    v1.set_faults(r#"{"hang":{"share":1}}"#.parse().unwrap());
+    let mut route = with_total(Duration::from_secs(4));
+    route.guard.latency_threshold = Duration::from_millis(100);
+    let mut edge = TestEdge::with(route, &[v1.addr()], &[]);
+    let mut client = edge.connect().await;
+    client.send(b"POST / HTTP/1.1\r\nHost: m\r\nContent-Length: 4\r\n\r\n").await;
+    assert!(eventually(|| v1.connections() == 1).await);
+    client.send(b"abcd").await;
+    let began = Instant::now();
+    let name = edge.route.name.clone();
+    let mut rows = Vec::new();
+    let seen = eventually(|| {
+        rows.extend(edge.publisher.ledger_mut(&name).unwrap().take(Instant::now()));
+        !rows.is_empty()
+    });
+    assert!(seen.await);
+    let row = rows[0].1.stable;
+    assert_eq!((row.requests, row.errors, row.slow), (1, 1, 1));
+    assert!(began.elapsed() < Duration::from_millis(3_500), "before its timeout");
+}
+
+#[tokio::test]
+async fn a_client_that_stalls_for_the_read_timeout_is_408_and_a_slow_one_is_not() {
+    let v1 = FakeModel::start("v1").await.unwrap();
+    let mut route = route();
+    route.timeouts.read = Duration::from_millis(500);
+    let edge = TestEdge::with(route, &[v1.addr()], &[]);
+    let mut slow = edge.connect().await;
+    let mut stalled = edge.connect().await;
+    let began = Instant::now();
+    stalled.send(b"POST / HTTP/1.1\r\nHost: m\r\nContent-Length: 8\r\n\r\nab").await;
+    let stalls = tokio::spawn(async move { stalled.answer().await.unwrap() });
+    slow.send(b"POST / HTTP/1.1\r\nHost: m\r\nContent-Length: 8\r\n\r\n").await;
+    for _ in 0..8 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        slow.send(b"x").await;
+    }
+    assert_eq!(slow.answer().await.unwrap().status, 200);
+    let told = stalls.await.unwrap();
+    assert_eq!((told.status, told.problem().as_str()), (408, "request_timeout"));
+    check_span(began, Duration::from_millis(500));
+    edge.expect_outcomes("v1", &[(Outcome::Success, 1), (Outcome::Rejected, 1)]).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_stops_is_cut_at_the_read_timeout_and_one_that_drips_is_not() {
+    let v1 = RawServer::start(|mut connection| async move {
+        let request = connection.request().await.unwrap();
+        connection.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await;
+        for _ in 0..10 {
+            tokio::time::sleep(Duration::from_millis(60)).await;
+            connection.send("1\r\nx\r\n").await;
+        }
+        if request.starts_with("GET /stops") {
+            while connection.read().await.is_some() {}
+        }
+        connection.send("0\r\n\r\n").await;
+    })
+    .await;
+    let mut route = route();
+    route.timeouts.read = SHORT;
+    let edge = TestEdge::with(route, &[v1.address], &[]);
+    assert_eq!(edge.ask(&get("/drips")).await.body, b"xxxxxxxxxx");
+    let mut client = edge.connect().await;
+    client.send(get("/stops").as_bytes()).await;
+    assert!(client.answer().await.is_none(), "cut, not ended");
+    edge.expect_outcomes("v1", &[(Outcome::Success, 1), (Outcome::Timeout, 1)]).await;
+}
+
+#[tokio::test]
+async fn a_client_that_takes_its_answer_slowly_does_not_make_its_version_silent() {
+    let v1 = RawServer::start(|mut connection| async move {
+        connection.request().await;
+        connection.send("HTTP/1.1 200 OK\r\ncontent-length: 30000000\r\n\r\n").await;
+        connection.send(&"x".repeat(30_000_000)).await;
+    })
+    .await;
+    let mut route = route();
+    route.timeouts.read = SHORT;
+    let edge = TestEdge::with(route, &[v1.address], &[]);
+    let mut client = edge.connect().await;
+    client.send(get("/").as_bytes()).await;
+    client.head().await.unwrap();
+    tokio::time::sleep(SHORT * 3).await;
+    assert_eq!(edge.in_flight(), 1);
+    tokio::io::AsyncReadExt::read_exact(&mut client.tcp, &mut vec![0; 25_000_000]).await.unwrap();
+    drop(client);
+}
+
+#[tokio::test]
+async fn a_client_without_a_route_that_takes_no_answer_is_not_waited_for_for_ever() {
+    let v1 = FakeModel::start("v1").await.unwrap();
+    let mut narrow = route();
+    narrow.matches.path_prefix = "/v1".to_owned();
+    let edge = TestEdge::patient(impatient(), narrow, &[v1.addr()], &[]);
+    let client = edge.connect().await;
+    // Request upon request without reading an answer, until every buffer on the way back is full.
+    let requests = get("/v2").repeat(1_000);
+    let stuck = async {
+        while tokio::time::timeout(SHORT / 3, client.tcp.writable()).await.is_ok() {
+            if let Err(error) = client.tcp.try_write(requests.as_bytes()) {
+                assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock, "the connection stands");
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(8), stuck).await.expect("full buffers");
+    assert_eq!(edge.in_flight(), 1);
+    assert!(eventually(|| edge.in_flight() == 0).await);
+}
+
 fn impatient() -> Patience {
     Patience { head: SHORT, ..Patience::default() }
 }
