@@ -20,6 +20,8 @@ const BEFORE: Duration = Duration::from_secs(3);
 const WATCH_EDIT: Duration = Duration::from_secs(3);
 /// What an operator writes into the file in the last act: the share of v2, in percent.
 const EDITS: [u32; 3] = [20, 50, 0];
+/// After so long without a decision the edge is asked what it waits for.
+const QUIET: Duration = Duration::from_secs(6);
 /// How many standard deviations of chance are allowed between asked and observed.
 const SIGMAS: f64 = 4.0;
 
@@ -145,14 +147,18 @@ fn observed(stage: &Stage, percent: u32, from: u64, in_force_ms: f64) -> EditFig
 
 /// Tells of every decision of the act until one is `last`; gives that one.
 async fn follow(stage: &Stage, start: &Start, last: Decision) -> Result<DecisionRow, CliError> {
-    let mut told = start.last_decision;
+    let (mut told, mut quiet_since) = (start.last_decision, Instant::now());
     let look = || {
         for row in stage.decisions_after(told)? {
-            told = row.id;
+            (told, quiet_since) = (row.id, Instant::now());
             stage.say(&row.sentence)?;
             if row.change.decision == last {
                 return Ok(Some(row));
             }
+        }
+        if quiet_since.elapsed() >= QUIET {
+            quiet_since = Instant::now();
+            stage.say(&format!("next: {}", stage.route()?.next))?;
         }
         Ok(None)
     };
