@@ -14,6 +14,7 @@ mod input;
 mod judge;
 mod params;
 mod phase;
+mod quarantine;
 mod recover;
 mod rollout;
 pub mod stats;

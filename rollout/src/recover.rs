@@ -1,12 +1,12 @@
 //! What of a route outlives the process, and the rollout made from it again.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pointsman_config::{Plan, Route, Split, VersionId};
 use serde::{Deserialize, Serialize};
 
 use crate::phase::{Paused, Setback};
+use crate::quarantine::Quarantine;
 
 /// What makes two plans the same rollout: route (the key under which this is kept), stable, canary and its revision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,22 +39,13 @@ pub(crate) fn revision_of(route: &Route, version: &VersionId) -> Option<String> 
     route.versions.get(version).and_then(|version| version.revision.clone())
 }
 
-/// A version that was taken back.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Held {
-    /// The build that was taken back; another one lifts the quarantine.
-    pub(crate) revision: Option<String>,
-    /// Why, for people.
-    pub(crate) why: String,
-}
-
 /// What of a route outlives the process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Saved {
     pub(crate) identity: Identity,
     pub(crate) phase: SavedPhase,
     pub(crate) promoted: bool,
-    pub(crate) quarantine: BTreeMap<VersionId, Held>,
+    pub(crate) quarantine: Quarantine,
     /// Weights that an operator set, and what the file asked then.
     pub(crate) by_hand: Option<ByHand>,
     /// Who served before the file named another stable version that has not been ready yet.

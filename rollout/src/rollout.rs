@@ -21,7 +21,8 @@ use crate::comparison::Comparison;
 use crate::desired::Desired;
 use crate::input::{Input, Ready, Refusal};
 use crate::phase::{Phase, PhaseName, Setback, Shifting, Stage};
-use crate::recover::{ByHand, Held, Identity, Saved, SavedPhase, revision_of};
+use crate::quarantine::Quarantine;
+use crate::recover::{ByHand, Identity, Saved, SavedPhase};
 use crate::summary::Summary;
 use crate::tally::{Row, Tally};
 use crate::time::Time;
@@ -46,7 +47,7 @@ pub struct Rollout {
     since: Time,
     /// Whether the canary of this identity has become stable.
     promoted: bool,
-    quarantine: BTreeMap<VersionId, Held>,
+    quarantine: Quarantine,
     by_hand: Option<ByHand>,
     comparison: Comparison,
     /// The pair that the comparison is about; a new pair starts a new one.
@@ -70,7 +71,9 @@ impl Rollout {
     pub fn start(route: Arc<Route>, now: Time) -> (Self, Vec<Change>) {
         let mut rollout = Self::blank(route, now);
         let before = Split::Whole(rollout.route.stable.clone());
-        let changes = rollout.begin(&before, PhaseName::Steady, now);
+        let mut changes = rollout.begin(&before, PhaseName::Steady, now);
+        // Weights that the file has from the beginning are no edit of it.
+        changes.retain(|change| change.decision != Decision::Edit);
         (rollout, changes)
     }
 
@@ -81,7 +84,7 @@ impl Rollout {
         let same = saved.identity == rollout.identity;
         rollout.quarantine = saved.quarantine;
         rollout.formerly = saved.formerly;
-        rollout.lift_outdated_quarantine();
+        rollout.trust_stable();
         rollout.promoted = same && saved.promoted;
         rollout.by_hand = saved.by_hand.filter(|by_hand| same && by_hand.instead_of == rollout.file_split());
         if same {
@@ -95,16 +98,12 @@ impl Rollout {
 
     /// Bars what `saved` bars as well: what a state file that could not be read in time turns out to hold. Lifts nothing.
     pub fn adopt_quarantine(&mut self, saved: &Saved) {
-        for (version, held) in &saved.quarantine {
-            self.quarantine.entry(version.clone()).or_insert_with(|| held.clone());
-        }
-        self.lift_outdated_quarantine();
-        let canary = self.canary().filter(|canary| self.quarantine.contains_key(canary));
+        self.quarantine.adopt(&saved.quarantine);
+        self.trust_stable();
         let set_back = matches!(self.phase, Phase::RollingBack(_) | Phase::RolledBack(_));
-        if let Some((version, held)) =
-            canary.and_then(|canary| self.quarantine.get_key_value(&canary)).filter(|_| !set_back)
-        {
-            self.phase = Phase::RollingBack(Setback { version: version.clone(), why: held.why.clone() });
+        let Some(version) = self.canary().filter(|_| !set_back) else { return };
+        if let Some(held) = self.quarantine.held(&self.route, &version) {
+            self.phase = Phase::RollingBack(Setback { why: held.why.clone(), version });
         }
     }
 
@@ -115,7 +114,7 @@ impl Rollout {
             phase: Phase::Steady,
             since: now,
             promoted: false,
-            quarantine: BTreeMap::new(),
+            quarantine: Quarantine::default(),
             by_hand: None,
             pair: None,
             verdict: Verdict::Continue(Waiting::NoCanaryTraffic),
@@ -163,7 +162,7 @@ impl Rollout {
         let granted = self.granted(&asked);
         let fallback = match &granted {
             Split::Whole(whole) if *whole == self.route.stable => {
-                self.formerly.clone().filter(|formerly| !self.quarantine.contains_key(formerly))
+                self.formerly.clone().filter(|formerly| !self.bars(formerly))
             }
             Split::Whole(_) => Some(self.route.stable.clone()),
             Split::Canary { .. } => None,
@@ -249,10 +248,8 @@ impl Rollout {
         let home = || Split::Whole(self.route.stable.clone());
         match (&self.phase, asked) {
             (Phase::RollingBack(_) | Phase::RolledBack(_), _) => home(),
-            (_, Split::Whole(whole)) if self.quarantine.contains_key(whole) => home(),
-            (_, Split::Canary { canary, stable, .. }) if self.quarantine.contains_key(canary) => {
-                Split::Whole(stable.clone())
-            }
+            (_, Split::Whole(whole)) if self.bars(whole) => home(),
+            (_, Split::Canary { canary, stable, .. }) if self.bars(canary) => Split::Whole(stable.clone()),
             (_, Split::Whole(_) | Split::Canary { .. }) => asked.clone(),
         }
     }
@@ -350,8 +347,7 @@ impl Rollout {
     fn take_back(&mut self, canary: &VersionId, cause: Cause, now: Time) -> Change {
         let (from, before) = (self.phase.name(), self.desired().granted);
         let why = cause.to_string();
-        let held = Held { revision: revision_of(&self.route, canary), why: why.clone() };
-        self.quarantine.insert(canary.clone(), held);
+        self.quarantine.bar(&self.route, canary, why.clone());
         self.phase = Phase::RollingBack(Setback { version: canary.clone(), why });
         self.since = now;
         self.promoted = false;
@@ -381,8 +377,13 @@ impl Rollout {
         }
     }
 
+    /// Whether the present build of `version` was taken back.
+    fn bars(&self, version: &VersionId) -> bool {
+        self.quarantine.held(&self.route, version).is_some()
+    }
+
     /// Whether the canary of the plan was taken back.
     fn is_barred(&self) -> bool {
-        self.identity.canary.as_ref().is_some_and(|canary| self.quarantine.contains_key(canary))
+        self.identity.canary.as_ref().is_some_and(|canary| self.bars(canary))
     }
 }

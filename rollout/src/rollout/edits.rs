@@ -7,7 +7,7 @@ use pointsman_config::{Plan, Route, Split};
 use super::Rollout;
 use crate::change::{Cause, Change, Decision};
 use crate::phase::{Paused, Phase, PhaseName, Setback};
-use crate::recover::{Identity, revision_of};
+use crate::recover::Identity;
 use crate::time::Time;
 use crate::verdict::{Verdict, Waiting};
 
@@ -24,7 +24,7 @@ impl Rollout {
         self.identity = identity;
         self.by_hand = None;
         self.comparison.regauge(&self.route.guard);
-        self.lift_outdated_quarantine();
+        self.trust_stable();
         if same {
             return self.go_on(&before, from, now);
         }
@@ -36,13 +36,10 @@ impl Rollout {
         self.begin(&before, from, now)
     }
 
-    /// Lifts the quarantine of versions whose revision is new, and of the one that the file names as stable.
-    pub(super) fn lift_outdated_quarantine(&mut self) {
+    /// Lifts the quarantine of the version that the file names as stable: that is naming it anew.
+    pub(super) fn trust_stable(&mut self) {
         let route = Arc::clone(&self.route);
-        self.quarantine.retain(|version, held| {
-            let rebuilt = route.versions.contains_key(version) && revision_of(&route, version) != held.revision;
-            *version != route.stable && !rebuilt
-        });
+        self.quarantine.lift(&route, &route.stable);
     }
 
     /// Starts what the file asks, from the beginning.
@@ -61,7 +58,8 @@ impl Rollout {
 
     /// Where the file's plan begins; weights by hand go before it.
     fn first_phase(&self) -> Phase {
-        let barred = self.identity.canary.as_ref().and_then(|canary| self.quarantine.get_key_value(canary));
+        let canary = self.identity.canary.as_ref();
+        let barred = canary.and_then(|canary| Some((canary, self.quarantine.held(&self.route, canary)?)));
         match (barred, &self.route.plan) {
             _ if self.by_hand.is_some() => Phase::Steady,
             (Some((version, held)), _) => {

@@ -106,7 +106,7 @@ impl Rollout {
     }
 
     fn order_retry(&mut self, version: &VersionId, cause: Cause, now: Time) -> Result<Change, Refusal> {
-        if self.quarantine.remove(version).is_none() {
+        if !self.quarantine.lift(&self.route, version) {
             return Err(Refusal::NotQuarantined { route: self.route.name.to_string(), version: version.clone() });
         }
         let (from, before) = (self.phase.name(), self.desired().granted);
@@ -180,7 +180,7 @@ impl Rollout {
     }
 
     fn refuse_quarantined(&self, version: &VersionId) -> Result<(), Refusal> {
-        match self.quarantine.get(version) {
+        match self.quarantine.held(&self.route, version) {
             Some(held) => Err(Refusal::Quarantined {
                 route: self.route.name.to_string(),
                 version: version.clone(),

@@ -96,7 +96,9 @@ impl Rollout {
             Split::Canary { canary, share, .. } => (*share > Share::ZERO).then_some(canary),
             Split::Whole(whole) => (*whole != self.route.stable && !finished).then_some(whole),
         };
-        let cannot = should_serve.is_some_and(|canary| self.ready.get(canary).is_some_and(|ready| ready.up == 0));
+        let down = |version: &VersionId| self.ready.get(version).is_some_and(|ready| ready.up == 0);
+        // While stable is down as well the cause is likely a common one, and there is nothing to go back to.
+        let cannot = should_serve.is_some_and(down) && !down(&self.route.stable);
         self.unready_since = if cannot { self.unready_since.or(Some(now)) } else { None };
     }
 

@@ -1,10 +1,11 @@
 //! Where the route stands, in words.
 
-use pointsman_config::{OnRegression, Promotion, Split, Strategy};
+use pointsman_config::{OnRegression, Promotion, Split, Strategy, VersionId};
 
 use super::Rollout;
 use crate::change::in_words;
 use crate::phase::{Phase, Shifting};
+use crate::quarantine::Held;
 use crate::status::{Quarantined, Status, span_in_words};
 use crate::time::Time;
 use crate::verdict::{Verdict, Waiting};
@@ -39,12 +40,12 @@ impl Rollout {
     }
 
     fn quarantined(&self) -> Vec<Quarantined> {
-        let entry = |(version, held): (&pointsman_config::VersionId, &crate::recover::Held)| Quarantined {
+        let entry = |(version, held): (&VersionId, &Held)| Quarantined {
             version: version.clone(),
             revision: held.revision.clone(),
             why: held.why.clone(),
         };
-        self.quarantine.iter().map(entry).collect()
+        self.quarantine.of(&self.route).map(entry).collect()
     }
 
     fn why_in_words(&self) -> String {

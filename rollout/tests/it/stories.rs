@@ -566,3 +566,40 @@ fn what_a_late_state_file_bars_is_barred() {
     world.tick();
     check_taken_back(&mut world);
 }
+
+#[test]
+fn after_a_common_outage_the_canary_has_its_time_to_come_back() {
+    let mut world = reach(PhaseName::Shifting);
+    for name in ["v1", "v2"] {
+        world.set_ready(name, 0);
+    }
+    world.run_for(Duration::from_secs(30));
+    world.set_ready("v1", 1);
+    world.run_for(Duration::from_secs(8));
+    world.set_ready("v2", 1);
+    world.run_for(Duration::from_secs(5));
+    assert!(!decisions(&world).contains(&D::Rollback), "{:?}", decisions(&world));
+}
+
+#[test]
+fn going_back_to_an_old_revision_lifts_nothing() {
+    let mut world = World::new(with_revision(route(weights(10)), "r7")).fails("v2", 2);
+    for revision in ["r7", "r8"] {
+        world.edit(with_revision(route(weights(10)), revision));
+        world.run_until(PhaseName::RolledBack, MINUTE);
+    }
+    world.mend("v2");
+    for revision in ["r7", "r8", "r7"] {
+        world.edit(with_revision(route(weights(10)), revision));
+        world.run_for(Duration::from_secs(1));
+        check_taken_back(&mut world);
+    }
+    world.edit(with_revision(route(weights(10)), "r9"));
+    assert!((world.canary_percent() - 10.0).abs() < 1e-9);
+}
+
+#[test]
+fn a_first_start_is_no_edit() {
+    assert_eq!(decisions(&World::new(route(weights(10)))), []);
+    assert_eq!(decisions(&World::new(automatic())), [D::Start]);
+}
