@@ -12,16 +12,17 @@ mod problem;
 mod reads;
 mod serve;
 mod weights;
+mod write_limit;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use http::StatusCode;
 use pointsman_config::RouteName;
 use thiserror::Error;
@@ -103,6 +104,7 @@ pub fn router(context: AdminContext) -> Router {
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .layer(Extension(events::Streams::default()))
         .layer(middleware::from_fn(answer_in_time))
         .with_state(context)
 }

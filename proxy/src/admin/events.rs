@@ -1,23 +1,49 @@
 //! What happens, as it happens: server-sent events.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::response::IntoResponse;
 use axum::response::sse::{self, KeepAlive, Sse};
 use futures_util::{Stream, StreamExt, stream};
 use serde::{Deserialize, Serialize};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_stream::wrappers::BroadcastStream;
 use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 use utoipa::ToSchema;
 
 use super::openapi::CommonProblems;
-use super::{AdminContext, Context};
+use super::{AdminContext, Context, Problem};
 use crate::view::Event;
 
 /// How often a silent stream shows that it is alive.
 const ALIVE_EVERY: Duration = Duration::from_secs(15);
+/// Streams at a time. They do not end by themselves, so they must not take the places that orders and probes need.
+const STREAMS: usize = 32;
+
+/// The places for streams; each is held until its stream ends.
+#[derive(Debug, Clone)]
+pub(super) struct Streams(Arc<Semaphore>);
+
+impl Default for Streams {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(STREAMS)))
+    }
+}
+
+impl Streams {
+    fn place(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        Arc::clone(&self.0).try_acquire_owned().map_err(|_full| {
+            let what = format!(
+                "{STREAMS} event streams are open already, and there are no more; close one, or ask GET /api/v1/routes now and then"
+            );
+            Problem::unavailable("too_many_streams", what)
+        })
+    }
+}
 
 /// Sent in place of events that the reader was too slow for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -33,13 +59,21 @@ pub struct Missed {
 ///
 /// Server-sent events: `decision`, `sample`, `config`, and `missed` where the reader was too slow. Each has one JSON
 /// object as its data, with its name in `type`; a decision has its number as its id. The stream begins with the config
-/// and every route as they stand.
+/// and every route as they stand. No more than 32 are open at a time, and one whose reader takes nothing for 10 s is cut.
 #[utoipa::path(get, path = "/api/v1/events", tag = "events", security(("token" = [])), responses(
     (status = OK, description = "does not end; the data of one event", body = Event, content_type = "text/event-stream"),
     CommonProblems,
 ))]
-pub(super) async fn events(State(context): Context) -> impl IntoResponse {
-    Sse::new(stream_of(&context)).keep_alive(KeepAlive::new().interval(ALIVE_EVERY))
+pub(super) async fn events(
+    State(context): Context,
+    Extension(streams): Extension<Streams>,
+) -> Result<impl IntoResponse, Problem> {
+    let place = streams.place()?;
+    let stream = stream_of(&context).inspect(move |_| {
+        // Goes when the stream goes.
+        let _held = &place;
+    });
+    Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(ALIVE_EVERY)))
 }
 
 fn stream_of(context: &AdminContext) -> impl Stream<Item = Result<sse::Event, Infallible>> + use<> {

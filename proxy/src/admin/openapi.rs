@@ -50,7 +50,10 @@ impl IntoResponses for CommonProblems {
         problems([
             ("401", "`unauthorized`: there is no token; `invalid_token`: it is not the right one"),
             ("403", "`host_not_allowed`: there is no token, and the host is neither an IP address nor `localhost`"),
-            ("503", "`token_unreadable`, `state_unavailable` or `stopping`: come again in a moment"),
+            (
+                "503",
+                "`token_unreadable`, `state_unavailable`, `stopping`, or `too_many_streams` for events: come again in a moment",
+            ),
             ("504", "`too_slow`, or `unconfirmed` for an order that may still be carried out"),
         ])
     }

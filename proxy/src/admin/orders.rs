@@ -158,7 +158,7 @@ async fn carry_out(
     actor: String,
     reason: String,
 ) -> Result<Json<OrderAnswer>, Problem> {
-    let order = Order { kind, actor, reason: checked_reason(reason)? };
+    let order = Order { kind, actor, reason: checked_reason(&reason)? };
     let done = tokio::time::timeout(CARRIED_OUT_WITHIN, context.handle.order(route.clone(), order)).await;
     let Ok(done) = done else { return Err(unconfirmed()) };
     let done = done.map_err(|error| Problem::of_order(error, &route, &context.handle))?;
@@ -173,9 +173,11 @@ fn unconfirmed() -> Problem {
     Problem::new(StatusCode::GATEWAY_TIMEOUT, "unconfirmed", what)
 }
 
-fn checked_reason(reason: String) -> Result<String, Problem> {
+/// The reason without the blanks around it.
+fn checked_reason(written: &str) -> Result<String, Problem> {
+    let reason = written.trim();
     if reason.chars().count() <= REASON_CHARS && !reason.contains(char::is_control) {
-        return Ok(reason);
+        return Ok(reason.to_owned());
     }
     let what = format!("`reason` must be one line of {REASON_CHARS} characters at most");
     Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_reason", what))
@@ -194,13 +196,15 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Words<T> {
         needs_json(request.headers())?;
         let actor = actor(request.headers())?;
         let bytes = Bytes::from_request(request, state).await.map_err(|rejection| unreadable(&rejection))?;
-        let body = if bytes.is_empty() {
-            None
-        } else {
-            Some(serde_json::from_slice(&bytes).map_err(|error| not_understood(&error))?)
-        };
+        let body = if bytes.is_empty() { None } else { Some(object(&bytes).map_err(|error| not_understood(&error))?) };
         Ok(Self { actor, body })
     }
+}
+
+/// Serde would take a list for an object, field by field in the order of their declaration.
+fn object<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
+    serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(bytes)?;
+    serde_json::from_slice(bytes)
 }
 
 /// A page of somebody else may send a form or plain text here without being asked, but never this type.

@@ -50,7 +50,7 @@ pub struct ConfigAnswer {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Window {
-    /// How many at most; 50 if not given, 500 at most.
+    /// How many at most, from 1; 50 if not given, 500 at most.
     limit: Option<usize>,
     /// Only those with a smaller number.
     before: Option<u64>,
@@ -127,6 +127,7 @@ pub(super) fn find(handle: &ControlHandle, name: &str) -> Result<RouteView, Prob
 #[utoipa::path(get, path = "/api/v1/routes/{route}/decisions", tag = "decisions", security(("token" = [])), params(("route" = String, Path), Window), responses(
     (status = OK, description = "newest first; the next page begins `before` the last one's number", body = DecisionsAnswer),
     (status = BAD_REQUEST, description = "`bad_query`", body = Problem, content_type = "application/problem+json"),
+    (status = UNPROCESSABLE_ENTITY, description = "`bad_query`: a `limit` of 0", body = Problem, content_type = "application/problem+json"),
     CommonProblems, RouteProblems,
 ))]
 pub(super) async fn decisions(
@@ -136,9 +137,18 @@ pub(super) async fn decisions(
 ) -> Result<Json<DecisionsAnswer>, Problem> {
     let Query(window) = window.map_err(|rejection| bad_query(&rejection))?;
     let route = find(&context.handle, &route)?.name;
-    let limit = window.limit.unwrap_or(DECISIONS).clamp(1, MOST_DECISIONS);
+    let limit = match window.limit {
+        Some(0) => return Err(no_decisions_asked()),
+        Some(limit) => limit.min(MOST_DECISIONS),
+        None => DECISIONS,
+    };
     let decisions = context.decisions.decisions(&route, limit, window.before).await?;
     Ok(Json(DecisionsAnswer { decisions }))
+}
+
+fn no_decisions_asked() -> Problem {
+    let what = format!("`limit` must be 1 to {MOST_DECISIONS}; leave it out for {DECISIONS}");
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_query", what)
 }
 
 fn bad_query(rejection: &QueryRejection) -> Problem {

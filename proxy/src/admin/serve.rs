@@ -5,18 +5,34 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use http::HeaderValue;
+use http::header::CONNECTION;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
+use super::write_limit::WriteLimit;
+
 /// Connections at a time; further ones wait.
-const CONNECTIONS: usize = 256;
-/// Longest that a client may take to send the head of a request.
-const HEAD_WITHIN: Duration = Duration::from_secs(10);
+const CONNECTIONS: usize = 1_024;
+/// The last fourth of the places is kept for clients that ask at once and only once, so that idle ones hold up nobody.
+const KEPT_FREE: usize = 4;
+/// Longest that a client may take to send the head of a request, and so longest that an idle one may stay.
+const HEAD_WITHIN: Duration = Duration::from_secs(5);
+/// The same where it is crowded.
+const HEAD_WITHIN_CROWDED: Duration = Duration::from_secs(1);
+/// Longest that a client may leave an answer, or the events of a stream, untaken.
+const TAKEN_WITHIN: Duration = Duration::from_secs(10);
+/// What the kernel keeps of an answer that is not taken, in bytes; with more, it would be noticed late.
+const UNTAKEN_BYTES: usize = 64 << 10;
 /// Longest request head, in bytes.
 const HEAD_BYTES: usize = 32 << 10;
 /// How long answers under way may take once the end was asked for; event streams never end by themselves.
@@ -24,14 +40,38 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How long to wait when no connection can be accepted, for want of file descriptors for instance.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
+/// The places for connections.
+#[derive(Debug, Clone)]
+struct Places {
+    free: Arc<Semaphore>,
+    crowded_below: usize,
+}
+
+impl Places {
+    fn new(connections: usize) -> Self {
+        Self { free: Arc::new(Semaphore::new(connections)), crowded_below: connections / KEPT_FREE }
+    }
+
+    fn are_crowded(&self) -> bool {
+        self.free.available_permits() < self.crowded_below
+    }
+}
+
 /// Serves `router` on `listener` until `shutdown` resolves; then answers under way have a second to end.
 pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()>) {
+    serve_within(listener, router, Places::new(CONNECTIONS), shutdown).await;
+}
+
+async fn serve_within(listener: TcpListener, router: Router, places: Places, shutdown: impl Future<Output = ()>) {
     let stop = watch::Sender::new(false);
     let mut connections = JoinSet::new();
+    let router = router.layer(middleware::from_fn_with_state(places.clone(), once_where_crowded));
+    let door = Door { listener: &listener, places, router, stop: &stop };
     tokio::select! {
-        () = accept(&listener, &router, &stop, &mut connections) => {}
+        () = door.accept(&mut connections) => {}
         () = shutdown => {}
     }
+    drop(door);
     drop(listener);
     stop.send_replace(true);
     let ended = tokio::time::timeout(LAST_WORDS, async { while connections.join_next().await.is_some() {} }).await;
@@ -40,26 +80,52 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<
     }
 }
 
-async fn accept(listener: &TcpListener, router: &Router, stop: &watch::Sender<bool>, connections: &mut JoinSet<()>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    // The semaphore is never closed.
-    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
-        match next_connection(listener).await {
-            Ok(stream) => {
-                connections.spawn(one_connection(stream, router.clone(), stop.subscribe(), place));
+/// Where connections come in.
+struct Door<'serve> {
+    listener: &'serve TcpListener,
+    places: Places,
+    router: Router,
+    stop: &'serve watch::Sender<bool>,
+}
+
+impl Door<'_> {
+    async fn accept(&self, connections: &mut JoinSet<()>) {
+        // The semaphore is never closed.
+        while let Ok(place) = Arc::clone(&self.places.free).acquire_owned().await {
+            match next_connection(self.listener).await {
+                Ok(stream) => {
+                    let within = if self.places.are_crowded() { HEAD_WITHIN_CROWDED } else { HEAD_WITHIN };
+                    let served = one_connection(stream, within, self.router.clone(), self.stop.subscribe());
+                    connections.spawn(holding(place, served));
+                }
+                Err(error) => {
+                    warn!(%error, "admin connection not accepted");
+                    tokio::time::sleep(ACCEPT_AGAIN).await;
+                }
             }
-            Err(error) => {
-                warn!(%error, "admin connection not accepted");
-                tokio::time::sleep(ACCEPT_AGAIN).await;
-            }
+            while connections.try_join_next().is_some() {}
         }
-        while connections.try_join_next().is_some() {}
     }
+}
+
+async fn holding(place: OwnedSemaphorePermit, served: impl Future<Output = ()>) {
+    served.await;
+    drop(place);
+}
+
+/// Ends the connection with the answer where places are few.
+async fn once_where_crowded(State(places): State<Places>, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    if places.are_crowded() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 async fn next_connection(listener: &TcpListener) -> io::Result<TcpStream> {
     let (stream, _) = listener.accept().await?;
     stream.set_nodelay(true)?;
+    SockRef::from(&stream).set_send_buffer_size(UNTAKEN_BYTES)?;
     Ok(stream)
 }
 
@@ -68,15 +134,11 @@ async fn asked_to(stop: &mut watch::Receiver<bool>) {
     drop(stop.wait_for(|stop| *stop).await);
 }
 
-async fn one_connection(
-    stream: TcpStream,
-    router: Router,
-    mut stop: watch::Receiver<bool>,
-    _place: OwnedSemaphorePermit,
-) {
+async fn one_connection(stream: TcpStream, head_within: Duration, router: Router, mut stop: watch::Receiver<bool>) {
     let mut server = http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN).max_buf_size(HEAD_BYTES);
-    let connection = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    server.timer(TokioTimer::new()).header_read_timeout(head_within).max_buf_size(HEAD_BYTES);
+    let stream = TokioIo::new(WriteLimit::new(stream, TAKEN_WITHIN));
+    let connection = server.serve_connection(stream, TowerToHyperService::new(router));
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -87,5 +149,42 @@ async fn one_connection(
     };
     if let Err(error) = ended {
         debug!(%error, "admin connection ended early");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::{Instant, timeout};
+
+    use super::*;
+
+    const ASK: &[u8] = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n";
+
+    #[tokio::test]
+    async fn idle_connections_on_every_place_do_not_keep_a_probe_out() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Router::new().route("/livez", get(|| async { "ok\n" }));
+        let server = tokio::spawn(serve_within(listener, router, Places::new(8), std::future::pending()));
+        let mut first = TcpStream::connect(address).await.unwrap();
+        first.write_all(ASK).await.unwrap();
+        let mut kept = [0; 512];
+        let read = first.read(&mut kept).await.unwrap();
+        let kept = String::from_utf8_lossy(kept.get(..read).unwrap()).into_owned();
+        assert!(kept.starts_with("HTTP/1.1 200") && !kept.contains("connection: close"), "{kept}");
+        let mut idle = Vec::new();
+        for _ in 0..11 {
+            idle.push(TcpStream::connect(address).await.unwrap());
+        }
+        let begun = Instant::now();
+        let mut probe = TcpStream::connect(address).await.unwrap();
+        probe.write_all(ASK).await.unwrap();
+        let mut answer = String::new();
+        timeout(HEAD_WITHIN, probe.read_to_string(&mut answer)).await.unwrap().unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"), "{answer}");
+        assert!(begun.elapsed() >= HEAD_WITHIN_CROWDED, "there was a free place: {:?}", begun.elapsed());
+        server.abort();
     }
 }

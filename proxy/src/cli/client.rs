@@ -152,13 +152,20 @@ fn sendable(token: &str, file: &Path) -> Result<String, CliError> {
 
 /// `http://host:port` without a slash at the end; a missing scheme is http.
 fn base(written: &str) -> Result<String, CliError> {
-    let trimmed = written.trim().trim_end_matches('/');
+    let trimmed = written.trim();
     let url = if trimmed.contains("://") { trimmed.to_owned() } else { format!("http://{trimmed}") };
     let parsed: Option<http::Uri> = url.parse().ok();
     match parsed {
-        Some(uri) if uri.scheme_str() == Some("http") && uri.authority().is_some() => Ok(url),
+        Some(uri) if uri.scheme_str() == Some("http") && uri.authority().is_some_and(names_a_host) => {
+            Ok(url.trim_end_matches('/').to_owned())
+        }
         Some(_) | None => Err(CliError::Address { url: written.to_owned() }),
     }
+}
+
+/// `http:` and `:9900` are an authority too, as far as syntax goes.
+fn names_a_host(authority: &http::uri::Authority) -> bool {
+    !authority.host().is_empty() && !authority.as_str().ends_with(':')
 }
 
 /// Who gives an order, for the decision log: the user's name as far as a header can carry it.
@@ -193,7 +200,10 @@ mod tests {
         assert_eq!(base("127.0.0.1:9900/").unwrap(), "http://127.0.0.1:9900");
         assert_eq!(base("http://edge:9900").unwrap(), "http://edge:9900");
         assert!(base("https://edge:9900").is_err());
-        assert!(base("").is_err());
+        for nowhere in ["", "http://", "http:///", "http:", "http://:9900", ":9900", "/", "://"] {
+            let refused = base(nowhere).unwrap_err();
+            assert!(matches!(&refused, CliError::Address { url } if url == nowhere), "{nowhere}: {refused}");
+        }
     }
 
     #[test]

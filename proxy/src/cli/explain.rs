@@ -9,8 +9,8 @@ use super::client::Admin;
 use super::history::style;
 use super::print::Page;
 use super::words::{
-    BAD, BOLD, CAREFUL, DIM, GOOD, Say, beside, factor, grouped, moment, odds, paint, paragraph, percent,
-    percent_in_text, question, signed_points, span, time_of_day,
+    BAD, BOLD, CAREFUL, DIM, GOOD, Say, factor, grouped, moment, odds, paint, paragraph, percent, percent_in_text,
+    question, rates, signed_points, span, time_of_day,
 };
 use crate::recorder::Failure;
 use crate::view::DecisionRow;
@@ -21,13 +21,26 @@ const SEARCHED: usize = 100;
 /// Explains a decision, or the last one that rests on evidence.
 pub(super) fn explain(admin: &Admin, args: &ExplainArgs) -> Result<(), CliError> {
     let (row, newer) = match args.decision {
-        Some(id) => (of_route(admin.decision(id)?, args)?, Vec::new()),
+        Some(id) => {
+            let row = admin.decision(id).map_err(|error| in_terms_of_history(error, id, args))?;
+            (of_route(row, args)?, Vec::new())
+        }
         None => last_with_evidence(admin.decisions(&args.route, SEARCHED)?, args)?,
     };
     if args.json {
         return Ok(Page::appended().json(&row)?);
     }
     Ok(Page::appended().text(&(letter(&row) + &since_then(&newer)))?)
+}
+
+/// Who asks at the command line looks decisions up there too.
+fn in_terms_of_history(mut error: CliError, id: u64, args: &ExplainArgs) -> CliError {
+    if let CliError::Refused { problem } = &mut error
+        && problem.code == "unknown_decision"
+    {
+        problem.detail = format!("there is no decision {id}; `pointsman history {}` lists them", args.route);
+    }
+    error
 }
 
 fn of_route(row: DecisionRow, args: &ExplainArgs) -> Result<DecisionRow, CliError> {
@@ -149,9 +162,9 @@ fn compared(stable: &str, canary: &str, evidence: &Summary) -> String {
         return "There is nothing to compare yet: one of the two had no request.".to_owned();
     };
     let mut text = format!(
-        "Were both alike, each would have the same share of the errors as of the requests. {canary}'s error rate is {} {stable}'s; \
+        "Were both alike, each would have the same share of the errors as of the requests. {}; \
          with {} confidence, however often it is looked at, the difference is between {} and {} points",
-        beside(difference.estimate),
+        rates(canary, stable, [difference.low, difference.estimate, difference.high]),
         percent_in_text(evidence.confidence),
         signed_points(difference.low),
         signed_points(difference.high)

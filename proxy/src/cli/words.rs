@@ -65,8 +65,19 @@ pub(crate) fn percent_in_text(ratio: f64) -> String {
     format!("{text}%")
 }
 
+/// An interval of this width around 0, in ratios, tells nothing: 20 points up or down.
+const TELLS_NOTHING: f64 = 0.4;
+
+/// How the canary's error rate stands to that of stable, as far as `low` to `high` lets anybody say.
+pub(crate) fn rates(canary: &str, stable: &str, [low, estimate, high]: [f64; 3]) -> String {
+    if (low..=high).contains(&0.0) && high - low > TELLS_NOTHING {
+        return format!("{canary}'s error rate beside {stable}'s is not known yet");
+    }
+    format!("{canary}'s error rate is {} {stable}'s", beside(estimate))
+}
+
 /// A difference of ratios, as it stands before the name of the other: `0.02 points above`, `the same as`.
-pub(crate) fn beside(difference: f64) -> String {
+fn beside(difference: f64) -> String {
     match signed_points(difference).split_at_checked(1) {
         Some(("+", points)) => format!("{points} points above"),
         Some(("-", points)) => format!("{points} points below"),
@@ -229,6 +240,17 @@ mod tests {
         assert_eq!([-0.0011, 0.0, 0.149].map(signed_points), ["-0.11", "0", "+14.9"]);
         assert_eq!([-0.0011, 0.0, 0.149].map(beside), ["0.11 points below", "the same as", "14.9 points above"]);
         assert_eq!([0, 999, 1_000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+    }
+
+    #[test]
+    fn rates_that_could_be_anything_are_not_called_the_same() {
+        let told = |interval| rates("v2", "v1", interval);
+        for unknown in [[-0.3, 0.0, 0.9], [-0.2, 0.1, 0.3], [-1.0, 0.0, 1.0]] {
+            assert_eq!(told(unknown), "v2's error rate beside v1's is not known yet", "{unknown:?}");
+        }
+        assert_eq!(told([-0.01, 0.0, 0.02]), "v2's error rate is the same as v1's");
+        assert_eq!(told([0.1, 0.5, 0.9]), "v2's error rate is 50.0 points above v1's");
+        assert_eq!(told([-0.9, -0.5, -0.1]), "v2's error rate is 50.0 points below v1's");
     }
 
     #[test]

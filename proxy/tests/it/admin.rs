@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pointsman::admin::Missed;
 use pointsman::view::{Event, View};
@@ -161,6 +161,8 @@ fn decisions_come_newest_first_and_in_pages() {
     assert!(ids("/api/v1/routes/ranking/decisions").is_empty());
     get(&edge, "/api/v1/routes/delivery-time/decisions?limit=many").problem(400, "bad_query");
     get(&edge, "/api/v1/routes/delivery-time/decisions?befor=1").problem(400, "bad_query");
+    let none = get(&edge, "/api/v1/routes/delivery-time/decisions?limit=0").problem(422, "bad_query");
+    assert!(none.contains("1 to 500"), "{none}");
 }
 
 #[test]
@@ -207,8 +209,8 @@ fn orders_reach_the_control_loop_with_actor_and_reason() {
         "",
         &[("content-type", "application/json"), ("x-pointsman-actor", "anna")],
     );
-    post(&edge, &path("rollback"), "{}");
-    post(&edge, &path("retry"), r#"{"version":"v2","reason":"disk was full"}"#);
+    post(&edge, &path("rollback"), r#"{"reason":"  \t "}"#);
+    post(&edge, &path("retry"), r#"{"version":"v2","reason":" disk was full "}"#);
     let kinds: Vec<(OrderKind, String, String)> =
         edge.orders().into_iter().map(|(_, order)| (order.kind, order.actor, order.reason)).collect();
     let order = |kind, actor: &str, reason: &str| (kind, actor.to_owned(), reason.to_owned());
@@ -290,6 +292,12 @@ fn bad_bodies_are_refused_before_anything_happens() {
     post(&edge, pause, &format!(r#"{{"reason":"{}"}}"#, "x".repeat(501))).problem(422, "bad_reason");
     post(&edge, pause, r#"{"reason":"two\nlines"}"#).problem(422, "bad_reason");
     post(&edge, pause, &format!(r#"{{"reason":"{}"}}"#, "x".repeat(70_000))).problem(413, "body_too_large");
+    for body in ["[]", r#"["v2"]"#, "null", "7", r#""v2""#] {
+        for verb in ["pause", "retry"] {
+            let said = post(&edge, &format!("/api/v1/routes/delivery-time/{verb}"), body).problem(422, "invalid_body");
+            assert!(said.contains("expected a map"), "{body}: {said}");
+        }
+    }
     for content_type in ["text/plain", "application/x-www-form-urlencoded", ""] {
         send_with(&edge, "POST", pause, "{}", &[("content-type", content_type)]).problem(415, "not_json");
     }
@@ -504,6 +512,71 @@ fn a_reader_that_is_too_slow_is_told_what_it_missed() {
     let (_, _, data) = missed.expect("nothing was missed");
     let missed: Missed = serde_json::from_value(data).unwrap();
     assert!(missed.kind == "missed" && missed.events > 0 && missed.events < 40, "{missed:?}");
+}
+
+/// A stream that was asked for and of which nothing is read but its head.
+fn raw_stream(edge: &Edge) -> (TcpStream, String) {
+    let mut stream = TcpStream::connect(edge.address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    write!(stream, "GET /api/v1/events HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.extend(byte);
+    }
+    (stream, String::from_utf8(head).unwrap())
+}
+
+#[test]
+fn streams_without_readers_do_not_lock_operators_out() {
+    let edge = edge();
+    let mut streams: Vec<TcpStream> = Vec::new();
+    for _ in 0..32 {
+        let (stream, head) = raw_stream(&edge);
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        streams.push(stream);
+    }
+    let refused = get(&edge, "/api/v1/events");
+    assert!(refused.problem(503, "too_many_streams").contains("GET /api/v1/routes"));
+    assert_eq!(refused.headers["retry-after"], "1");
+    let begun = Instant::now();
+    assert_eq!((get(&edge, "/livez").status, get(&edge, "/readyz").status), (200, 200));
+    assert_eq!(post(&edge, "/api/v1/routes/delivery-time/pause", "{}").status, 200);
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    drop(streams.pop());
+    while raw_stream(&edge).1.starts_with("HTTP/1.1 503 ") {
+        assert!(begun.elapsed() < Duration::from_secs(15), "the place of a closed stream did not become free");
+    }
+}
+
+#[test]
+fn a_stream_whose_reader_takes_nothing_is_cut_and_its_place_is_free_again() {
+    let edge = edge();
+    let (_unread, head) = raw_stream(&edge);
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    // More than the sockets' buffers hold.
+    let mut big = rolled_back();
+    big.why = "x".repeat(8 << 20);
+    edge.events.send(Event::Sample(big)).unwrap();
+    let begun = Instant::now();
+    let waiting = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let cut = waiting.block_on(async { tokio::time::timeout(Duration::from_secs(30), edge.events.closed()).await });
+    assert!(cut.is_ok(), "the stream was not cut");
+    assert!(begun.elapsed() > Duration::from_secs(5), "cut too early: {:?}", begun.elapsed());
+}
+
+#[test]
+fn an_idle_connection_is_closed() {
+    let edge = edge();
+    let mut stream = TcpStream::connect(edge.address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    write!(stream, "GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    let begun = Instant::now();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("ok\n"), "{answer}");
+    assert!(begun.elapsed() > Duration::from_secs(2), "closed at once: {:?}", begun.elapsed());
 }
 
 #[test]

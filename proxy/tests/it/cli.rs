@@ -6,8 +6,8 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
-use pointsman::view::View;
-use pointsman_rollout::{Cause, Decision, OrderKind, Regression};
+use pointsman::view::{DifferenceView, View};
+use pointsman_rollout::{Cause, Decision, Difference, OrderKind, Regression};
 use serde_json::{Value, json};
 
 use crate::fixture::{Edge, canary_split, decisions, rolled_back, row, shifting, steady, troubled, version, view};
@@ -175,7 +175,30 @@ fn explain_without_a_decision_or_of_another_route_says_where_to_look() {
     let other = against(&edge, &["explain", "ranking", "42"]);
     assert!(err(&other).contains("say `pointsman explain delivery-time 42`"), "{}", err(&other));
     let unknown = against(&edge, &["explain", "ranking", "7"]);
-    assert_eq!((code(&unknown), err(&unknown).contains("unknown_decision")), (1, true), "{}", err(&unknown));
+    let said = err(&unknown);
+    assert_eq!((code(&unknown), said.contains("/api/")), (1, false), "{said}");
+    assert!(
+        said.contains("there is no decision 7; `pointsman history ranking` lists them (unknown_decision)"),
+        "{said}"
+    );
+}
+
+#[test]
+fn with_next_to_no_data_nothing_is_called_the_same() {
+    let mut route = shifting();
+    route.analysis.error_rate_difference = Some(DifferenceView { low: -0.6, estimate: 0.0, high: 0.9 });
+    let mut rows = decisions();
+    for row in &mut rows {
+        if let Some(evidence) = &mut row.change.evidence {
+            evidence.error_rate_difference = Some(Difference { low: -0.6, estimate: 0.0, high: 0.9 });
+        }
+    }
+    let edge = Edge::with(view(vec![route]), rows, None);
+    for arguments in [&["status"][..], &["explain", "delivery-time"]] {
+        let told = out(&against(&edge, arguments)).split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(told.contains("v2's error rate beside v1's is not known yet"), "{told}");
+        assert!(!told.contains("the same as"), "{told}");
+    }
 }
 
 #[test]
@@ -271,6 +294,8 @@ fn nobody_there_somebody_else_there_and_no_address() {
     );
     let https = run(&["status", "--admin", "https://edge:9900"]);
     assert_eq!((code(&https), err(&https).contains("ssh -L")), (2, true), "{}", err(&https));
+    let half = run(&["status", "--admin", "http://"]);
+    assert_eq!((code(&half), err(&half).contains("`http://` is no admin address")), (2, true), "{}", err(&half));
 }
 
 /// A web server that is no edge; answers one request.

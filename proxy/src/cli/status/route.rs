@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use super::table::{phase_style, stable_first};
 use crate::cli::words::{
-    BAD, BOLD, CAREFUL, DIM, GOOD, Say, ago, beside, latency, moment, odds, paint, percent, percent_in_text, question,
+    BAD, BOLD, CAREFUL, DIM, GOOD, Say, ago, latency, moment, odds, paint, percent, percent_in_text, question, rates,
     signed_points, span, weight, wrapped,
 };
 use crate::view::{AnalysisView, DecisionLine, EvidenceView, QuarantineView, RouteView, VersionView, WeightView};
@@ -242,8 +242,8 @@ fn difference(analysis: &AnalysisView, canary: &VersionId, stable: &VersionId) -
     let Some(seen) = &analysis.error_rate_difference else { return String::new() };
     let confidence = analysis.summary.as_ref().map_or(0.99, |summary| summary.confidence);
     format!(
-        "{canary}'s error rate is {} {stable}'s ({} sure: between {} and {} points)",
-        beside(seen.estimate),
+        "{} ({} sure: between {} and {} points)",
+        rates(canary.as_str(), stable.as_str(), [seen.low, seen.estimate, seen.high]),
         percent_in_text(confidence),
         signed_points(seen.low),
         signed_points(seen.high)
