@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use std::{fs, panic, process, thread};
+use std::{panic, process, thread};
 
 use arc_swap::ArcSwap;
 use pointsman_config::{Config, ConfigErrors, Problem};
@@ -27,7 +27,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tracing::{error, info, warn};
 
 use crate::admin::{self, AdminContext, TokenFile};
-use crate::control::config_watch::{ConfigWatch, hash_of, with_whole_paths};
+use crate::control::config_watch::{ConfigWatch, hash_of, read_text, with_whole_paths};
 use crate::control::events::{Events, now_in_words};
 use crate::control::handle::{ControlHandle, OrderMessage};
 use crate::control::health::HealthChecks;
@@ -165,7 +165,7 @@ struct Loaded {
 }
 
 fn load(path: &Path) -> Result<Loaded, AppError> {
-    let text = fs::read_to_string(path).map_err(|source| AppError::ConfigFile { path: path.to_owned(), source })?;
+    let text = read_text(path).map_err(|source| AppError::ConfigFile { path: path.to_owned(), source })?;
     let parsed = Config::parse(&text, &path.display().to_string())
         .map_err(|problems| AppError::Config { path: path.to_owned(), problems })?;
     let config = with_whole_paths(parsed.config, path);
@@ -437,6 +437,8 @@ async fn drain(started: Started, delay: Duration) {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

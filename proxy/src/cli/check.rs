@@ -1,7 +1,6 @@
 //! `check` and `schema`: what can be said of a config file without running it.
 
-use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -12,6 +11,7 @@ use super::args::CheckArgs;
 use super::print::Page;
 use super::words::{BAD, BOLD, CAREFUL, GOOD, Say, counted, paint, paragraph};
 use super::{CliError, WRONG_USAGE};
+use crate::control::config_watch::{read_text, read_text_from};
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
@@ -45,11 +45,9 @@ pub(super) fn check(args: &CheckArgs) -> Result<ExitCode, CliError> {
 
 fn read(file: &Path) -> io::Result<String> {
     if file == Path::new("-") {
-        let mut text = String::new();
-        io::stdin().read_to_string(&mut text)?;
-        return Ok(text);
+        return read_text_from(io::stdin());
     }
-    fs::read_to_string(file)
+    read_text(file)
 }
 
 fn in_words(report: &Report<'_>) -> String {

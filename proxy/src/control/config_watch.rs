@@ -8,12 +8,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::os::unix::fs::MetadataExt;
+use std::io::Read as _;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 use std::{fs, io, thread};
 
+use nix::libc::{O_NOCTTY, O_NONBLOCK};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use pointsman_config::{Config, Problem};
 use sha2::{Digest, Sha256};
@@ -28,6 +30,8 @@ const SETTLE_AT_MOST: Duration = Duration::from_millis(400);
 const LOOK: Duration = Duration::from_millis(25);
 /// Between two looks at the content without any event.
 const POLL: Duration = Duration::from_secs(2);
+/// The largest config file; thousands of routes stay far below it.
+const LARGEST: u64 = 1 << 20;
 /// Links that are followed from the file's name to the file.
 const MOST_LINKS: usize = 16;
 
@@ -60,6 +64,54 @@ pub(crate) struct Refusal {
     pub(crate) hash: String,
     /// Every problem and its way out.
     pub(crate) problems: Vec<String>,
+}
+
+/// The bytes of the config file at `path`. Never waits for a writer, as a FIFO would have it, and never takes in more than
+/// 1 MiB, whatever stands at the path.
+///
+/// # Errors
+/// If it cannot be read, is no regular file or is larger than 1 MiB.
+pub(crate) fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    must_be_regular(&fs::metadata(path)?)?;
+    let file = fs::File::options().read(true).custom_flags(O_NONBLOCK | O_NOCTTY).open(path)?;
+    // Another one may stand there by now.
+    must_be_regular(&file.metadata()?)?;
+    read_bounded(file)
+}
+
+/// As [`read_file`], for text.
+///
+/// # Errors
+/// As [`read_file`], and if it is no UTF-8.
+pub(crate) fn read_text(path: &Path) -> io::Result<String> {
+    text_of(read_file(path)?)
+}
+
+/// As [`read_text`], from what is open already.
+///
+/// # Errors
+/// If it cannot be read, is larger than 1 MiB or no UTF-8.
+pub(crate) fn read_text_from(source: impl io::Read) -> io::Result<String> {
+    text_of(read_bounded(source)?)
+}
+
+fn read_bounded(source: impl io::Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if u64::try_from(source.take(LARGEST + 1).read_to_end(&mut bytes)?).is_ok_and(|read| read <= LARGEST) {
+        Ok(bytes)
+    } else {
+        Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 1 MiB"))
+    }
+}
+
+fn text_of(bytes: Vec<u8>) -> io::Result<String> {
+    String::from_utf8(bytes).map_err(|error| {
+        io::Error::new(io::ErrorKind::InvalidData, format!("this is no UTF-8 text: {}", error.utf8_error()))
+    })
+}
+
+fn must_be_regular(found: &fs::Metadata) -> io::Result<()> {
+    if found.is_file() { Ok(()) } else { Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")) }
 }
 
 /// SHA-256 in hexadecimal.
@@ -220,7 +272,7 @@ impl Reader {
         }
         self.signature = signature;
         self.polled = Instant::now();
-        let now = match fs::read(&self.path) {
+        let now = match read_file(&self.path) {
             Ok(text) => hash_of(&text),
             Err(error) => unreadable(&error),
         };
@@ -229,7 +281,7 @@ impl Reader {
 
     fn read(&mut self, forced: bool) -> Option<Reload> {
         self.signature = Signature::of(&self.path);
-        let text = fs::read(&self.path);
+        let text = read_file(&self.path);
         self.judge(text, forced)
     }
 
@@ -411,6 +463,21 @@ mod tests {
         }
         assert!(matches!(reader.judge(text("in force"), false), Some(Reload::Restored)));
         assert!(reader.judge(text("in force"), false).is_none());
+    }
+
+    #[test]
+    fn what_is_no_regular_file_or_too_large_is_refused_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        assert!(std::process::Command::new("mkfifo").arg(at("fifo")).status().unwrap().success());
+        for odd in [at("fifo"), PathBuf::from("/dev/zero"), folder.path().to_owned()] {
+            assert!(read_text(&odd).unwrap_err().to_string().contains("is no regular file"), "{}", odd.display());
+        }
+        let file = fs::File::create(at("sparse")).unwrap();
+        file.set_len(20_000_000_000).unwrap();
+        assert!(read_file(&at("sparse")).unwrap_err().to_string().contains("larger than 1 MiB"));
+        file.set_len(LARGEST).unwrap();
+        assert!(read_file(&at("sparse")).is_ok());
     }
 
     #[test]

@@ -6,17 +6,20 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use http::{Request, header};
 use http_body_util::Empty;
 use hyper_util::rt::TokioIo;
+use nix::errno::Errno;
 use pointsman_config::{HealthCheck, RouteName, VersionId};
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
 
 use crate::control::state::in_words;
 
@@ -79,6 +82,53 @@ enum CheckError {
     Status { path: String, status: u16 },
 }
 
+impl CheckError {
+    /// Whether this process lacks something to ask with, which says nothing of the endpoint.
+    fn is_ours(&self) -> bool {
+        let first: &dyn std::error::Error = self;
+        std::iter::successors(Some(first), |error| error.source())
+            .filter_map(|error| error.downcast_ref::<std::io::Error>()?.raw_os_error())
+            .any(|code| {
+                let lacking = [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::EADDRNOTAVAIL, Errno::ENOMEM];
+                lacking.contains(&Errno::from_raw(code))
+            })
+    }
+}
+
+/// A target that cannot be checked for want of something of ours, for as long as it lives. Shared is their number.
+#[derive(Debug)]
+struct Unasked(Arc<AtomicUsize>);
+
+impl Unasked {
+    /// Told once, however many targets cannot be checked.
+    fn begin(all: &Arc<AtomicUsize>, error: &CheckError) -> Self {
+        if all.fetch_add(1, Relaxed) == 0 {
+            warn!(
+                error = in_words(error),
+                "endpoints cannot be checked for want of local resources; they stay as they were. Raise the limit of open \
+                 files or give the machine more ports or memory"
+            );
+        }
+        Self(Arc::clone(all))
+    }
+}
+
+impl Drop for Unasked {
+    fn drop(&mut self) {
+        if self.0.fetch_sub(1, Relaxed) == 1 {
+            info!("endpoints are checked again");
+        }
+    }
+}
+
+/// What all checks share.
+#[derive(Debug, Clone)]
+struct Common {
+    places: Arc<Semaphore>,
+    unasked: Arc<AtomicUsize>,
+    turned: mpsc::UnboundedSender<Turned>,
+}
+
 /// What is checked; handed to the checks whenever it changes.
 #[derive(Debug)]
 pub(crate) struct HealthChecks {
@@ -101,7 +151,7 @@ impl HealthChecks {
 
 /// Keeps one task for each target until the loop is gone.
 async fn follow(mut changes: watch::Receiver<BTreeMap<Target, Check>>, turned: mpsc::UnboundedSender<Turned>) {
-    let places = Arc::new(Semaphore::new(CONCURRENT));
+    let common = Common { places: Arc::new(Semaphore::new(CONCURRENT)), unasked: Arc::default(), turned };
     let mut running: BTreeMap<Target, (Check, JoinHandle<()>)> = BTreeMap::new();
     while changes.changed().await.is_ok() {
         let wanted = changes.borrow_and_update().clone();
@@ -114,8 +164,7 @@ async fn follow(mut changes: watch::Receiver<BTreeMap<Target, Check>>, turned: m
         });
         for (target, check) in wanted {
             running.entry(target).or_insert_with_key(|target| {
-                let task =
-                    tokio::spawn(check_for_ever(target.clone(), check.clone(), Arc::clone(&places), turned.clone()));
+                let task = tokio::spawn(check_for_ever(target.clone(), check.clone(), common.clone()));
                 (check, task)
             });
         }
@@ -125,20 +174,31 @@ async fn follow(mut changes: watch::Receiver<BTreeMap<Target, Check>>, turned: m
     }
 }
 
-async fn check_for_ever(target: Target, check: Check, places: Arc<Semaphore>, turned: mpsc::UnboundedSender<Turned>) {
+async fn check_for_ever(target: Target, check: Check, common: Common) {
     let mut standing = Standing::new(check.starts_up);
+    let mut unasked = None;
     // Checks of many endpoints that appeared together spread over the interval after the first one.
     let mut pause = check.how.interval.mul_f64(rand::random_range(0.5..1.0));
     loop {
         let found = {
             // The semaphore is never closed.
-            let _place = places.acquire().await;
+            let _place = common.places.acquire().await;
             ask(target.address, &check).await
         };
-        if standing.note(found.err().map(|error| in_words(&error))) {
+        let due = match found.err() {
+            Some(error) if error.is_ours() => {
+                unasked.get_or_insert_with(|| Unasked::begin(&common.unasked, &error));
+                false
+            }
+            problem => {
+                unasked = None;
+                standing.note(problem.map(|error| in_words(&error)))
+            }
+        };
+        if due {
             let (up, problem) = (standing.up, standing.problem.clone());
             let news = Turned { target: target.clone(), number: check.number, up, problem };
-            if turned.send(news).is_err() {
+            if common.turned.send(news).is_err() {
                 return;
             }
         }
@@ -326,6 +386,33 @@ mod tests {
         let mut check = by_path(Some("/ready"));
         check.how.timeout = Duration::from_millis(30);
         assert!(matches!(ask(silent.local_addr().unwrap(), &check).await, Err(CheckError::Timeout(_))));
+    }
+
+    #[test]
+    fn what_this_process_lacks_says_nothing_of_an_endpoint() {
+        for (code, ours) in [
+            (Errno::EMFILE, true),
+            (Errno::ENFILE, true),
+            (Errno::ENOBUFS, true),
+            (Errno::EADDRNOTAVAIL, true),
+            (Errno::ENOMEM, true),
+            (Errno::ECONNREFUSED, false),
+            (Errno::ENETUNREACH, false),
+            (Errno::ETIMEDOUT, false),
+        ] {
+            assert_eq!(CheckError::Connect(code.into()).is_ours(), ours, "{code}");
+        }
+        assert!(!CheckError::Timeout(Duration::ZERO).is_ours());
+    }
+
+    #[test]
+    fn targets_that_cannot_be_asked_are_counted_while_that_lasts() {
+        let all = Arc::default();
+        let lacks = CheckError::Connect(Errno::EMFILE.into());
+        let two = [Unasked::begin(&all, &lacks), Unasked::begin(&all, &lacks)];
+        assert_eq!(all.load(Relaxed), 2);
+        drop(two);
+        assert_eq!(all.load(Relaxed), 0);
     }
 
     #[tokio::test]

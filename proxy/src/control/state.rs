@@ -8,7 +8,7 @@
 pub(crate) mod database;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -66,17 +66,30 @@ struct Progress {
     problem: Option<String>,
     /// Why what the file holds is not known; none if it is, or if there is no file.
     unread: Option<String>,
+    /// What happened to damaged files since the start; it stays to be read after the file works again.
+    damage: Option<String>,
 }
 
 impl Progress {
     /// Everything that is wrong, for people.
     fn problems(&self) -> Option<String> {
+        with_damage(self.present(), self.damage.as_deref())
+    }
+
+    fn present(&self) -> Option<String> {
         let problem = self.problem.as_ref()?;
         match &self.unread {
             None => Some(problem.clone()),
             Some(unread) if unread == problem => Some(format!("{problem}; {UNREAD}")),
             Some(unread) => Some(format!("{problem}; {UNREAD}: {unread}")),
         }
+    }
+}
+
+fn with_damage(problem: Option<String>, damage: Option<&str>) -> Option<String> {
+    match (problem, damage) {
+        (Some(problem), Some(damage)) => Some(format!("{problem}; {damage}")),
+        (problem, damage) => problem.or_else(|| damage.map(str::to_owned)),
     }
 }
 
@@ -136,6 +149,7 @@ impl StateFile {
             shared: Arc::clone(&shared),
             database: None,
             seqs: BTreeMap::new(),
+            was_read: false,
             progress,
             reopened,
             retry,
@@ -176,10 +190,11 @@ impl StateFile {
     pub(crate) fn view(&self) -> StateView {
         let hung = self.shared.outbox().writing_since.is_some_and(|since| since.elapsed() > HUNG);
         let problem = if hung {
-            Some(format!(
+            let hangs = format!(
                 "writing the state file {} hangs; look at its disk. Decisions take effect and wait to be written",
                 self.path.display()
-            ))
+            );
+            with_damage(Some(hangs), self.progress.borrow().damage.as_deref())
         } else {
             self.progress.borrow().problems()
         };
@@ -234,6 +249,8 @@ struct Writer {
     database: Option<Database>,
     /// The seq that each route must have in the file.
     seqs: BTreeMap<RouteName, i64>,
+    /// Whether all that the file held was known once: from then on the loop knows it.
+    was_read: bool,
     progress: watch::Sender<Progress>,
     reopened: mpsc::UnboundedSender<Reopened>,
     retry: Duration,
@@ -249,6 +266,7 @@ impl Writer {
                 self.read_only()
             }
         };
+        self.was_read = self.progress.borrow().unread.is_none();
         self.seqs = known_seqs(&contents);
         let routes = contents.routes.into_iter().map(|(name, stored)| (name, stored.saved)).collect();
         Opened { routes, recent: contents.recent, last_id: contents.last_id }
@@ -320,10 +338,7 @@ impl Writer {
     /// Opens the file and reads it; a damaged one is moved aside first.
     fn open(&mut self) -> Result<Contents, DatabaseError> {
         let opened = match open_and_read(&self.path) {
-            Err(DatabaseError::Damaged { path, source }) => {
-                self.move_aside(DatabaseError::Damaged { path, source })?;
-                open_and_read(&self.path)
-            }
+            Err(DatabaseError::Damaged { path, source }) => self.begin_anew(DatabaseError::Damaged { path, source }),
             other => other,
         };
         let (database, contents) = opened?;
@@ -334,15 +349,49 @@ impl Writer {
         Ok(contents)
     }
 
-    fn move_aside(&self, problem: DatabaseError) -> Result<(), DatabaseError> {
+    /// Moves a damaged file aside and makes another, with the state of the routes as far as it can still be read: a bad
+    /// page in the history must not end a quarantine.
+    fn begin_anew(&self, problem: DatabaseError) -> Result<(Database, Contents), DatabaseError> {
+        let (routes, whole) = if self.was_read {
+            (BTreeMap::new(), true)
+        } else {
+            database::salvage_routes(&self.path).unwrap_or_default()
+        };
+        let aside = self.move_aside(problem)?;
+        let anew = self.with_routes(routes);
+        self.tell_damage(&aside, whole && anew.is_ok());
+        anew
+    }
+
+    fn with_routes(&self, routes: BTreeMap<RouteName, Saved>) -> Result<(Database, Contents), DatabaseError> {
+        let mut database = Database::open(&self.path)?;
+        database.commit(&Batch { routes, decisions: Vec::new() }, &mut BTreeMap::new())?;
+        let contents = database.contents(RECENT)?;
+        Ok((database, contents))
+    }
+
+    /// Keeps telling what became of a damaged file; `known` says whether what was taken back is known all the same.
+    fn tell_damage(&self, aside: &Path, known: bool) {
+        let lost = if known {
+            "what was taken back is known, the history is not"
+        } else {
+            "what was taken back before, and the history, are not known; check `pointsman status` and take back again what must not serve"
+        };
+        let damage = format!("the state file was damaged and moved aside to {}; {lost}", aside.display());
+        self.progress.send_modify(|progress| {
+            progress.damage = with_damage(progress.damage.take(), Some(&damage));
+        });
+    }
+
+    fn move_aside(&self, problem: DatabaseError) -> Result<PathBuf, DatabaseError> {
         match database::move_aside(&self.path) {
             Ok(aside) => {
                 error!(
                     problem = in_words(&problem),
                     moved_to = %aside.display(),
-                    "state file was damaged and moved aside; rollouts and quarantines that only it knew are lost"
+                    "state file was damaged and moved aside; what only it knew is lost"
                 );
-                Ok(())
+                Ok(aside)
             }
             Err(failure) => {
                 error!(
@@ -359,6 +408,7 @@ impl Writer {
     fn reopen(&mut self) -> bool {
         match self.open() {
             Ok(contents) => {
+                self.was_read = true;
                 self.catch_up(contents);
                 self.progress.send_modify(|progress| progress.unread = None);
                 true
@@ -451,7 +501,7 @@ impl Outbox {
     }
 }
 
-fn open_and_read(path: &std::path::Path) -> Result<(Database, Contents), DatabaseError> {
+fn open_and_read(path: &Path) -> Result<(Database, Contents), DatabaseError> {
     let database = Database::open(path)?;
     let contents = database.contents(RECENT)?;
     Ok((database, contents))
@@ -477,10 +527,9 @@ pub(crate) fn in_words(error: &dyn error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::path::Path;
 
-    use pointsman_config::{Config, RouteName};
-    use pointsman_rollout::{Change, Rollout, Time};
+    use pointsman_config::{Config, Route, RouteName};
+    use pointsman_rollout::{Change, Input, Rollout, Time};
     use tempfile::TempDir;
 
     use super::*;
@@ -492,8 +541,14 @@ mod tests {
         "r".parse().unwrap()
     }
 
-    /// A saved state and a change that a route with this share of v2 gives.
+    /// A saved state and a change that an edit to this share of v2 gives.
     fn rollout(percent: u32) -> (Saved, Change) {
+        let (mut rollout, _) = Rollout::start(route(percent + 1), Time::default());
+        let changes = rollout.step(Input::Edit(route(percent)), Time::default()).unwrap();
+        (rollout.saved(Time::default()), changes.into_iter().next().unwrap())
+    }
+
+    fn route(percent: u32) -> Arc<Route> {
         let text = format!(
             "listeners: [{{ address: 127.0.0.1:0 }}]
 routes:
@@ -504,9 +559,7 @@ routes:
 ",
             100 - percent
         );
-        let route = Config::parse(&text, "test").unwrap().config.routes.remove(0);
-        let (rollout, changes) = Rollout::start(Arc::new(route), Time::default());
-        (rollout.saved(Time::default()), changes.into_iter().next().unwrap())
+        Arc::new(Config::parse(&text, "test").unwrap().config.routes.remove(0))
     }
 
     fn row(id: u64) -> Arc<DecisionRow> {
@@ -772,8 +825,76 @@ routes:
         assert_eq!(open(&path).opened.routes[&name()], rollout(20).0);
     }
 
+    #[tokio::test]
+    async fn a_damaged_file_is_told_of_until_the_restart_though_its_successor_works() {
+        let (_folder, path) = folder();
+        fs::write(&path, "no database at all, but long enough to have a header of a hundred bytes ".repeat(20))
+            .unwrap();
+        let first = open(&path);
+        put(&first.state, 10, &[1]).await;
+        let words = problem(&first.state, true).await;
+        assert!(words.contains("moved aside to") && words.contains("state.db.corrupt-1"), "{words}");
+        assert!(words.contains("are not known; check `pointsman status`"), "{words}");
+        let now = first.state.put([], [row(2)]);
+        first.state.progress.clone().wait_for(|progress| progress.committed >= now).await.unwrap();
+        first.state.close(SOON).await;
+        let second = open(&path);
+        assert_eq!((second.state.view().problem, ids(&second.opened)), (None, vec![1, 2]));
+    }
+
+    #[tokio::test]
+    async fn a_damaged_history_does_not_end_a_quarantine() {
+        let (_folder, path) = folder();
+        let first = open(&path);
+        put(&first.state, 10, &(1..=50).collect::<Vec<_>>()).await;
+        first.state.close(SOON).await;
+        let file = rusqlite::Connection::open(&path).unwrap();
+        let page: u32 =
+            file.query_row("SELECT rootpage FROM sqlite_schema WHERE name = 'decision'", [], |row| row.get(0)).unwrap();
+        let size: u32 = file.pragma_query_value(None, "page_size", |row| row.get(0)).unwrap();
+        drop(file);
+        let bytes = fs::File::options().write(true).open(&path).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&bytes, &[0xff; 512], u64::from((page - 1) * size)).unwrap();
+        drop(bytes);
+        let second = open(&path);
+        assert_eq!(second.opened.routes[&name()], rollout(10).0);
+        let words = problem(&second.state, true).await;
+        assert!(words.contains("what was taken back is known, the history is not"), "{words}");
+        put(&second.state, 20, &[1]).await;
+        second.state.close(SOON).await;
+        assert_eq!(open(&path).opened.routes[&name()], rollout(20).0);
+    }
+
+    #[tokio::test]
+    async fn a_bad_byte_in_one_decision_costs_just_that_decision() {
+        let (_folder, path) = folder();
+        let first = open(&path);
+        put(&first.state, 10, &[1, 3]).await;
+        first.state.close(SOON).await;
+        let file = rusqlite::Connection::open(&path).unwrap();
+        file.execute("INSERT INTO decision (id, at, route, json) VALUES (2, '', 'r', CAST(x'7bff7d' AS TEXT))", [])
+            .unwrap();
+        drop(file);
+        let second = open(&path);
+        assert_eq!((second.opened.routes[&name()].clone(), ids(&second.opened)), (rollout(10).0, vec![1, 3]));
+        assert_eq!((second.state.view().problem, second.opened.last_id), (None, 3));
+        assert!(database::read_decision(&path, 2).unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_fifo_and_a_device_are_refused_at_once() {
+        let (_folder, path) = folder();
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        for odd in [path.as_path(), Path::new("/dev/null")] {
+            assert!(matches!(Database::open(odd), Err(DatabaseError::NotRegular { .. })));
+            assert!(matches!(database::read_decision(odd, 1), Err(DatabaseError::NotRegular { .. })));
+        }
+        let opening = open(&path);
+        assert!(problem(&opening.state, true).await.contains("is no regular file"));
+    }
+
     #[test]
-    fn a_damaged_file_is_told_from_a_foreign_one() {
+    fn a_damaged_file_is_told_from_from_a_foreign_one() {
         let (_folder, path) = folder();
         fs::write(&path, "no database at all, but long enough to have a header of a hundred bytes ".repeat(20))
             .unwrap();

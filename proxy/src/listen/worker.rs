@@ -5,8 +5,8 @@
 //! that moves tasks between threads.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use pingora_core::server::configuration::ServerConf;
@@ -27,6 +27,11 @@ use crate::snapshot::Snapshots;
 const UPSTREAM_POOL: usize = 4096;
 /// How long accepting rests when the process has run out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Between two warnings that connections cannot be accepted.
+const WARN_EVERY: Duration = Duration::from_secs(10);
+
+/// One for all workers, since what is lacking is the process's.
+static REFUSALS: Mutex<Refusals> = Mutex::new(Refusals { warned: None, untold: 0 });
 
 /// What a worker is told to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -192,7 +197,45 @@ fn accept_now(listener: &TcpListener) -> std::io::Result<(TcpStream, SocketAddr)
 async fn rest(error: &std::io::Error) {
     use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     if !matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted) {
-        warn!(%error, "cannot accept connections");
+        let told = REFUSALS.lock().unwrap_or_else(PoisonError::into_inner).note(Instant::now());
+        if let Some(failures) = told {
+            warn!(%error, failures, "cannot accept connections");
+        }
         tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
+}
+
+/// How often accepting failed, and what of that was told.
+#[derive(Debug)]
+struct Refusals {
+    warned: Option<Instant>,
+    untold: u64,
+}
+
+impl Refusals {
+    /// One more failure; when a warning is due, the number of failures since the last one.
+    fn note(&mut self, now: Instant) -> Option<u64> {
+        self.untold += 1;
+        let due = self.warned.is_none_or(|warned| now.saturating_duration_since(warned) >= WARN_EVERY);
+        due.then(|| {
+            self.warned = Some(now);
+            std::mem::take(&mut self.untold)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_to_accept_are_told_at_once_and_then_counted_for_ten_seconds() {
+        let mut refusals = Refusals { warned: None, untold: 0 };
+        let start = Instant::now();
+        assert_eq!(refusals.note(start), Some(1));
+        for millis in [50, 5_000, 9_999] {
+            assert_eq!(refusals.note(start + Duration::from_millis(millis)), None);
+        }
+        assert_eq!(refusals.note(start + WARN_EVERY), Some(4));
     }
 }

@@ -8,15 +8,17 @@ use std::fmt::Write as _;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::libc::O_NONBLOCK;
 use pointsman_config::RouteName;
 use pointsman_rollout::Saved;
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 use thiserror::Error;
+use tracing::error;
 
 use crate::view::DecisionRow;
 
@@ -51,6 +53,12 @@ pub(crate) enum DatabaseError {
     /// There is a folder where the file should be.
     #[error("the state file {} is a folder; name a file in `state.file`", path.display())]
     IsFolder {
+        /// The state file.
+        path: PathBuf,
+    },
+    /// There is a FIFO, a device or a socket where the file should be.
+    #[error("the state file {} is no regular file; name another `state.file`", path.display())]
+    NotRegular {
         /// The state file.
         path: PathBuf,
     },
@@ -191,6 +199,7 @@ impl Database {
     /// If it cannot be written, is in use by another edge, or holds something that is not ours to change.
     pub(crate) fn open(path: &Path) -> Result<Self, DatabaseError> {
         make_folder(path)?;
+        must_be_regular(path)?;
         let lock = lock(path)?;
         let mut connection = Connection::open_with_flags(path, write_flags()).map_err(refusal(path))?;
         prepare(&mut connection, path)?;
@@ -293,6 +302,14 @@ fn write_flags() -> OpenFlags {
     OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX
 }
 
+/// To open a FIFO would wait for ever.
+fn must_be_regular(path: &Path) -> Result<(), DatabaseError> {
+    match fs::metadata(path) {
+        Ok(found) if !found.is_file() => Err(DatabaseError::NotRegular { path: path.to_owned() }),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
 fn make_folder(path: &Path) -> Result<(), DatabaseError> {
     if path.is_dir() {
         return Err(DatabaseError::IsFolder { path: path.to_owned() });
@@ -308,7 +325,13 @@ fn make_folder(path: &Path) -> Result<(), DatabaseError> {
 /// Takes the lock beside the file. Not on the file itself: closing any descriptor of it would drop SQLite's own locks.
 fn lock(path: &Path) -> Result<File, DatabaseError> {
     let refused = |source| DatabaseError::Lock { path: path.to_owned(), source };
-    let file = File::options().create(true).truncate(false).write(true).open(beside(path, ".lock")).map_err(refused)?;
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .custom_flags(O_NONBLOCK)
+        .open(beside(path, ".lock"))
+        .map_err(refused)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(DatabaseError::InUse { path: path.to_owned() }),
@@ -376,6 +399,18 @@ pub(crate) fn read_contents_only(path: &Path, recent: usize) -> Result<Contents,
     read_contents(&connection, recent).map_err(refusal(path))
 }
 
+/// The state of every route that a damaged file still gives, for its successor, and whether that is all of them.
+///
+/// # Errors
+/// If it gives none.
+pub(crate) fn salvage_routes(path: &Path) -> Result<(BTreeMap<RouteName, Saved>, bool), DatabaseError> {
+    let connection = open_for_reading(path)?;
+    let mut contents = Contents::default();
+    read_routes(&connection, &mut contents).map_err(refusal(path))?;
+    let routes = contents.routes.into_iter().map(|(name, stored)| (name, stored.saved)).collect();
+    Ok((routes, contents.unreadable.is_empty()))
+}
+
 /// Up to `limit` decisions of `route` with an id below `below`, newest first.
 ///
 /// # Errors
@@ -392,9 +427,8 @@ pub(crate) fn read_decisions(
         .prepare("SELECT json FROM decision WHERE route = ?1 AND id < ?2 ORDER BY id DESC LIMIT ?3")
         .map_err(&refused)?;
     let (below, limit) = (below.map_or(i64::MAX, to_sql), i64::try_from(limit).unwrap_or(i64::MAX));
-    let rows =
-        statement.query_map(params![route.as_str(), below, limit], |row| row.get::<_, String>(0)).map_err(&refused)?;
-    Ok(rows.filter_map(Result::ok).filter_map(|json| decision(&json)).collect())
+    let rows = statement.query_map(params![route.as_str(), below, limit], |row| bytes(row, 0)).map_err(&refused)?;
+    Ok(rows.filter_map(Result::ok).filter_map(|json| decision(&json).ok()).collect())
 }
 
 /// The decision with this number, of whatever route; none if there is no such one.
@@ -403,17 +437,18 @@ pub(crate) fn read_decisions(
 /// If the file cannot be read.
 pub(crate) fn read_decision(path: &Path, id: u64) -> Result<Option<DecisionRow>, DatabaseError> {
     let connection = open_for_reading(path)?;
-    let json: Option<String> = connection
-        .query_row("SELECT json FROM decision WHERE id = ?1", params![to_sql(id)], |row| row.get(0))
+    let json: Option<Vec<u8>> = connection
+        .query_row("SELECT json FROM decision WHERE id = ?1", params![to_sql(id)], |row| bytes(row, 0))
         .optional()
         .map_err(refusal(path))?;
-    Ok(json.as_deref().and_then(decision))
+    Ok(json.as_deref().and_then(|json| decision(json).ok()))
 }
 
 /// Opens the file for reading, even in a folder where nothing can be written: SQLite reads a WAL database only with an
 /// index beside it, which it would have to make. Where nothing stands beside the file, everything stands in it, and it
 /// can be read as one that does not change.
 fn open_for_reading(path: &Path) -> Result<Connection, DatabaseError> {
+    must_be_regular(path)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     match opened(path, path, flags) {
         Err(DatabaseError::Sqlite { .. }) if is_whole(path) => {
@@ -455,13 +490,25 @@ fn unchanging(path: &Path) -> PathBuf {
 
 fn read_contents(connection: &Connection, recent: usize) -> Result<Contents, rusqlite::Error> {
     let mut contents = Contents { last_id: last_id(connection)?, ..Contents::default() };
+    read_routes(connection, &mut contents)?;
+    for name in contents.routes.keys() {
+        contents.recent.extend(newest(connection, name, recent)?);
+    }
+    contents.recent.sort_by_key(|row| row.id);
+    Ok(contents)
+}
+
+fn read_routes(connection: &Connection, contents: &mut Contents) -> Result<(), rusqlite::Error> {
     let mut statement = connection.prepare("SELECT name, seq, saved FROM route")?;
-    let stored = statement
-        .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?, row.get::<_, String>(2)?)))?;
+    let stored = statement.query_map([], |row| Ok((bytes(row, 0)?, row.get::<_, i64>(1)?, bytes(row, 2)?)))?;
     for route in stored {
         let (name, seq, saved) = route?;
-        let Ok(name) = name.parse::<RouteName>() else { continue };
-        match serde_json::from_str(&saved) {
+        let name = String::from_utf8_lossy(&name);
+        let Ok(name) = name.parse::<RouteName>() else {
+            error!(%name, "saved state of what is no route name is left out");
+            continue;
+        };
+        match serde_json::from_slice(&saved) {
             Ok(saved) => {
                 contents.routes.insert(name, StoredRoute { seq, saved });
             }
@@ -470,11 +517,12 @@ fn read_contents(connection: &Connection, recent: usize) -> Result<Contents, rus
             }
         }
     }
-    for name in contents.routes.keys() {
-        contents.recent.extend(newest(connection, name, recent)?);
-    }
-    contents.recent.sort_by_key(|row| row.id);
-    Ok(contents)
+    Ok(())
+}
+
+/// Text as it stands in the file: one bad byte makes SQLite's text unreadable, and with it everything that is read along.
+fn bytes(row: &Row<'_>, column: usize) -> Result<Vec<u8>, rusqlite::Error> {
+    Ok(row.get_ref(column)?.as_bytes()?.to_vec())
 }
 
 fn last_id(connection: &Connection) -> Result<u64, rusqlite::Error> {
@@ -483,15 +531,24 @@ fn last_id(connection: &Connection) -> Result<u64, rusqlite::Error> {
 
 fn newest(connection: &Connection, route: &RouteName, limit: usize) -> Result<Vec<DecisionRow>, rusqlite::Error> {
     let mut statement =
-        connection.prepare_cached("SELECT json FROM decision WHERE route = ?1 ORDER BY id DESC LIMIT ?2")?;
+        connection.prepare_cached("SELECT id, json FROM decision WHERE route = ?1 ORDER BY id DESC LIMIT ?2")?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let rows = statement.query_map(params![route.as_str(), limit], |row| row.get::<_, String>(0))?;
-    rows.filter_map(|json| json.map(|json| decision(&json)).transpose()).collect()
+    let rows =
+        statement.query_map(params![route.as_str(), limit], |row| Ok((row.get::<_, i64>(0)?, bytes(row, 1)?)))?;
+    let mut decisions = Vec::new();
+    for row in rows {
+        let (id, json) = row?;
+        match decision(&json) {
+            Ok(decision) => decisions.push(decision),
+            Err(error) => error!(id, %route, %error, "decision cannot be read; it is left out of the history"),
+        }
+    }
+    Ok(decisions)
 }
 
 /// A row as it was written; one that this program cannot read any more is left out, it still stands in the file.
-fn decision(json: &str) -> Option<DecisionRow> {
-    serde_json::from_str(json).ok()
+fn decision(json: &[u8]) -> Result<DecisionRow, serde_json::Error> {
+    serde_json::from_slice(json)
 }
 
 /// Moves a damaged file, and what SQLite keeps beside it, to the first free `.corrupt-N`.
