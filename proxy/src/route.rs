@@ -5,7 +5,7 @@
 //!
 //! Paths are compared segment by segment, with `%XX` decoded and empty segments skipped, because that is how the model
 //! server behind the route may read them: `//v1/%70redict` belongs to the route of `/v1/predict`. Paths that change
-//! their meaning when dot segments are resolved never get here: [`crate::guard`] refuses them.
+//! their meaning when dot segments are resolved never get here: `guard` refuses them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
