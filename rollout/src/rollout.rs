@@ -20,7 +20,7 @@ use crate::change::{Cause, Change, Decision};
 use crate::comparison::Comparison;
 use crate::desired::Desired;
 use crate::input::{Input, Ready, Refusal};
-use crate::phase::{Phase, PhaseName, Setback, Shifting, Stage};
+use crate::phase::{Paused, Phase, PhaseName, Setback, Shifting, Stage};
 use crate::quarantine::Quarantine;
 use crate::recover::{ByHand, Identity, Saved, SavedPhase};
 use crate::summary::Summary;
@@ -366,6 +366,11 @@ impl Rollout {
             Phase::Paused(paused) => paused.stage,
             Phase::Steady | Phase::Warming | Phase::RollingBack(_) | Phase::RolledBack(_) => Stage::Warming,
         }
+    }
+
+    /// Stopped where it stands.
+    fn stopped(&self, why: String, now: Time) -> Phase {
+        Phase::Paused(Paused { stage: self.stage(now), split: self.desired().granted, why, by_hand: false })
     }
 
     /// The phase of a stage that starts, or goes on, at `now`; and since when it counts.

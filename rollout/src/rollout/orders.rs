@@ -75,9 +75,7 @@ impl Rollout {
         self.planned_canary("be paused")?;
         match &self.phase {
             Phase::Warming | Phase::Shifting(_) | Phase::Baking => {
-                let (split, why) = (self.desired().granted, cause.to_string());
-                let paused = Paused { stage: self.stage(now), split, why, by_hand: false };
-                Ok(self.enter(Phase::Paused(paused), (Decision::Pause, cause), now))
+                Ok(self.enter(self.stopped(cause.to_string(), now), (Decision::Pause, cause), now))
             }
             Phase::Paused(_) => {
                 Err(self.wrong_phase("be paused", "it stands still already; `pointsman resume` goes on"))

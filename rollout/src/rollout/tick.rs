@@ -138,9 +138,7 @@ impl Rollout {
         let told = (Decision::Alert, cause);
         let may_pause = self.route.guard.on_regression == OnRegression::Alert;
         if may_pause && matches!(self.phase, Phase::Shifting(_) | Phase::Baking) {
-            let (stage, split) = (self.stage(now), self.desired().granted);
-            let paused = Paused { stage, split, why: why.to_owned(), by_hand: false };
-            self.enter(Phase::Paused(paused), told, now)
+            self.enter(self.stopped(why.to_owned(), now), told, now)
         } else {
             self.change(told, self.phase.name(), self.desired().granted)
         }
@@ -180,23 +178,26 @@ impl Rollout {
     }
 
     fn advance_warming(&mut self, now: Time) -> Option<Change> {
-        let plan_of_route = self.plan()?.clone();
+        let plan_of_route = self.plan()?;
         let ready = self.readiness(&plan_of_route.canary);
         let blue_green = plan_of_route.strategy == Strategy::BlueGreen;
+        let automatic = plan_of_route.promotion == Promotion::Automatic;
+        let deadline = plan_of_route.step_deadline;
         if all_up(ready) {
             if !blue_green && self.readiness(&self.route.stable).up > 0 {
                 return Some(self.enter_step(0, "every endpoint of the canary is ready", now));
             }
-            if blue_green && plan_of_route.promotion == Promotion::Automatic {
+            if blue_green && automatic {
                 return self.promote(plan(Decision::Promote, "blue-green: every endpoint of the canary is ready"), now);
             }
         }
-        (now.since(self.since) >= plan_of_route.step_deadline).then(|| self.pause_for(self.next_in_words(now), now))
+        (now.since(self.since) >= deadline).then(|| self.pause_for(self.next_in_words(now), now))
     }
 
     fn advance_step(&mut self, shifting: Shifting, now: Time) -> Option<Change> {
         let step = *self.steps().get(shifting.step)?;
-        let plan_of_route = self.plan()?.clone();
+        let (deadline, automatic) =
+            self.plan().map(|plan| (plan.step_deadline, plan.promotion == Promotion::Automatic))?;
         let lasted = now.since(self.since);
         let last = shifting.step + 1 == self.steps().len();
         if self.step_is_done(&shifting, &step, now) {
@@ -207,15 +208,14 @@ impl Rollout {
                     now,
                 ));
             }
-            if plan_of_route.promotion == Promotion::Automatic && self.verdict == Verdict::Promote {
+            if automatic && self.verdict == Verdict::Promote {
                 return self.promote(plan(Decision::Promote, "proven to be no worse than stable"), now);
             }
-            if plan_of_route.promotion == Promotion::Automatic && self.verdict == Verdict::Inconclusive {
+            if automatic && self.verdict == Verdict::Inconclusive {
                 return Some(self.pause_for("the proof that the canary is no worse than stable".to_owned(), now));
             }
         }
-        (lasted >= step.hold.saturating_add(plan_of_route.step_deadline))
-            .then(|| self.pause_for(self.next_in_words(now), now))
+        (lasted >= step.hold.saturating_add(deadline)).then(|| self.pause_for(self.next_in_words(now), now))
     }
 
     fn advance_bake(&mut self, now: Time) -> Option<Change> {
@@ -269,9 +269,7 @@ impl Rollout {
     /// Stops because something stayed undecided for too long.
     fn pause_for(&mut self, waiting_for: String, now: Time) -> Change {
         let cause = Cause::Deadline { waiting_for };
-        let paused =
-            Paused { stage: self.stage(now), split: self.desired().granted, why: cause.to_string(), by_hand: false };
-        self.enter(Phase::Paused(paused), (Decision::Pause, cause), now)
+        self.enter(self.stopped(cause.to_string(), now), (Decision::Pause, cause), now)
     }
 }
 
