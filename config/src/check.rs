@@ -27,8 +27,8 @@ pub(crate) fn config(file: &Written<File>, findings: &Findings) -> Option<Config
     let state = state(&file.state);
     let routes = routes(file, spot, findings);
     refuse_loops(file, &listeners, findings);
-    let listeners = listeners.into_iter().map(|(_, address)| Listener { address }).collect();
-    Some(Config { listeners, admin, state, routes })
+    let listeners = listeners.into_iter().map(|(_, address)| Listener { address, tls: None }).collect();
+    Some(Config { listeners, admin, state, access_log: None, traces: None, fast_lane: true, routes })
 }
 
 /// What stands for a required key; a missing one is reported at its owner.

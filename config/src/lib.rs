@@ -10,23 +10,37 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+mod assign;
 mod check;
+mod endpoints;
 mod error;
 mod file;
+mod limits;
+mod listener;
+mod mirror;
+mod observe;
 mod plan;
 mod print;
 mod read;
 mod reference;
+mod retries;
 mod route;
 mod scalar;
 mod split;
 mod tree;
 mod units;
 
+pub use assign::{Ask, Override, OverrideSource, Sticky, StickyCookie};
+pub use endpoints::{CertificateFiles, Ejection, Example, Golden, HealthCheck, Protocol, UpstreamTls, WarmUp};
 pub use error::{ConfigErrors, Place, Problem, Severity};
+pub use limits::{Concurrency, Limits, RateKey, RateLimit};
+pub use listener::{Listener, ListenerTls};
+pub use mirror::{Compare, Mirror};
+pub use observe::{AccessLog, Traces};
 pub use plan::{ErrorKind, Guard, OnRegression, Plan, Promotion, PromotionGuard, Rollout, Step, Strategy, Tolerance};
 pub use reference::{json_schema, reference_markdown};
-pub use route::{Endpoint, HealthCheck, Host, Limits, Match, Route, Timeouts, Version};
+pub use retries::{Replay, Retries};
+pub use route::{DEFAULT_SLOW_START, Endpoint, Host, Match, Route, Timeouts, Version};
 pub use split::{NameError, RouteName, Share, ShareError, Split, VersionId};
 pub use units::{UnitError, parse_duration, parse_percent, parse_size, print_duration, print_percent, print_size};
 
@@ -41,6 +55,12 @@ pub struct Config {
     pub admin: Admin,
     /// Where rollout state is kept.
     pub state: State,
+    /// What is written about single requests; none: nothing.
+    pub access_log: Option<AccessLog>,
+    /// Where spans go; none: there are none.
+    pub traces: Option<Traces>,
+    /// Whether plain requests take the short way. Default yes.
+    pub fast_lane: bool,
     /// What is served; names are unique, and so are matches. At least one.
     pub routes: Vec<Route>,
 }
@@ -73,13 +93,6 @@ impl Config {
             Some(_) | None => Err(ConfigErrors::new(problems)),
         }
     }
-}
-
-/// One address that clients connect to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Listener {
-    /// Port 0 takes a free one.
-    pub address: SocketAddr,
 }
 
 /// Where operators connect.

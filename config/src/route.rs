@@ -5,8 +5,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::assign::{Override, Sticky};
+use crate::endpoints::{Ejection, HealthCheck, Protocol, UpstreamTls, WarmUp};
+use crate::limits::Limits;
+use crate::mirror::Mirror;
 use crate::plan::{Guard, Plan};
-use crate::split::{RouteName, VersionId};
+use crate::retries::Retries;
+use crate::split::{RouteName, Split, VersionId};
 
 /// One route of the config file, checked.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -25,12 +30,60 @@ pub struct Route {
     pub guard: Guard,
     /// How long each part of a request may take.
     pub timeouts: Timeouts,
-    /// How large a request may be.
+    /// How large, how many and how often requests may be.
     pub limits: Limits,
+    /// What makes a user; none: every request is assigned anew.
+    pub sticky: Option<Sticky>,
+    /// How testers get a version; the first that fits counts.
+    pub overrides: Vec<Override>,
+    /// What is repeated when it fails.
+    pub retries: Retries,
+    /// What is copied to another version.
+    pub mirror: Option<Mirror>,
     /// How an endpoint is asked whether it is ready.
     pub health_check: HealthCheck,
+    /// What an endpoint must answer before its first request.
+    pub warm_up: Option<WarmUp>,
+    /// How long an endpoint that came up takes to get its full part of the requests; zero: none. Default 10 s.
+    pub slow_start: Duration,
+    /// When an endpoint sits out.
+    pub ejection: Ejection,
+    /// What endpoints speak.
+    pub protocol: Protocol,
+    /// Whether endpoints are spoken to over TLS, and how.
+    pub upstream_tls: Option<UpstreamTls>,
     /// Whether answers name the version that gave them (`x-pointsman-version`).
     pub version_header: bool,
+    /// Whether answers say how long the version took (`server-timing`).
+    pub server_timing: bool,
+}
+
+impl Route {
+    /// A route for every host and path, with everything that has a default at it, and all traffic on `stable`.
+    pub fn new(name: RouteName, stable: VersionId, versions: BTreeMap<VersionId, Version>) -> Self {
+        Self {
+            name,
+            matches: Match { host: Host::Any, path_prefix: "/".to_owned() },
+            plan: Plan::Weights(Split::Whole(stable.clone())),
+            stable,
+            versions,
+            guard: Guard::default(),
+            timeouts: Timeouts::default(),
+            limits: Limits::default(),
+            sticky: None,
+            overrides: Vec::new(),
+            retries: Retries::default(),
+            mirror: None,
+            health_check: HealthCheck::default(),
+            warm_up: None,
+            slow_start: DEFAULT_SLOW_START,
+            ejection: Ejection::default(),
+            protocol: Protocol::default(),
+            upstream_tls: None,
+            version_header: true,
+            server_timing: false,
+        }
+    }
 }
 
 /// Which requests a route takes.
@@ -95,7 +148,13 @@ pub struct Timeouts {
     pub total: Duration,
     /// How long a client's idle connection is kept. Default 60 s.
     pub idle: Duration,
+    /// How long a stream may be silent once its answer has begun: server-sent events, gRPC, WebSocket. `total` and `read`
+    /// end with the answer's head there. Default 5 min.
+    pub stream_idle: Duration,
 }
+
+/// How long an endpoint that came up takes to get its full part of the requests.
+pub const DEFAULT_SLOW_START: Duration = Duration::from_secs(10);
 
 impl Default for Timeouts {
     fn default() -> Self {
@@ -104,38 +163,7 @@ impl Default for Timeouts {
             read: Duration::from_secs(30),
             total: Duration::from_mins(1),
             idle: Duration::from_mins(1),
+            stream_idle: Duration::from_mins(5),
         }
-    }
-}
-
-/// How large a request may be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Limits {
-    /// Largest body in bytes; a larger one is answered 413. Default 64 MiB.
-    pub body_bytes: u64,
-    /// Largest request head (request line and headers) in bytes; a larger one is answered 431. Default 64 KiB.
-    pub header_bytes: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { body_bytes: 64 << 20, header_bytes: 64 << 10 }
-    }
-}
-
-/// How an endpoint is asked whether it is ready.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct HealthCheck {
-    /// HTTP path that answers 2xx when ready; none means that an accepted TCP connection is enough.
-    pub path: Option<String>,
-    /// Between two checks of one endpoint. Default 1 s.
-    pub interval: Duration,
-    /// For one check. Default 500 ms.
-    pub timeout: Duration,
-}
-
-impl Default for HealthCheck {
-    fn default() -> Self {
-        Self { path: None, interval: Duration::from_secs(1), timeout: Duration::from_millis(500) }
     }
 }

@@ -7,7 +7,10 @@ use crate::error::{Findings, Spot, listed, nearest, quoted};
 use crate::file::{HealthCheckFile, LimitsFile, MatchFile, RouteFile, TimeoutsFile, VersionFile};
 use crate::read::Written;
 use crate::scalar::{CheckPath, PathPrefix, Size, Value};
-use crate::{Endpoint, HealthCheck, Host, Limits, Match, Route, Timeouts, Version, VersionId};
+use crate::{
+    DEFAULT_SLOW_START, Ejection, Endpoint, HealthCheck, Host, Limits, Match, Protocol, Retries, Route, Timeouts,
+    Version, VersionId,
+};
 
 use super::{guard, items, plan, required};
 
@@ -42,8 +45,18 @@ pub(super) fn route(spot: &Spot, file: &RouteFile, findings: &Findings) -> Optio
         guard,
         timeouts,
         limits,
+        sticky: None,
+        overrides: Vec::new(),
+        retries: Retries::default(),
+        mirror: None,
         health_check,
+        warm_up: None,
+        slow_start: DEFAULT_SLOW_START,
+        ejection: Ejection::default(),
+        protocol: Protocol::default(),
+        upstream_tls: None,
         version_header: file.version_header.or(true),
+        server_timing: false,
     })
 }
 
@@ -158,6 +171,7 @@ fn timeouts(file: &Written<TimeoutsFile>, findings: &Findings) -> Timeouts {
         read: positive(&file.read, default.read, findings),
         total: positive(&file.total, default.total, findings),
         idle: positive(&file.idle, default.idle, findings),
+        stream_idle: default.stream_idle,
     };
     for (name, value, part) in [("connect", &file.connect, timeouts.connect), ("read", &file.read, timeouts.read)] {
         if let (Some((spot, _)), true) = (value.good(), part > timeouts.total && !timeouts.total.is_zero()) {
@@ -183,7 +197,7 @@ fn limits(file: &Written<LimitsFile>, findings: &Findings) -> Limits {
             "write one in this range, such as 64KiB",
         );
     }
-    Limits { body_bytes, header_bytes }
+    Limits { body_bytes, header_bytes, ..default }
 }
 
 fn health_check(file: &Written<HealthCheckFile>, findings: &Findings) -> HealthCheck {
@@ -198,5 +212,5 @@ fn health_check(file: &Written<HealthCheckFile>, findings: &Findings) -> HealthC
             "make `interval` longer, or `timeout` shorter",
         );
     }
-    HealthCheck { path: file.path.scalar().map(|CheckPath(path)| path.clone()), interval, timeout }
+    HealthCheck { path: file.path.scalar().map(|CheckPath(path)| path.clone()), interval, timeout, ..default }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman_config::{
-    Endpoint, Guard, HealthCheck, Host, Limits, Match, Plan, Promotion, PromotionGuard, Rollout as RolloutPlan, Route,
-    Share, Split, Step, Strategy, Timeouts, Version, VersionId,
+    Endpoint, Guard, Plan, Promotion, PromotionGuard, Rollout as RolloutPlan, Route, Share, Split, Step, Strategy,
+    Version, VersionId,
 };
 use pointsman_rollout::{
     Change, Input, Observed, Order, OrderKind, PhaseName, Ready, Refusal, Rollout, Row, Saved, Seen, Tally, Time,
@@ -29,27 +29,11 @@ fn one_version(port: u16, revision: Option<&str>) -> Version {
 
 /// A route from v1 to v2 under `plan`; soaks and proofs are short, so that stories are.
 pub(crate) fn route(plan: Plan) -> Route {
-    Route {
-        name: "delivery-time".parse().unwrap(),
-        matches: Match { host: Host::Any, path_prefix: "/".to_owned() },
-        stable: version("v1"),
-        versions: [("v1", 9001), ("v2", 9002), ("v3", 9003)]
-            .map(|(name, port)| (version(name), one_version(port, None)))
-            .into(),
-        plan,
-        guard: Guard {
-            promotion: PromotionGuard {
-                difference: 0.01,
-                min_soak: Duration::from_secs(10),
-                ..PromotionGuard::default()
-            },
-            ..Guard::default()
-        },
-        timeouts: Timeouts::default(),
-        limits: Limits::default(),
-        health_check: HealthCheck::default(),
-        version_header: true,
-    }
+    let versions = [("v1", 9001), ("v2", 9002), ("v3", 9003)];
+    let versions = versions.map(|(name, port)| (version(name), one_version(port, None)));
+    let promotion = PromotionGuard { difference: 0.01, min_soak: Duration::from_secs(10), ..PromotionGuard::default() };
+    let guard = Guard { promotion, ..Guard::default() };
+    Route { plan, guard, ..Route::new("delivery-time".parse().unwrap(), version("v1"), versions.into()) }
 }
 
 pub(crate) fn weights(canary_percent: u32) -> Plan {
