@@ -29,7 +29,12 @@ pub(crate) fn snapshot(routes: usize) -> Arc<Snapshot> {
         .zip(&endpoints)
         .map(|(route, endpoints)| {
             let Plan::Weights(split) = &route.plan else { panic!("benches use weights by hand") };
-            RoutePicture { route, stable: route.stable.clone(), split: split.clone(), endpoints }
+            RoutePicture {
+                route: Arc::new(route.clone()),
+                stable: route.stable.clone(),
+                split: split.clone(),
+                endpoints,
+            }
         })
         .collect();
     publisher.publish(&pictures);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use pointsman::outcome::{ErrorPolicy, Outcome};
-use pointsman::recorder::{Arm, Epoch, Ledger, Terms};
+use pointsman::recorder::{Arm, Assignment, Epoch, Ledger, Terms};
 use pointsman_config::{ErrorKind, Share};
 
 fn terms() -> Terms {
@@ -15,6 +15,7 @@ fn terms() -> Terms {
         weight: Share::from_ppm(50_000).unwrap(),
         stable: "v1".parse().unwrap(),
         canary: Some("v2".parse().unwrap()),
+        others: Vec::new(),
         errors: ErrorPolicy::new(&BTreeSet::from([
             ErrorKind::Status5xx,
             ErrorKind::Timeout,
@@ -30,7 +31,7 @@ fn record(criterion: &mut Criterion) {
     let epoch = Epoch::new(terms(), 2);
     criterion.bench_function("record/one request, clock included", |bencher| {
         bencher.iter(|| {
-            let mut entry = epoch.begin(black_box(Arm::Canary), Instant::now());
+            let mut entry = epoch.begin(Assignment::by_chance(black_box(Arm::Canary)), Instant::now());
             let started = entry.started();
             epoch.asked(&mut entry, started);
             epoch.answered(&mut entry, started);
@@ -42,7 +43,7 @@ fn record(criterion: &mut Criterion) {
     let epoch = ledger.open(terms());
     criterion.bench_function("record/a tick's rows of one route", |bencher| {
         bencher.iter(|| {
-            let entry = epoch.begin(Arm::Stable, Instant::now());
+            let entry = epoch.begin(Assignment::by_chance(Arm::Stable), Instant::now());
             epoch.finish(entry, Outcome::Success, Duration::from_millis(3));
             ledger.take(Instant::now())
         });

@@ -554,7 +554,7 @@ fn totals_of(publisher: &mut Publisher, route: &Route) -> Totals {
 
 fn picture<'a>(route: &'a ControlledRoute, split: &Split) -> RoutePicture<'a> {
     RoutePicture {
-        route: route.route(),
+        route: Arc::clone(route.route()),
         stable: route.serving().clone(),
         split: split.clone(),
         endpoints: route.addresses(),

@@ -9,32 +9,28 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST};
+use http::header::CONTENT_LENGTH;
 use http::{HeaderName, Method, StatusCode, Version};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
-use pingora_core::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
+use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
-use pointsman_config::Share;
 
+use crate::admission;
 use crate::answer::{Answer, Refusal};
 use crate::failure::Failure;
 use crate::forward;
-use crate::guard::Framing;
-use crate::listen::{ClientSocket, ClientStream};
+use crate::listen::{ClientStream, Exchange};
 use crate::outcome::Outcome;
-use crate::recorder::Arm;
 use crate::request::{Load, RequestCtx};
-use crate::snapshot::{ServedRoute, Snapshots};
+use crate::snapshot::Snapshots;
+use crate::upstream;
 
 /// Attempts on one request, the first included: enough to get past an endpoint that just went, and too few for retries
 /// to multiply the load on a version that is going down.
 pub(crate) const MAX_ATTEMPTS: usize = 3;
-/// How long a connection to an endpoint is kept unused. Common model servers close theirs after 5 s (uvicorn, Node); who
-/// closes first does not lose a request to the race.
-const UPSTREAM_IDLE: Duration = Duration::from_secs(4);
 /// Set to `1` by a version's admission control on an answer 429 or 503: it refused the request, it did not fail.
 const SHED_HEADER: HeaderName = HeaderName::from_static("x-pointsman-shed");
 
@@ -52,51 +48,24 @@ impl Edge {
         Self { snapshots, load, draining }
     }
 
-    /// Finds the route, chooses the side and checks the limits; an error is what the client is told instead.
-    fn admit(session: &Session, ctx: &mut RequestCtx) -> Result<(), Refusal> {
-        let request = session.req_header();
-        ctx.set_request_id(forward::request_id(&request.headers));
-        let socket = ctx.socket.clone().ok_or(Refusal::Internal)?;
-        let arrival = socket.arrival().ok_or(Refusal::Internal)?;
-        let host = request.headers.get(HOST).and_then(|host| host.to_str().ok());
-        let position = ctx.snapshot().routes.position(host, request.uri.path()).ok_or(Refusal::NoRoute)?;
-        let route = ctx.snapshot().routes.at(position).ok_or(Refusal::Internal)?;
-        let (arm, limits, timeouts) = (draw_arm(route), route.limits, route.timeouts);
-        socket.set_patience(arrival.started + timeouts.total, timeouts.read, timeouts.idle);
-        ctx.assign(position, arm, arrival.started);
-        if u64::try_from(arrival.head.bytes).is_ok_and(|bytes| bytes > limits.header_bytes) {
-            return Err(Refusal::HeadersTooLarge(limits.header_bytes));
-        }
-        match arrival.head.framing {
-            Framing::Length(length) if length > limits.body_bytes => Err(Refusal::BodyTooLarge(limits.body_bytes)),
-            Framing::Length(_) | Framing::Chunked => Ok(()),
-        }
-    }
-
     /// Answers instead of a version, through the framework's session.
     async fn answer(session: &mut Session, ctx: &mut RequestCtx, refusal: &Refusal) -> Result<()> {
         let request_id = ctx.request_id().clone();
         let answer = Answer { refusal, request_id: &request_id, version: ctx.version_header() };
         let body = answer.body();
         let head = answer.head(body.len())?;
-        if let Some(socket) = &ctx.socket {
-            socket.answer_begins();
+        if let Some(exchange) = &ctx.exchange {
+            exchange.answer_begins();
         }
         session.write_response_header(Box::new(head), false).await?;
         session.write_response_body(Some(body), true).await
     }
 }
 
-/// Each request draws anew and independently, so that the two sides differ in nothing but the version.
-fn draw_arm(route: &ServedRoute) -> Arm {
-    let is_canary = route.canary.is_some() && rand::random_range(0..Share::PARTS) < route.epoch.weight().ppm();
-    if is_canary { Arm::Canary } else { Arm::Stable }
-}
-
-/// The connection behind a session.
-fn socket_of(session: &Session) -> Option<Arc<ClientSocket>> {
+/// The request behind a session, as the accept loop knows it.
+fn exchange_of(session: &Session) -> Option<Arc<Exchange>> {
     let stream = session.as_downstream().stream()?;
-    stream.as_ref().as_any().downcast_ref::<ClientStream>().map(|stream| Arc::clone(&stream.socket))
+    stream.as_ref().as_any().downcast_ref::<ClientStream>().map(|stream| Arc::clone(&stream.socket.exchange))
 }
 
 /// Whether a final answer has been handed to the session; an interim one (1xx) is none.
@@ -111,20 +80,6 @@ fn has_no_body(session: &Session, answer: &ResponseHeader) -> bool {
         || answer.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0")
 }
 
-/// The endpoint for the framework. Timeouts for reading and writing are the connection's: the framework's would run on
-/// while a client sends its body.
-fn peer(endpoint: std::net::SocketAddr, route: &ServedRoute, fresh: bool) -> Box<HttpPeer> {
-    let mut peer = Box::new(HttpPeer::new(endpoint, false, String::new()));
-    if fresh {
-        // Connections are kept by this: under a number of its own there is none.
-        peer.group_key = rand::random();
-    }
-    peer.options.connection_timeout = Some(route.timeouts.connect);
-    peer.options.idle_timeout = Some(UPSTREAM_IDLE);
-    peer.options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
-    peer
-}
-
 #[async_trait]
 impl ProxyHttp for Edge {
     type CTX = RequestCtx;
@@ -137,17 +92,17 @@ impl ProxyHttp for Edge {
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<()> {
-        ctx.socket = socket_of(session);
+        ctx.exchange = exchange_of(session);
         // Deadlines for reading are the accept loop's.
         session.set_read_timeout(None);
-        if ctx.socket.as_ref().and_then(|socket| socket.arrival()).is_some_and(|arrival| arrival.is_last) {
+        if ctx.exchange.as_ref().and_then(|exchange| exchange.arrival()).is_some_and(|arrival| arrival.is_last) {
             session.set_keepalive(None);
         }
         Ok(())
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
-        let Err(refusal) = Self::admit(session, ctx) else { return Ok(false) };
+        let Err(refusal) = admission::admit(ctx, session.req_header()) else { return Ok(false) };
         ctx.refuse(&refusal, Outcome::Rejected);
         if Self::answer(session, ctx, &refusal).await.is_err() {
             session.set_keepalive(None);
@@ -161,7 +116,7 @@ impl ProxyHttp for Edge {
             return Error::e_explain(ErrorType::ConnectNoRoute, "the version has no endpoint").map_err(Error::into_up);
         };
         let route = ctx.route().ok_or_else(|| Error::new_in(ErrorType::InternalError))?;
-        Ok(peer(endpoint.address(), route, ctx.needs_fresh_connection()))
+        Ok(upstream::peer(endpoint.address(), &route.settings, ctx.needs_fresh_connection()))
     }
 
     /// Nothing of the request has been read by anybody yet: whatever its size or method, another endpoint may have it.
@@ -198,8 +153,8 @@ impl ProxyHttp for Edge {
     ) -> Result<()> {
         ctx.sets_out();
         let request_id = ctx.request_id().clone();
-        match &ctx.socket {
-            Some(socket) => forward::to_version(request, &socket.client, &request_id),
+        match &ctx.exchange {
+            Some(exchange) => forward::to_version(request, &exchange.client, &request_id),
             None => Error::err(ErrorType::InternalError),
         }
     }
@@ -213,7 +168,7 @@ impl ProxyHttp for Edge {
     ) -> Result<()> {
         ctx.client_sent(end_of_stream);
         ctx.body_bytes += body.as_ref().map_or(0, |chunk| u64::try_from(chunk.len()).unwrap_or(u64::MAX));
-        match ctx.route().map(|route| route.limits.body_bytes) {
+        match ctx.route().map(|route| route.settings.limits.body_bytes) {
             Some(limit) if ctx.body_bytes > limit => {
                 ctx.give_up(Refusal::BodyTooLarge(limit), Outcome::Rejected);
                 Error::err_down(ErrorType::HTTPStatus(413))
@@ -269,8 +224,8 @@ impl ProxyHttp for Edge {
         if answer.status.is_informational() {
             return Ok(());
         }
-        if let Some(socket) = &ctx.socket {
-            socket.answer_begins();
+        if let Some(exchange) = &ctx.exchange {
+            exchange.answer_begins();
         }
         let only_chunks = session.req_header().version == Version::HTTP_10 && forward::without_chunks(answer);
         if only_chunks || self.draining.load(Relaxed) {
@@ -335,7 +290,7 @@ impl ProxyHttp for Edge {
 /// Tells the client why it gets no answer, if it can still be told: before the head of another, or in place of a head
 /// that has been written but not sent.
 async fn tell(session: &mut Session, ctx: &mut RequestCtx, refusal: &Refusal, outcome: Outcome) {
-    let sent = ctx.socket.as_ref().is_some_and(|socket| socket.has_sent());
+    let sent = ctx.exchange.as_ref().is_some_and(|exchange| exchange.has_sent());
     if sent {
         return;
     }
@@ -347,8 +302,8 @@ async fn tell(session: &mut Session, ctx: &mut RequestCtx, refusal: &Refusal, ou
         }
     } else {
         let wire = ctx.wire(refusal);
-        if let Some(socket) = &ctx.socket {
-            socket.leave_last_words(wire);
+        if let Some(exchange) = &ctx.exchange {
+            exchange.leave_last_words(wire);
         }
     }
 }

@@ -12,6 +12,7 @@ use pingora_error::Result;
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use crate::answer::{REQUEST_ID, VERSION};
+use crate::listen::Client;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -31,11 +32,9 @@ static HOP_BY_HOP: [HeaderName; 6] = [
 const MAX_REQUEST_ID_BYTES: usize = 128;
 
 /// The client's `x-request-id` if there is one sound one, else a new one: 128 random bits in hexadecimal.
-pub(crate) fn request_id(headers: &HeaderMap) -> HeaderValue {
-    match only(headers, &REQUEST_ID) {
-        Some(id) if is_sound_id(id.as_bytes()) => id.clone(),
-        Some(_) | None => new_request_id(),
-    }
+pub(crate) fn request_id(given: Option<&[u8]>) -> HeaderValue {
+    let sound = given.filter(|id| is_sound_id(id)).and_then(|id| HeaderValue::from_bytes(id).ok());
+    sound.unwrap_or_else(new_request_id)
 }
 
 /// A new request id.
@@ -59,9 +58,10 @@ fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue
 ///
 /// # Errors
 /// Never in practice: every value comes from a header or is made here.
-pub(crate) fn to_version(request: &mut RequestHeader, client: &HeaderValue, request_id: &HeaderValue) -> Result<()> {
-    request.insert_header(FORWARDED_FOR, client.clone())?;
-    request.insert_header(FORWARDED_PROTO, HeaderValue::from_static("http"))?;
+pub(crate) fn to_version(request: &mut RequestHeader, client: &Client, request_id: &HeaderValue) -> Result<()> {
+    request.insert_header(FORWARDED_FOR, client.name.clone())?;
+    let scheme = if client.is_secure { "https" } else { "http" };
+    request.insert_header(FORWARDED_PROTO, HeaderValue::from_static(scheme))?;
     match request.headers.get(HOST).cloned() {
         Some(host) => request.insert_header(FORWARDED_HOST, host)?,
         None => drop(request.remove_header(&FORWARDED_HOST)),
@@ -190,7 +190,10 @@ mod tests {
 
     use super::*;
 
-    const CLIENT: HeaderValue = HeaderValue::from_static("192.0.2.7");
+    fn client() -> Client {
+        Client::new("192.0.2.7".parse().unwrap(), false)
+    }
+
     const ID: HeaderValue = HeaderValue::from_static("id-1");
     const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
@@ -204,7 +207,7 @@ mod tests {
 
     fn forwarded(headers: &[(&'static str, &str)]) -> RequestHeader {
         let mut request = request(headers);
-        to_version(&mut request, &CLIENT, &ID).unwrap();
+        to_version(&mut request, &client(), &ID).unwrap();
         request
     }
 
@@ -255,12 +258,12 @@ mod tests {
 
     #[test]
     fn only_a_sound_request_id_is_taken_from_the_client() {
-        assert_eq!(request_id(&request(&[("x-request-id", "Az09-_.:/+=@~")]).headers), "Az09-_.:/+=@~");
+        assert_eq!(request_id(Some(b"Az09-_.:/+=@~")), "Az09-_.:/+=@~");
         for id in ["", "a b", "a\"b", "a\tb", "a;b", &"a".repeat(129)] {
-            let made = request_id(&request(&[("x-request-id", id)]).headers);
+            let made = request_id(Some(id.as_bytes()));
             assert!(made != id && made.len() == 32, "{id:?} became {made:?}");
         }
-        assert_eq!(request_id(&request(&[("x-request-id", "a"), ("x-request-id", "b")]).headers).len(), 32);
+        assert_eq!(request_id(None).len(), 32);
         assert_ne!(new_request_id(), new_request_id());
     }
 

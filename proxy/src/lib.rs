@@ -1,6 +1,7 @@
 //! Pointsman, the edge.
 
 pub mod admin;
+mod admission;
 mod answer;
 pub mod app;
 mod chunks;
@@ -19,4 +20,5 @@ pub mod recorder;
 mod request;
 pub mod route;
 pub mod snapshot;
+mod upstream;
 pub mod view;

@@ -5,6 +5,7 @@
 
 mod connection;
 mod deadline;
+mod exchange;
 mod socket;
 mod worker;
 
@@ -19,7 +20,8 @@ use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
-pub(crate) use socket::{ClientSocket, ClientStream, MALFORMED_CHUNKS};
+pub(crate) use exchange::{Client, Exchange};
+pub(crate) use socket::{ClientStream, MALFORMED_CHUNKS};
 use worker::{Order, Task};
 
 use crate::request::Load;
@@ -235,7 +237,7 @@ mod tests {
     use super::*;
 
     fn listener(address: SocketAddr) -> Listener {
-        Listener { address }
+        Listener { address, tls: None }
     }
 
     fn any_port() -> Listener {

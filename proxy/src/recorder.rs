@@ -35,6 +35,35 @@ pub enum Arm {
     Stable,
     /// The version that is tried.
     Canary,
+    /// A version that has no share, at this position of [`Terms::others`]; only who asks for it gets there.
+    Other(usize),
+}
+
+/// Which version a request goes to, and how it came to it, which is what makes it evidence or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Assignment {
+    /// The version's side.
+    pub arm: Arm,
+    /// How it came to it.
+    pub by: AssignedBy,
+}
+
+/// How a request came to its version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AssignedBy {
+    /// A draw of its own.
+    Chance,
+    /// The draw of its user, known by this hash; the user is the unit of evidence.
+    User(u64),
+    /// Its own wish: no evidence.
+    Override,
+}
+
+impl Assignment {
+    /// By a draw of its own.
+    pub fn by_chance(arm: Arm) -> Self {
+        Self { arm, by: AssignedBy::Chance }
+    }
 }
 
 /// A failing request, kept as a sample for people.
@@ -59,6 +88,8 @@ pub struct Terms {
     pub stable: VersionId,
     /// Who takes the share.
     pub canary: Option<VersionId>,
+    /// The route's other versions.
+    pub others: Vec<VersionId>,
     /// Which outcomes count as errors.
     pub errors: ErrorPolicy,
     /// A version that takes longer counts as slow: from the whole request to its answer's head. What a client adds on
@@ -74,12 +105,13 @@ pub struct Epoch {
     terms: Terms,
     stable: ArmCounters,
     canary: ArmCounters,
+    others: Box<[ArmCounters]>,
 }
 
 /// One request that has been assigned and not yet finished.
 #[derive(Debug, Clone, Copy)]
 pub struct Entry {
-    arm: Arm,
+    assignment: Assignment,
     started: Instant,
     shard: usize,
     asked: Option<Asked>,
@@ -109,7 +141,7 @@ impl Entry {
 
     /// Which side it was assigned to.
     pub fn arm(&self) -> Arm {
-        self.arm
+        self.assignment.arm
     }
 }
 
@@ -117,7 +149,7 @@ impl Epoch {
     /// An epoch without requests, with counters for `threads` writing threads.
     pub fn new(terms: Terms, threads: usize) -> Self {
         let arm = || ArmCounters::new(threads, terms.unanswered_after);
-        Self { stable: arm(), canary: arm(), terms }
+        Self { stable: arm(), canary: arm(), others: terms.others.iter().map(|_| arm()).collect(), terms }
     }
 
     /// The canary's share in this epoch.
@@ -134,19 +166,24 @@ impl Epoch {
         match arm {
             Arm::Stable => &self.stable,
             Arm::Canary => &self.canary,
+            // Positions come from the terms of this epoch.
+            Arm::Other(position) => self.others.get(position).unwrap_or(&self.stable),
         }
     }
 
-    /// A request that began at `started` is assigned to `arm`.
-    pub fn begin(&self, arm: Arm, started: Instant) -> Entry {
-        let shard = thread_number() % self.arm(arm).shards.len();
-        Entry { arm, started, shard, asked: None, waited: Duration::ZERO, in_time: true, answered: false }
+    /// A request that began at `started` is assigned.
+    pub fn begin(&self, assignment: Assignment, started: Instant) -> Entry {
+        let shard = thread_number() % self.arm(assignment.arm).shards.len();
+        Entry { assignment, started, shard, asked: None, waited: Duration::ZERO, in_time: true, answered: false }
     }
 
     /// The request was whole at `now`: from here on the version is waited for, and judged if it does not answer.
     pub fn asked(&self, entry: &mut Entry, now: Instant) {
         if entry.asked.is_none() && !entry.answered {
-            let ticket = self.arm(entry.arm).shard(entry.shard).pending.enter(now);
+            if entry.assignment.by == AssignedBy::Override {
+                return;
+            }
+            let ticket = self.arm(entry.arm()).shard(entry.shard).pending.enter(now);
             entry.asked = Some(Asked { at: now, ticket });
         }
     }
@@ -159,7 +196,7 @@ impl Epoch {
         entry.answered = true;
         if let Some(asked) = entry.asked {
             entry.waited = now.saturating_duration_since(asked.at);
-            entry.in_time = self.arm(entry.arm).shard(entry.shard).pending.leave(asked.ticket);
+            entry.in_time = self.arm(entry.arm()).shard(entry.shard).pending.leave(asked.ticket);
         }
     }
 
@@ -167,9 +204,9 @@ impl Epoch {
     pub fn finish(&self, mut entry: Entry, outcome: Outcome, latency: Duration) {
         let ended = entry.started + latency;
         self.answered(&mut entry, ended);
-        let shard = self.arm(entry.arm).shard(entry.shard);
+        let shard = self.arm(entry.arm()).shard(entry.shard);
         shard.count(outcome, latency);
-        if entry.in_time {
+        if entry.in_time && entry.assignment.by != AssignedBy::Override {
             shard.judge(self.terms.errors.weigh(outcome), entry.waited > self.terms.slow_after);
         }
     }

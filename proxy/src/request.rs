@@ -16,10 +16,10 @@ use crate::answer::{Answer, Refusal};
 use crate::endpoint::{Endpoint, InFlight};
 use crate::failure;
 use crate::forward;
-use crate::listen::{ClientSocket, MALFORMED_CHUNKS};
+use crate::listen::{Exchange, MALFORMED_CHUNKS};
 use crate::outcome::Outcome;
 use crate::pool::Pool;
-use crate::recorder::{Arm, Entry, Epoch, Failure};
+use crate::recorder::{Arm, Assignment, Entry, Epoch, Failure};
 use crate::snapshot::{ServedRoute, Snapshot};
 
 /// How soon a request breaks on a connection that had been closed before: its server's reset is one way back. Any time
@@ -42,7 +42,7 @@ impl Load {
 pub(crate) struct RequestCtx {
     snapshot: Arc<Snapshot>,
     load: Arc<Load>,
-    pub(crate) socket: Option<Arc<ClientSocket>>,
+    pub(crate) exchange: Option<Arc<Exchange>>,
     assigned: Option<Assigned>,
     request_id: Option<HeaderValue>,
     tried: Vec<usize>,
@@ -77,7 +77,7 @@ impl RequestCtx {
         Self {
             snapshot,
             load,
-            socket: None,
+            exchange: None,
             assigned: None,
             request_id: None,
             tried: Vec::new(),
@@ -109,11 +109,11 @@ impl RequestCtx {
         self.request_id = Some(id);
     }
 
-    /// Assigns the request to one side of the route at `position`; from here on it counts.
-    pub(crate) fn assign(&mut self, position: usize, arm: Arm, started: Instant) {
-        let entry = self.snapshot.routes.at(position).map(|route| route.epoch.begin(arm, started));
-        self.assigned = Some(Assigned { route: position, arm, entry });
-        if !self.socket.as_ref().is_some_and(|socket| socket.has_unread_body()) {
+    /// Assigns the request to a version of the route at `position`; from here on it counts.
+    pub(crate) fn assign(&mut self, position: usize, assignment: Assignment, started: Instant) {
+        let entry = self.snapshot.routes.at(position).map(|route| route.epoch.begin(assignment, started));
+        self.assigned = Some(Assigned { route: position, arm: assignment.arm, entry });
+        if !self.exchange.as_ref().is_some_and(|exchange| exchange.has_unread_body()) {
             self.asked(started);
         }
     }
@@ -150,14 +150,14 @@ impl RequestCtx {
         self.snapshot.routes.at(assigned.route).map(Arc::as_ref)
     }
 
-    fn pool(&self) -> Option<&Pool> {
+    fn pool(&self) -> Option<&Arc<Pool>> {
         let assigned = self.assigned.as_ref()?;
         self.route()?.pool(assigned.arm)
     }
 
     /// The version as answers name it; none if they do not.
     pub(crate) fn version_header(&self) -> Option<&HeaderValue> {
-        self.route()?.version_header.then_some(())?;
+        self.route()?.settings.version_header.then_some(())?;
         self.pool().map(|pool| &pool.version_header)
     }
 
@@ -168,8 +168,8 @@ impl RequestCtx {
         self.present = Some(position);
         self.attempts += 1;
         self.body_bytes = 0;
-        if let Some(socket) = &self.socket {
-            socket.rests();
+        if let Some(exchange) = &self.exchange {
+            exchange.rests();
         }
         self.in_flight = Some(endpoint.enter());
         Some(endpoint)
@@ -196,8 +196,8 @@ impl RequestCtx {
 
     /// Something passed between the edge and the version.
     pub(crate) fn heard(&self, now: Instant) {
-        if let Some(socket) = &self.socket {
-            socket.heard(now);
+        if let Some(exchange) = &self.exchange {
+            exchange.heard(now);
         }
     }
 
@@ -215,15 +215,15 @@ impl RequestCtx {
     /// The version's answer is whole.
     pub(crate) fn told_all(&mut self) {
         self.is_whole = true;
-        if let Some(socket) = &self.socket {
-            socket.rests();
+        if let Some(exchange) = &self.exchange {
+            exchange.rests();
         }
     }
 
     /// Whether the version answered wholly before its client had sent everything. What becomes of the upload does not
     /// change that answer.
     pub(crate) fn is_answered_early(&self) -> bool {
-        self.is_whole && self.socket.as_ref().is_some_and(|socket| socket.has_unread_body())
+        self.is_whole && self.exchange.as_ref().is_some_and(|exchange| exchange.has_unread_body())
     }
 
     /// Has the request repeated on a fresh connection, once; false if it must not be. A connection that had been kept
@@ -258,7 +258,7 @@ impl RequestCtx {
 
     /// Why the edge gave up, where that is known better than from the framework's error.
     pub(crate) fn why_given_up(&mut self) -> Option<failure::Failure> {
-        let malformed = self.socket.as_ref().is_some_and(|socket| socket.is_malformed());
+        let malformed = self.exchange.as_ref().is_some_and(|exchange| exchange.is_malformed());
         let chunks =
             malformed.then_some(failure::Failure { outcome: Outcome::Rejected, refusal: Some(MALFORMED_CHUNKS) });
         self.given_up.take().or(chunks)
@@ -306,9 +306,9 @@ impl RequestCtx {
 
     /// What a request counts as that was dropped before its answer was whole.
     fn outcome_of_drop(&self) -> Outcome {
-        match self.socket.as_deref() {
-            Some(socket) if socket.is_expired() => outcome_of_deadline(socket),
-            Some(socket) if socket.is_cut() => Outcome::Rejected,
+        match self.exchange.as_deref() {
+            Some(exchange) if exchange.is_expired() => outcome_of_deadline(exchange),
+            Some(exchange) if exchange.is_cut() => Outcome::Rejected,
             Some(_) | None => Outcome::ClientAbort,
         }
     }
@@ -320,17 +320,17 @@ impl RequestCtx {
             Outcome::Rejected => Refusal::RequestTimeout,
             Outcome::Success | Outcome::Error | Outcome::Connect | Outcome::Reset | Outcome::ClientAbort => return,
         };
-        let Some(socket) = self.socket.clone().filter(|socket| !socket.has_sent()) else { return };
+        let Some(exchange) = self.exchange.clone().filter(|exchange| !exchange.has_sent()) else { return };
         self.status = Some(refusal.status().as_u16());
-        socket.leave_last_words(self.wire(&refusal));
+        exchange.leave_last_words(self.wire(&refusal));
     }
 
     /// A refusal as it goes over the wire, for when the framework cannot send it.
     pub(crate) fn wire(&mut self, refusal: &Refusal) -> bytes::Bytes {
         let to_head_request = self
-            .socket
+            .exchange
             .as_ref()
-            .and_then(|socket| socket.arrival())
+            .and_then(|exchange| exchange.arrival())
             .is_some_and(|arrival| arrival.head.is_head_request);
         let request_id = self.request_id().clone();
         Answer { refusal, request_id: &request_id, version: self.version_header() }.wire(to_head_request)
@@ -339,10 +339,10 @@ impl RequestCtx {
 
 /// Who was waited for when the deadline passed: the client that did not send its body, the client that did not take
 /// its answer, or else the version.
-fn outcome_of_deadline(socket: &ClientSocket) -> Outcome {
-    if socket.client_stalls() {
+fn outcome_of_deadline(exchange: &Exchange) -> Outcome {
+    if exchange.client_stalls() {
         Outcome::ClientAbort
-    } else if socket.awaits_body() {
+    } else if exchange.awaits_body() {
         Outcome::Rejected
     } else {
         Outcome::Timeout
@@ -351,7 +351,7 @@ fn outcome_of_deadline(socket: &ClientSocket) -> Outcome {
 
 impl Drop for RequestCtx {
     fn drop(&mut self) {
-        let expired = self.socket.as_ref().is_some_and(|socket| socket.is_expired());
+        let expired = self.exchange.as_ref().is_some_and(|exchange| exchange.is_expired());
         let open = self.assigned.as_ref().is_some_and(|assigned| assigned.entry.is_some());
         if open {
             let early = self.is_answered_early().then(|| self.outcome_of_answer());

@@ -40,7 +40,7 @@ impl RouteTable {
     /// The table of `routes`; of two routes that match the same, the first one wins.
     pub fn new(routes: Vec<(Match, Arc<ServedRoute>)>) -> Self {
         let mut table = Self { largest_head_bytes: Limits::default().header_bytes, ..Self::default() };
-        if let Some(largest) = routes.iter().map(|(_, route)| route.limits.header_bytes).max() {
+        if let Some(largest) = routes.iter().map(|(_, route)| route.settings.limits.header_bytes).max() {
             table.largest_head_bytes = largest;
         }
         for (position, (matches, _)) in routes.iter().enumerate() {
@@ -195,9 +195,10 @@ fn parent_domains(host: &str) -> impl Iterator<Item = &str> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::time::{Duration, Instant};
 
-    use pointsman_config::{Share, Timeouts};
+    use pointsman_config::{Route, Share};
 
     use super::*;
     use crate::outcome::ErrorPolicy;
@@ -209,6 +210,7 @@ mod tests {
             weight: Share::ZERO,
             stable: "v1".parse().unwrap(),
             canary: None,
+            others: Vec::new(),
             errors: ErrorPolicy::new(&[].into()),
             slow_after: Duration::from_secs(1),
             unanswered_after: Duration::from_secs(2),
@@ -218,9 +220,8 @@ mod tests {
             epoch: Arc::new(Epoch::new(terms, 1)),
             stable: Arc::new(Pool::new("v1".parse().unwrap(), Vec::new())),
             canary: None,
-            timeouts: Timeouts::default(),
-            limits: Limits::default(),
-            version_header: true,
+            others: Box::default(),
+            settings: Arc::new(Route::new(name.parse().unwrap(), "v1".parse().unwrap(), BTreeMap::new())),
         })
     }
 

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use pointsman_config::{Limits, RouteName, Timeouts};
+use pointsman_config::{Route, RouteName};
 
 use crate::pool::Pool;
 use crate::recorder::{Arm, Epoch};
@@ -31,20 +31,19 @@ pub struct ServedRoute {
     pub stable: Arc<Pool>,
     /// Where the canary's requests go; its share is `epoch.weight()`.
     pub canary: Option<Arc<Pool>>,
-    /// How long each part may take.
-    pub timeouts: Timeouts,
-    /// How large a request may be.
-    pub limits: Limits,
-    /// Whether answers carry `x-pointsman-version`.
-    pub version_header: bool,
+    /// Where requests go that ask for one of the other versions, in the order of [`Terms::others`](crate::recorder::Terms::others).
+    pub others: Box<[Arc<Pool>]>,
+    /// What the config file says of it.
+    pub settings: Arc<Route>,
 }
 
 impl ServedRoute {
-    /// Where the requests of `arm` go; none for a canary that the route does not have.
-    pub fn pool(&self, arm: Arm) -> Option<&Pool> {
+    /// Where the requests of `arm` go; none for a version that the route does not have.
+    pub fn pool(&self, arm: Arm) -> Option<&Arc<Pool>> {
         match arm {
             Arm::Stable => Some(&self.stable),
-            Arm::Canary => self.canary.as_deref(),
+            Arm::Canary => self.canary.as_ref(),
+            Arm::Other(position) => self.others.get(position),
         }
     }
 }

@@ -281,7 +281,7 @@ impl OfRoute {
 
 #[cfg(test)]
 mod tests {
-    use pointsman_config::{Guard, Host, Limits, Match, Plan, Split, Timeouts, Version};
+    use pointsman_config::Version;
 
     use super::*;
 
@@ -299,18 +299,7 @@ mod tests {
             let endpoints = endpoints.iter().map(|text| written(text)).collect();
             (version(name), Version { endpoints, revision: None })
         });
-        Route {
-            name: "r".parse().unwrap(),
-            matches: Match { host: Host::Any, path_prefix: "/".to_owned() },
-            stable: version("v1"),
-            versions: versions.collect(),
-            plan: Plan::Weights(Split::Whole(version("v1"))),
-            guard: Guard::default(),
-            timeouts: Timeouts::default(),
-            limits: Limits::default(),
-            health_check: HealthCheck::default(),
-            version_header: true,
-        }
+        Route::new("r".parse().unwrap(), version("v1"), versions.collect())
     }
 
     fn placed(route: &Route) -> Endpoints {

@@ -341,6 +341,7 @@ mod tests {
             path: path.map(str::to_owned),
             interval: Duration::from_millis(20),
             timeout: Duration::from_millis(500),
+            ..HealthCheck::default()
         };
         Check { number: 1, how, host: "model:80".to_owned(), starts_up: false }
     }

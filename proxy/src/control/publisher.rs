@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pointsman_config::{Limits, Match, Route, RouteName, Share, Split, Timeouts, VersionId};
+use pointsman_config::{Route, RouteName, Share, Split, VersionId};
 
 use crate::endpoint::Endpoint;
 use crate::outcome::ErrorPolicy;
@@ -26,7 +26,7 @@ const UNANSWERED_THRESHOLDS: u32 = 4;
 #[derive(Debug, Clone)]
 pub struct RoutePicture<'a> {
     /// What the config file says of it.
-    pub route: &'a Route,
+    pub route: Arc<Route>,
     /// The version in production; after a promotion this is not the one of the file.
     pub stable: VersionId,
     /// How its traffic shall be divided, quarantine and capacity considered.
@@ -38,12 +38,8 @@ pub struct RoutePicture<'a> {
 /// Everything of a route that a snapshot depends on; equal plans make equal snapshots.
 #[derive(Debug, Clone, PartialEq)]
 struct RoutePlan {
-    name: RouteName,
-    matches: Match,
+    route: Arc<Route>,
     terms: Terms,
-    timeouts: Timeouts,
-    limits: Limits,
-    version_header: bool,
     endpoints: BTreeMap<VersionId, Vec<SocketAddr>>,
 }
 
@@ -72,9 +68,9 @@ impl Publisher {
             return present;
         }
         self.keep_endpoints(&plans);
-        let served: BTreeSet<&RouteName> = plans.iter().map(|plan| &plan.name).collect();
+        let served: BTreeSet<&RouteName> = plans.iter().map(|plan| &plan.route.name).collect();
         self.ledgers.retain(|name, _| served.contains(name));
-        let served = plans.iter().map(|plan| (plan.matches.clone(), Arc::new(self.serve(plan)))).collect();
+        let served = plans.iter().map(|plan| (plan.route.matches.clone(), Arc::new(self.serve(plan)))).collect();
         self.published = plans;
         self.snapshots.publish(Snapshot { generation: present + 1, routes: RouteTable::new(served) });
         present + 1
@@ -82,15 +78,15 @@ impl Publisher {
 
     fn serve(&mut self, plan: &RoutePlan) -> ServedRoute {
         let threads = self.threads;
-        let ledger = self.ledgers.entry(plan.name.clone()).or_insert_with(|| Ledger::new(threads));
+        let (name, terms) = (&plan.route.name, &plan.terms);
+        let ledger = self.ledgers.entry(name.clone()).or_insert_with(|| Ledger::new(threads));
         ServedRoute {
-            name: plan.name.clone(),
-            epoch: ledger.open(plan.terms.clone()),
-            stable: self.pool(&plan.name, &plan.terms.stable),
-            canary: plan.terms.canary.as_ref().map(|canary| self.pool(&plan.name, canary)),
-            timeouts: plan.timeouts,
-            limits: plan.limits,
-            version_header: plan.version_header,
+            name: name.clone(),
+            epoch: ledger.open(terms.clone()),
+            stable: self.pool(name, &terms.stable),
+            canary: terms.canary.as_ref().map(|canary| self.pool(name, canary)),
+            others: terms.others.iter().map(|version| self.pool(name, version)).collect(),
+            settings: Arc::clone(&plan.route),
         }
     }
 
@@ -102,11 +98,11 @@ impl Publisher {
     fn keep_endpoints(&mut self, plans: &[RoutePlan]) {
         let mut before = std::mem::take(&mut self.endpoints);
         for plan in plans {
-            let mut old = before.remove(&plan.name).unwrap_or_default();
+            let mut old = before.remove(&plan.route.name).unwrap_or_default();
             let versions = plan.endpoints.iter().map(|(version, addresses)| {
                 (version.clone(), take_over(old.remove(version).unwrap_or_default(), addresses))
             });
-            self.endpoints.insert(plan.name.clone(), versions.collect());
+            self.endpoints.insert(plan.route.name.clone(), versions.collect());
         }
     }
 
@@ -134,29 +130,23 @@ fn take_over(old: Vec<Arc<Endpoint>>, addresses: &[SocketAddr]) -> Vec<Arc<Endpo
 
 impl RoutePlan {
     fn new(picture: &RoutePicture<'_>) -> Self {
-        let route = picture.route;
-        Self {
-            name: route.name.clone(),
-            matches: route.matches.clone(),
-            terms: terms(picture),
-            timeouts: route.timeouts,
-            limits: route.limits,
-            version_header: route.version_header,
-            endpoints: picture.endpoints.clone(),
-        }
+        Self { route: Arc::clone(&picture.route), terms: terms(picture), endpoints: picture.endpoints.clone() }
     }
 }
 
 fn terms(picture: &RoutePicture<'_>) -> Terms {
     let guard = &picture.route.guard;
     let (weight, stable, canary) = sides(&picture.split, &picture.stable);
+    let named = |version: &VersionId| *version == stable || canary.as_ref() == Some(version);
+    let others = picture.route.versions.keys().filter(|version| !named(version)).cloned().collect();
     Terms {
         weight,
         stable,
         canary,
+        others,
         errors: ErrorPolicy::new(&guard.count_as_error),
         slow_after: guard.latency_threshold,
-        unanswered_after: unanswered_after(picture.route),
+        unanswered_after: unanswered_after(&picture.route),
     }
 }
 
@@ -180,29 +170,20 @@ fn unanswered_after(route: &Route) -> Duration {
 mod tests {
     use std::time::Instant;
 
-    use pointsman_config::{Guard, HealthCheck, Host, Plan, Version};
+    use pointsman_config::{Host, Match, Version};
 
     use super::*;
     use crate::outcome::Outcome;
-    use crate::recorder::Arm;
+    use crate::recorder::{Arm, Assignment};
 
     fn id(name: &str) -> VersionId {
         name.parse().unwrap()
     }
 
     fn route(name: &str) -> Route {
-        Route {
-            name: name.parse().unwrap(),
-            matches: Match { host: Host::Any, path_prefix: format!("/{name}") },
-            stable: id("v1"),
-            versions: [(id("v1"), Version { endpoints: Vec::new(), revision: None })].into(),
-            plan: Plan::Weights(Split::Whole(id("v1"))),
-            guard: Guard::default(),
-            timeouts: Timeouts::default(),
-            limits: Limits::default(),
-            health_check: HealthCheck::default(),
-            version_header: true,
-        }
+        let versions = [(id("v1"), Version { endpoints: Vec::new(), revision: None })].into();
+        let matches = Match { host: Host::Any, path_prefix: format!("/{name}") };
+        Route { matches, ..Route::new(name.parse().unwrap(), id("v1"), versions) }
     }
 
     fn addresses(ports: &[u16]) -> Vec<SocketAddr> {
@@ -215,7 +196,7 @@ mod tests {
         endpoints: &'a BTreeMap<VersionId, Vec<SocketAddr>>,
     ) -> RoutePicture<'a> {
         let split = Split::canary(id("v1"), id("v2"), Share::from_ppm(ppm).unwrap());
-        RoutePicture { route, stable: id("v1"), split, endpoints }
+        RoutePicture { route: Arc::new(route.clone()), stable: id("v1"), split, endpoints }
     }
 
     #[test]
@@ -258,7 +239,7 @@ mod tests {
             publisher.publish(&[picture(&one, ppm, &endpoints)]);
             let snapshot = snapshots.load();
             let served = snapshot.routes.find(None, "/one").unwrap();
-            let entry = served.epoch.begin(Arm::Stable, Instant::now());
+            let entry = served.epoch.begin(Assignment::by_chance(Arm::Stable), Instant::now());
             served.epoch.finish(entry, Outcome::Success, Duration::from_millis(1));
         }
         let ledger = publisher.ledger_mut(&one.name).unwrap();

@@ -12,7 +12,6 @@ use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use http::HeaderValue;
 use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
@@ -23,7 +22,8 @@ use tokio::time::{sleep_until, timeout};
 
 use super::Patience;
 use super::deadline::Alarm;
-use super::socket::{Arrival, ClientSocket, ClientStream};
+use super::exchange::{Arrival, Client, Exchange};
+use super::socket::{ClientSocket, ClientStream};
 use crate::answer::{Answer, Refusal};
 use crate::edge::Edge;
 use crate::forward;
@@ -92,9 +92,8 @@ impl From<io::Error> for End {
 pub(super) async fn serve(shared: Arc<Shared>, tcp: TcpStream, client: SocketAddr) {
     // Without it, a small answer would wait for the acknowledgement of the one before; a failure costs only that.
     drop(tcp.set_nodelay(true));
-    let name =
-        HeaderValue::from_str(&client.ip().to_canonical().to_string()).unwrap_or(HeaderValue::from_static("unknown"));
-    let socket = Arc::new(ClientSocket::new(tcp, name, Arc::clone(&shared.cut)));
+    let exchange = Exchange::new(Client::new(client.ip(), false), Arc::clone(&shared.cut));
+    let socket = Arc::new(ClientSocket::new(tcp, exchange));
     let drain = Box::pin(drained(shared.draining.clone()));
     Connection { shared, socket, drain, alarm: Alarm::new(), served: 0 }.run().await;
 }
@@ -144,7 +143,7 @@ impl Connection {
     /// and neither for long once the worker drains.
     async fn first_byte(&mut self) -> Result<(), End> {
         if !self.is_draining() {
-            let patience = self.socket.idle_timeout().unwrap_or(self.shared.patience.head);
+            let patience = self.socket.exchange.idle_timeout().unwrap_or(self.shared.patience.head);
             let (socket, drain) = (&self.socket, &mut self.drain);
             let first = std::future::poll_fn(|cx| match socket.poll_readable(cx) {
                 Poll::Ready(ready) => Poll::Ready(Some(ready)),
@@ -174,7 +173,7 @@ impl Connection {
         let mut session = ServerSession::new_http1(stream);
         session.set_pipelined_prefix(received);
         let work = self.shared.proxy.process_new_http(session, &self.shared.draining);
-        let reused = until_deadline(work, &self.socket, &mut self.alarm).await.flatten();
+        let reused = until_deadline(work, &self.socket.exchange, &mut self.alarm).await.flatten();
         Ok(reused.map(|reused| reused.consume().0))
     }
 
@@ -186,8 +185,8 @@ impl Connection {
 
     /// Ends the connection; what could not be said through the framework is said now.
     async fn close(&self) {
-        let last_words = self.socket.take_last_words();
-        let pause = if self.socket.has_unread_body() { LINGER_PAUSE } else { QUIET };
+        let last_words = self.socket.exchange.take_last_words();
+        let pause = if self.socket.exchange.has_unread_body() { LINGER_PAUSE } else { QUIET };
         self.last_answer(last_words.as_deref().unwrap_or_default(), pause).await;
     }
 
@@ -232,17 +231,17 @@ async fn read_head(shared: &Shared, socket: &ClientSocket, received: &mut BytesM
     }
 }
 
-/// Runs `work` until it is done or the moment comes that it sets on `socket` meanwhile; then drops it, which books the
+/// Runs `work` until it is done or the moment comes that it sets on `exchange` meanwhile; then drops it, which books the
 /// request, and gives none. The clock runs whatever the request waits for: a connection, its body, or the answer.
-async fn until_deadline<W: Future>(work: W, socket: &ClientSocket, alarm: &mut Alarm) -> Option<W::Output> {
+async fn until_deadline<W: Future>(work: W, exchange: &Exchange, alarm: &mut Alarm) -> Option<W::Output> {
     let mut work = pin!(work);
     std::future::poll_fn(|cx| {
         if let Poll::Ready(done) = work.as_mut().poll(cx) {
             return Poll::Ready(Some(done));
         }
         loop {
-            ready!(alarm.poll_due(cx, socket.due()));
-            if socket.expire() {
+            ready!(alarm.poll_due(cx, exchange.due()));
+            if exchange.expire() {
                 return Poll::Ready(None);
             }
         }

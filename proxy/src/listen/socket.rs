@@ -1,5 +1,4 @@
-//! One client's connection: what the framework reads and writes through, and what the accept loop and the edge tell
-//! each other about the request on it.
+//! One client's connection: what the framework reads and writes through.
 //!
 //! Line: listener ► **socket** ► edge. The framework owns a [`ClientStream`], which it may drop at any time; the accept
 //! loop keeps the [`ClientSocket`] behind it, so that it can still answer, and close without losing that answer.
@@ -9,14 +8,12 @@
 
 use std::io::{self, ErrorKind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::{Buf, Bytes, BytesMut};
-use http::HeaderValue;
+use bytes::{Buf, BytesMut};
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
@@ -26,10 +23,10 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::deadline::Deadline;
+use super::exchange::{Arrival, Exchange};
 use crate::answer::Refusal;
 use crate::chunks::ChunkScanner;
-use crate::guard::{Framing, Head};
+use crate::guard::Framing;
 
 /// Writes are gathered up to this size, so that head and small body leave in one packet.
 const WRITE_BUFFER_BYTES: usize = 4 << 10;
@@ -43,68 +40,19 @@ const UNKNOWN: u64 = u64::MAX;
 pub(crate) const MALFORMED_CHUNKS: Refusal =
     Refusal::BadRequest("a chunked body that is not framed as RFC 9112 has it");
 
-/// A request as it arrived.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Arrival {
-    /// What the guard knows of its head.
-    pub(crate) head: Head,
-    /// When the head was whole.
-    pub(crate) started: Instant,
-    /// Whether the connection is closed after it, whatever the client would like.
-    pub(crate) is_last: bool,
-}
-
-/// What the accept loop and the edge tell each other about the present request.
-#[derive(Debug, Default)]
-struct Exchange {
-    arrival: Option<Arrival>,
-    idle: Option<Duration>,
-    last_words: Option<Bytes>,
-}
-
 /// A client's connection.
 #[derive(Debug)]
 pub(crate) struct ClientSocket {
     tcp: TcpStream,
-    /// The client's address as a header value, made once for the connection.
-    pub(crate) client: HeaderValue,
-    /// Set when requests that are not done are cut off because the edge stops.
-    cut: Arc<AtomicBool>,
-    exchange: Mutex<Exchange>,
-    deadline: Deadline,
+    /// The present request, shared with the edge.
+    pub(crate) exchange: Arc<Exchange>,
     surplus: Mutex<BytesMut>,
     chunks: Mutex<ChunkScanner>,
-    body_left: AtomicU64,
-    malformed: AtomicBool,
-    answering: AtomicBool,
-    sent: AtomicBool,
-    awaits_client: AtomicBool,
-    client_stalls: AtomicBool,
-    expired: AtomicBool,
 }
 
 impl ClientSocket {
-    pub(crate) fn new(tcp: TcpStream, client: HeaderValue, cut: Arc<AtomicBool>) -> Self {
-        Self {
-            tcp,
-            client,
-            cut,
-            exchange: Mutex::default(),
-            deadline: Deadline::default(),
-            surplus: Mutex::default(),
-            chunks: Mutex::default(),
-            body_left: AtomicU64::new(0),
-            malformed: AtomicBool::new(false),
-            answering: AtomicBool::new(false),
-            sent: AtomicBool::new(false),
-            awaits_client: AtomicBool::new(false),
-            client_stalls: AtomicBool::new(false),
-            expired: AtomicBool::new(false),
-        }
-    }
-
-    fn exchange(&self) -> MutexGuard<'_, Exchange> {
-        self.exchange.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn new(tcp: TcpStream, exchange: Exchange) -> Self {
+        Self { tcp, exchange: Arc::new(exchange), surplus: Mutex::default(), chunks: Mutex::default() }
     }
 
     fn surplus(&self) -> MutexGuard<'_, BytesMut> {
@@ -115,15 +63,12 @@ impl ClientSocket {
         self.chunks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    // -- for the accept loop
-
     /// Begins a request of which `received` has been read; keeps what is not of it for the next one. It must be answered
     /// within `patience`, until its route says otherwise.
     ///
     /// # Errors
     /// If the body is not framed as its head says, as far as it has come.
     pub(crate) fn begin(&self, arrival: Arrival, received: &mut BytesMut, patience: Duration) -> Result<(), Refusal> {
-        self.deadline.set(arrival.started + patience, Duration::MAX);
         let body = received.get(arrival.head.bytes..).unwrap_or_default();
         let (end, left) = match arrival.head.framing {
             Framing::Chunked => {
@@ -141,13 +86,7 @@ impl ClientSocket {
         if let Some(end) = end.map(|end| arrival.head.bytes + end).filter(|end| *end < received.len()) {
             *self.surplus() = received.split_off(end);
         }
-        self.body_left.store(left, Relaxed);
-        for flag in [&self.answering, &self.sent, &self.awaits_client, &self.client_stalls] {
-            flag.store(false, Relaxed);
-        }
-        let mut exchange = self.exchange();
-        let idle = exchange.idle;
-        *exchange = Exchange { arrival: Some(arrival), idle, ..Exchange::default() };
+        self.exchange.begin(arrival, left, patience);
         Ok(())
     }
 
@@ -173,33 +112,6 @@ impl ClientSocket {
         }
     }
 
-    /// When the present request is over, as of now: by its total, or by the silence of its version.
-    pub(crate) fn due(&self) -> Instant {
-        self.deadline.due()
-    }
-
-    /// How long the route of the last request lets its clients be idle.
-    pub(crate) fn idle_timeout(&self) -> Option<Duration> {
-        self.exchange().idle
-    }
-
-    /// The moment of [`ClientSocket::due`] has come; to be called before the request is dropped, which looks at it. False
-    /// if the request goes on: a version is not silent while its client does not take what it said.
-    pub(crate) fn expire(&self) -> bool {
-        let now = Instant::now();
-        if self.client_stalls() && !self.deadline.total_is_over(now) {
-            self.deadline.hear(now);
-            return false;
-        }
-        self.expired.store(true, Relaxed);
-        true
-    }
-
-    /// An answer that could not go through the framework any more; none if some of another has been sent.
-    pub(crate) fn take_last_words(&self) -> Option<Bytes> {
-        self.exchange().last_words.take().filter(|_| !self.has_sent())
-    }
-
     /// Writes all of `bytes`, as far as the client takes them.
     pub(crate) async fn write(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
@@ -218,87 +130,18 @@ impl ClientSocket {
         SockRef::from(&self.tcp).shutdown(std::net::Shutdown::Write)
     }
 
-    /// Whether some of the body has not been received.
-    pub(crate) fn has_unread_body(&self) -> bool {
-        self.body_left.load(Relaxed) > 0
-    }
-
-    // -- for the edge
-
-    /// The present request; none before the first.
-    pub(crate) fn arrival(&self) -> Option<Arrival> {
-        self.exchange().arrival
-    }
-
-    /// Sets when the present request must be answered, how long its version may be silent meanwhile, and how long the
-    /// connection may be idle after it.
-    pub(crate) fn set_patience(&self, total: Instant, silence: Duration, idle: Duration) {
-        self.deadline.set(total, silence);
-        self.exchange().idle = Some(idle);
-    }
-
-    /// Something passed between the edge and the version: its silence counts from `now`.
-    pub(crate) fn heard(&self, now: Instant) {
-        self.deadline.hear(now);
-    }
-
-    /// The version is not waited for: it is not connected yet, or has said everything.
-    pub(crate) fn rests(&self) {
-        self.deadline.rest();
-    }
-
-    /// Whether the body turned out not to be framed as its head says.
-    pub(crate) fn is_malformed(&self) -> bool {
-        self.malformed.load(Relaxed)
-    }
-
-    /// The final answer begins; what is written from now on is part of it.
-    pub(crate) fn answer_begins(&self) {
-        self.answering.store(true, Relaxed);
-    }
-
-    /// Whether the client has got any of the final answer.
-    pub(crate) fn has_sent(&self) -> bool {
-        self.sent.load(Relaxed)
-    }
-
-    /// Leaves an answer to be written when the framework has let go of the connection.
-    pub(crate) fn leave_last_words(&self, wire: Bytes) {
-        self.exchange().last_words = Some(wire);
-    }
-
-    /// Whether the present request ran into its deadline.
-    pub(crate) fn is_expired(&self) -> bool {
-        self.expired.load(Relaxed)
-    }
-
-    /// Whether the body is not whole, and the client is what is waited for.
-    pub(crate) fn awaits_body(&self) -> bool {
-        self.has_unread_body() && self.awaits_client.load(Relaxed)
-    }
-
-    /// Whether the client does not take what is written to it.
-    pub(crate) fn client_stalls(&self) -> bool {
-        self.client_stalls.load(Relaxed)
-    }
-
-    /// Whether requests are being cut off because the edge stops.
-    pub(crate) fn is_cut(&self) -> bool {
-        self.cut.load(Relaxed)
-    }
-
     // -- for the stream
 
     fn poll_body(&self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>, left: u64) -> Poll<io::Result<()>> {
         loop {
             let ready = self.tcp.poll_read_ready(cx);
-            self.awaits_client.store(ready.is_pending(), Relaxed);
+            self.exchange.set_awaits_client(ready.is_pending());
             ready!(ready)?;
             let before = buffer.filled().len();
             match self.read_at_most(buffer, left) {
                 Ok(_) if left == UNKNOWN => return Poll::Ready(self.follow_chunks(buffer, before)),
                 Ok(read) => {
-                    self.body_left.store(left.saturating_sub(u64::try_from(read).unwrap_or(u64::MAX)), Relaxed);
+                    self.exchange.set_body_left(left.saturating_sub(u64::try_from(read).unwrap_or(u64::MAX)));
                     return Poll::Ready(Ok(()));
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
@@ -311,13 +154,13 @@ impl ClientSocket {
     fn follow_chunks(&self, buffer: &mut ReadBuf<'_>, before: usize) -> io::Result<()> {
         let fresh = buffer.filled().get(before..).unwrap_or_default();
         let Ok(end) = self.chunks().scan(fresh) else {
-            self.malformed.store(true, Relaxed);
+            self.exchange.set_malformed();
             return Err(ErrorKind::InvalidData.into());
         };
         if let Some(end) = end {
             self.surplus().extend_from_slice(fresh.get(end..).unwrap_or_default());
             buffer.set_filled(before + end);
-            self.body_left.store(0, Relaxed);
+            self.exchange.set_body_left(0);
         }
         Ok(())
     }
@@ -362,12 +205,12 @@ impl ClientSocket {
     fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         loop {
             let ready = self.tcp.poll_write_ready(cx);
-            self.client_stalls.store(ready.is_pending(), Relaxed);
+            self.exchange.set_client_stalls(ready.is_pending());
             ready!(ready)?;
             match self.tcp.try_write(bytes) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Ok(sent) => {
-                    self.sent.store(self.answering.load(Relaxed), Relaxed);
+                    self.exchange.note_sent();
                     return Poll::Ready(Ok(sent));
                 }
                 Err(error) => return Poll::Ready(Err(error)),
@@ -403,7 +246,7 @@ impl ClientStream {
 
 impl AsyncRead for ClientStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.socket.body_left.load(Relaxed) {
+        match self.socket.exchange.body_left() {
             0 => self.socket.poll_gone(cx),
             left => self.socket.poll_body(cx, buffer, left),
         }

@@ -95,7 +95,7 @@ impl Ledger {
 impl Live {
     fn names(&self, version: &VersionId) -> bool {
         let terms = self.epoch.terms();
-        terms.stable == *version || terms.canary.as_ref() == Some(version)
+        terms.stable == *version || terms.canary.as_ref() == Some(version) || terms.others.contains(version)
     }
 
     fn take(&mut self, now: Instant) -> Option<(Arc<Epoch>, Row)> {
@@ -120,6 +120,9 @@ fn retire(totals: &mut Totals, epoch: &Epoch) {
     if let Some(canary) = &terms.canary {
         totals.entry(canary.clone()).or_default().add(&epoch.read(Arm::Canary));
     }
+    for (position, other) in terms.others.iter().enumerate() {
+        totals.entry(other.clone()).or_default().add(&epoch.read(Arm::Other(position)));
+    }
 }
 
 fn failures_of(epoch: &Epoch, version: &VersionId) -> Vec<Failure> {
@@ -128,7 +131,8 @@ fn failures_of(epoch: &Epoch, version: &VersionId) -> Vec<Failure> {
     } else if epoch.terms().canary.as_ref() == Some(version) {
         epoch.failures(Arm::Canary)
     } else {
-        Vec::new()
+        let position = epoch.terms().others.iter().position(|other| other == version);
+        position.map(|position| epoch.failures(Arm::Other(position))).unwrap_or_default()
     }
 }
 

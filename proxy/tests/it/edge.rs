@@ -603,8 +603,8 @@ async fn a_head_limit_belongs_to_its_route() {
     large.matches.path_prefix = "/large".to_owned();
     let mut edge = TestEdge::with(small, &[v1.addr()], &[]);
     let endpoints = BTreeMap::from([(crate::harness::id("v1"), vec![v1.addr()])]);
-    let picture = |route| pointsman::control::publisher::RoutePicture {
-        route,
+    let picture = |route: &pointsman_config::Route| pointsman::control::publisher::RoutePicture {
+        route: Arc::new(route.clone()),
         stable: crate::harness::id("v1"),
         split: pointsman_config::Split::Whole(crate::harness::id("v1")),
         endpoints: &endpoints,

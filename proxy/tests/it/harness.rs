@@ -12,9 +12,7 @@ use pointsman::listen::{Listeners, Patience, Serving};
 use pointsman::outcome::Outcome;
 use pointsman::recorder::Counts;
 use pointsman::snapshot::Snapshots;
-use pointsman_config::{
-    Guard, HealthCheck, Host, Limits, Listener, Match, Plan, Route, Share, Split, Timeouts, Version, VersionId,
-};
+use pointsman_config::{Listener, Route, Share, Split, Version, VersionId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -28,18 +26,8 @@ pub fn id(name: &str) -> VersionId {
 
 /// A route for every path, with v1 stable and v2 its canary.
 pub fn route() -> Route {
-    Route {
-        name: "model".parse().unwrap(),
-        matches: Match { host: Host::Any, path_prefix: "/".to_owned() },
-        stable: id("v1"),
-        versions: ["v1", "v2"].map(|name| (id(name), Version { endpoints: Vec::new(), revision: None })).into(),
-        plan: Plan::Weights(Split::Whole(id("v1"))),
-        guard: Guard::default(),
-        timeouts: Timeouts::default(),
-        limits: Limits::default(),
-        health_check: HealthCheck::default(),
-        version_header: true,
-    }
+    let versions = ["v1", "v2"].map(|name| (id(name), Version { endpoints: Vec::new(), revision: None }));
+    Route::new("model".parse().unwrap(), id("v1"), versions.into())
 }
 
 /// An edge with one route.
@@ -65,7 +53,7 @@ impl TestEdge {
         let mut publisher = Publisher::new(Arc::clone(&snapshots), WORKERS);
         let endpoints = BTreeMap::from([(id("v1"), v1.to_vec()), (id("v2"), v2.to_vec())]);
         publisher.publish(&[picture(&route, 0, &endpoints)]);
-        let any_port = Listener { address: SocketAddr::from(([127, 0, 0, 1], 0)) };
+        let any_port = Listener { address: SocketAddr::from(([127, 0, 0, 1], 0)), tls: None };
         let listeners = Listeners::bind(&[any_port], WORKERS).unwrap();
         let address = listeners.addresses()[0];
         let serving = Some(listeners.serve(&snapshots, patience).unwrap());
@@ -115,7 +103,7 @@ fn picture<'a>(route: &'a Route, ppm: u32, endpoints: &'a BTreeMap<VersionId, Ve
     } else {
         Split::canary(id("v1"), id("v2"), Share::from_ppm(ppm).unwrap())
     };
-    RoutePicture { route, stable: id("v1"), split, endpoints }
+    RoutePicture { route: Arc::new(route.clone()), stable: id("v1"), split, endpoints }
 }
 
 /// Waits for a condition; false if it does not come true.

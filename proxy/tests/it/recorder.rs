@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use pointsman::outcome::{ErrorPolicy, Outcome};
-use pointsman::recorder::{Arm, Epoch, Ledger, Terms};
+use pointsman::recorder::{Arm, Assignment, Epoch, Ledger, Terms};
 use pointsman_config::{ErrorKind, Share};
 use pointsman_rollout::Tally;
 use proptest::prelude::*;
@@ -17,6 +17,7 @@ fn terms(ppm: u32) -> Terms {
         weight: Share::from_ppm(ppm).unwrap(),
         stable: id("v1"),
         canary: Some(id("v2")),
+        others: Vec::new(),
         errors: ErrorPolicy::new(
             &[ErrorKind::Status5xx, ErrorKind::Timeout, ErrorKind::Connect, ErrorKind::Reset].into(),
         ),
@@ -37,7 +38,7 @@ proptest! {
     fn counts_are_what_was_booked(requests in proptest::collection::vec((any::<bool>(), 0..Outcome::ALL.len(), 0..200_u64), 0..200)) {
         let epoch = Epoch::new(terms(1), 2);
         for (is_canary, outcome, ms) in &requests {
-            let mut entry = epoch.begin(arm(*is_canary), Instant::now());
+            let mut entry = epoch.begin(Assignment::by_chance(arm(*is_canary)), Instant::now());
             let started = entry.started();
             epoch.asked(&mut entry, started);
             epoch.finish(entry, Outcome::ALL[*outcome], Duration::from_millis(*ms));
@@ -73,7 +74,8 @@ fn rows_add_up_to_the_requests_while_threads_write_and_weights_change() {
                 scope.spawn(move || {
                     for number in 0..PER_THREAD {
                         let epoch = current.load_full();
-                        let mut entry = epoch.begin(arm((number + thread).is_multiple_of(3)), Instant::now());
+                        let mut entry = epoch
+                            .begin(Assignment::by_chance(arm((number + thread).is_multiple_of(3))), Instant::now());
                         let started = entry.started();
                         epoch.asked(&mut entry, started);
                         if number.is_multiple_of(2) {
@@ -117,9 +119,9 @@ fn rows_add_up_to_the_requests_while_threads_write_and_weights_change() {
 fn a_request_belongs_to_the_weight_it_was_assigned_under() {
     let mut ledger = Ledger::new(1);
     let old = ledger.open(terms(10));
-    let entry = old.begin(Arm::Canary, Instant::now());
+    let entry = old.begin(Assignment::by_chance(Arm::Canary), Instant::now());
     let new = ledger.open(terms(20));
-    new.finish(new.begin(Arm::Canary, Instant::now()), Outcome::Success, Duration::ZERO);
+    new.finish(new.begin(Assignment::by_chance(Arm::Canary), Instant::now()), Outcome::Success, Duration::ZERO);
     old.finish(entry, Outcome::Error, Duration::ZERO);
     let rows: Vec<_> = ledger
         .take(Instant::now())
@@ -143,7 +145,7 @@ fn a_version_is_judged_by_its_own_time_not_by_its_clients() {
         (None, None, ms(5_000), 0),
     ] {
         let (epoch, start) = (Epoch::new(terms(1), 1), Instant::now());
-        let mut entry = epoch.begin(Arm::Canary, start);
+        let mut entry = epoch.begin(Assignment::by_chance(Arm::Canary), start);
         if let Some(asked) = asked {
             epoch.asked(&mut entry, start + asked);
         }
@@ -162,8 +164,8 @@ fn only_whole_requests_are_judged_unanswered_and_as_errors_only_where_timeouts_a
     for (kinds, errors) in [(vec![ErrorKind::Timeout], 1), (vec![ErrorKind::Status5xx], 0)] {
         let errors_counted = ErrorPolicy::new(&kinds.into_iter().collect());
         let (epoch, start) = (Epoch::new(Terms { errors: errors_counted, ..terms(1) }, 1), Instant::now());
-        let uploading = epoch.begin(Arm::Canary, start);
-        let mut waiting = epoch.begin(Arm::Canary, start);
+        let uploading = epoch.begin(Assignment::by_chance(Arm::Canary), start);
+        let mut waiting = epoch.begin(Assignment::by_chance(Arm::Canary), start);
         epoch.asked(&mut waiting, start);
         epoch.close_unanswered(start + Duration::from_millis(500));
         assert_eq!(epoch.read(Arm::Canary).judged, Tally { requests: 1, errors, slow: 1 });
@@ -182,7 +184,7 @@ fn cost_of_recording_a_request() {
     let cost = |canary: bool| {
         let began = Instant::now();
         for _ in 0..ROUNDS {
-            let mut entry = epoch.begin(arm(canary), std::hint::black_box(began));
+            let mut entry = epoch.begin(Assignment::by_chance(arm(canary)), std::hint::black_box(began));
             epoch.asked(&mut entry, began);
             epoch.answered(&mut entry, began);
             epoch.finish(

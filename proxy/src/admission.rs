@@ -1,0 +1,74 @@
+//! What happens to a request before anything is sent anywhere: its route, its version, and whether it may pass at all.
+//!
+//! Line: edge ► **admission** ► route ► split ► pool. Whatever parsed the head, HTTP/1.1 or HTTP/2, the same questions are
+//! asked here, in the same order.
+
+use http::HeaderName;
+use pointsman_config::Share;
+
+use crate::answer::{REQUEST_ID, Refusal};
+use crate::forward;
+use crate::guard::Framing;
+use crate::recorder::{Arm, Assignment};
+use crate::request::RequestCtx;
+use crate::snapshot::ServedRoute;
+
+/// What has to be known of a request head, whoever parsed it.
+pub(crate) trait RequestHead {
+    /// The host asked for, with its port; none where the request names none.
+    fn host(&self) -> Option<&str>;
+    /// The path, without the query.
+    fn path(&self) -> &str;
+    /// Every value of a header, in the order of the head.
+    fn values(&self, name: &HeaderName) -> impl Iterator<Item = &[u8]>;
+
+    /// The single value of a header; none if it is missing or there are several.
+    fn only(&self, name: &HeaderName) -> Option<&[u8]> {
+        let mut values = self.values(name);
+        values.next().filter(|_| values.next().is_none())
+    }
+}
+
+impl RequestHead for pingora_http::RequestHeader {
+    fn host(&self) -> Option<&str> {
+        self.headers.get(http::header::HOST).and_then(|host| host.to_str().ok())
+    }
+
+    fn path(&self) -> &str {
+        self.uri.path()
+    }
+
+    fn values(&self, name: &HeaderName) -> impl Iterator<Item = &[u8]> {
+        self.headers.get_all(name).iter().map(http::HeaderValue::as_bytes)
+    }
+}
+
+/// Finds the route, chooses the version and checks the limits.
+///
+/// # Errors
+/// What the client is told instead.
+pub(crate) fn admit(ctx: &mut RequestCtx, head: &impl RequestHead) -> Result<(), Refusal> {
+    ctx.set_request_id(forward::request_id(head.only(&REQUEST_ID)));
+    let exchange = ctx.exchange.clone().ok_or(Refusal::Internal)?;
+    let arrival = exchange.arrival().ok_or(Refusal::Internal)?;
+    let position = ctx.snapshot().routes.position(head.host(), head.path()).ok_or(Refusal::NoRoute)?;
+    let route = ctx.snapshot().routes.at(position).ok_or(Refusal::Internal)?;
+    let (settings, assignment) = (std::sync::Arc::clone(&route.settings), draw(route));
+    let timeouts = settings.timeouts;
+    exchange.set_patience(arrival.started + timeouts.total, timeouts.read, timeouts.idle);
+    ctx.assign(position, assignment, arrival.started);
+    let limits = &settings.limits;
+    if u64::try_from(arrival.head.bytes).is_ok_and(|bytes| bytes > limits.header_bytes) {
+        return Err(Refusal::HeadersTooLarge(limits.header_bytes));
+    }
+    match arrival.head.framing {
+        Framing::Length(length) if length > limits.body_bytes => Err(Refusal::BodyTooLarge(limits.body_bytes)),
+        Framing::Length(_) | Framing::Chunked => Ok(()),
+    }
+}
+
+/// Each request draws anew and independently, so that the two sides differ in nothing but the version.
+fn draw(route: &ServedRoute) -> Assignment {
+    let is_canary = route.canary.is_some() && rand::random_range(0..Share::PARTS) < route.epoch.weight().ppm();
+    Assignment::by_chance(if is_canary { Arm::Canary } else { Arm::Stable })
+}
