@@ -4,14 +4,12 @@
 //! asked here, in the same order.
 
 use http::HeaderName;
-use pointsman_config::Share;
 
 use crate::answer::{REQUEST_ID, Refusal};
 use crate::forward;
 use crate::guard::Framing;
-use crate::recorder::{Arm, Assignment};
+use crate::recorder::AssignedBy;
 use crate::request::RequestCtx;
-use crate::snapshot::ServedRoute;
 
 /// What has to be known of a request head, whoever parsed it.
 pub(crate) trait RequestHead {
@@ -53,10 +51,16 @@ pub(crate) fn admit(ctx: &mut RequestCtx, head: &impl RequestHead) -> Result<(),
     let arrival = exchange.arrival().ok_or(Refusal::Internal)?;
     let position = ctx.snapshot().routes.position(head.host(), head.path()).ok_or(Refusal::NoRoute)?;
     let route = ctx.snapshot().routes.at(position).ok_or(Refusal::Internal)?;
-    let (settings, assignment) = (std::sync::Arc::clone(&route.settings), draw(route));
+    let assigned = route.assign.assign(head, &exchange.client, route.epoch.terms());
+    let settings = std::sync::Arc::clone(&route.settings);
     let timeouts = settings.timeouts;
     exchange.set_patience(arrival.started + timeouts.total, timeouts.read, timeouts.idle);
-    ctx.assign(position, assignment, arrival.started);
+    ctx.assign(position, assigned.assignment, arrival.started);
+    ctx.new_user = assigned.new_user;
+    // A tester who is sent elsewhere, or waits for what is known to be down, learns nothing of the version.
+    if assigned.assignment.by == AssignedBy::Override && !ctx.has_endpoint_up() {
+        return Err(Refusal::NoHealthyEndpoint);
+    }
     let limits = &settings.limits;
     if u64::try_from(arrival.head.bytes).is_ok_and(|bytes| bytes > limits.header_bytes) {
         return Err(Refusal::HeadersTooLarge(limits.header_bytes));
@@ -65,10 +69,4 @@ pub(crate) fn admit(ctx: &mut RequestCtx, head: &impl RequestHead) -> Result<(),
         Framing::Length(length) if length > limits.body_bytes => Err(Refusal::BodyTooLarge(limits.body_bytes)),
         Framing::Length(_) | Framing::Chunked => Ok(()),
     }
-}
-
-/// Each request draws anew and independently, so that the two sides differ in nothing but the version.
-fn draw(route: &ServedRoute) -> Assignment {
-    let is_canary = route.canary.is_some() && rand::random_range(0..Share::PARTS) < route.epoch.weight().ppm();
-    Assignment::by_chance(if is_canary { Arm::Canary } else { Arm::Stable })
 }

@@ -39,6 +39,7 @@ use crate::control::{Command, Control, Inputs, Parts, endpoint_names, running};
 use crate::listen::{ListenError, Listeners, Patience, Serving};
 use crate::metrics::Metrics;
 use crate::snapshot::Snapshots;
+use crate::user_cookie::{SecretError, SecretFiles, read_secrets};
 use crate::view::{ConfigView, View};
 
 /// How long requests in flight may take once the end was asked for.
@@ -81,6 +82,9 @@ pub enum AppError {
         /// Every problem.
         problems: ConfigErrors,
     },
+    /// The secret that signs users' cookies cannot be used.
+    #[error(transparent)]
+    CookieSecret(#[from] SecretError),
     /// A listener cannot be had.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -109,7 +113,7 @@ impl AppError {
     /// Whether the caller or the config file is at fault (exit code 2), not the machine (exit code 1).
     pub fn is_wrong_usage(&self) -> bool {
         match self {
-            Self::ConfigFile { .. } | Self::Config { .. } => true,
+            Self::ConfigFile { .. } | Self::Config { .. } | Self::CookieSecret(_) => true,
             Self::Listen(_) | Self::Admin { .. } | Self::Start { .. } | Self::Control => false,
         }
     }
@@ -162,6 +166,7 @@ struct Loaded {
     config: Config,
     warnings: Vec<Problem>,
     hash: String,
+    secrets: SecretFiles,
 }
 
 fn load(path: &Path) -> Result<Loaded, AppError> {
@@ -169,7 +174,8 @@ fn load(path: &Path) -> Result<Loaded, AppError> {
     let parsed = Config::parse(&text, &path.display().to_string())
         .map_err(|problems| AppError::Config { path: path.to_owned(), problems })?;
     let config = with_whole_paths(parsed.config, path);
-    Ok(Loaded { path: path.to_owned(), config, warnings: parsed.warnings, hash: hash_of(text.as_bytes()) })
+    let secrets = read_secrets(&config)?;
+    Ok(Loaded { path: path.to_owned(), config, warnings: parsed.warnings, hash: hash_of(text.as_bytes()), secrets })
 }
 
 /// Addresses that are ours and that nobody serves yet.
@@ -271,7 +277,7 @@ struct Channels {
 /// Opens the state, asks for the first addresses, starts the control loop and waits until the config is in force.
 async fn start_control(
     loaded: Loaded,
-    publisher: Publisher,
+    mut publisher: Publisher,
     orders: mpsc::Sender<OrderMessage>,
     inputs: impl FnOnce(Channels) -> Inputs,
 ) -> Result<AdminContext, AppError> {
@@ -279,10 +285,12 @@ async fn start_control(
     let (tell_turned, turned) = mpsc::unbounded_channel();
     let (tell_resolved, resolved) = mpsc::unbounded_channel();
     let (tell_reopened, reopened) = mpsc::unbounded_channel();
-    let Loaded { path, config, hash, .. } = loaded;
+    let Loaded { path, config, hash, secrets, .. } = loaded;
     let checks = checks_runtime().map_err(refused("the thread for health checks"))?;
     let (state, opened) =
         StateFile::open(config.state.file.clone(), tell_reopened).map_err(refused("the thread for the state file"))?;
+    publisher.sign_with(opened.cookie_secret);
+    publisher.sign_with_files(secrets);
     let history = History::of_file(config.state.file.clone());
     for row in opened.recent {
         history.remember(Arc::new(row));

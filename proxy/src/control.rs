@@ -443,6 +443,8 @@ impl Control {
     async fn reconsider(&mut self, reopened: Reopened) {
         let now = self.now();
         self.events.go_on_after(reopened.last_id, reopened.renumbered);
+        self.publisher.sign_with(reopened.cookie_secret);
+        self.republish = true;
         let mut decided = Vec::new();
         for (name, saved) in reopened.unknown {
             match self.routes.iter_mut().enumerate().find(|(_, route)| route.route().name == name) {

@@ -232,6 +232,9 @@ impl ProxyHttp for Edge {
             session.set_keepalive(None);
         }
         let request_id = ctx.request_id().clone();
+        if let Some(cookie) = ctx.new_user.take() {
+            forward::set_cookie(answer, cookie)?;
+        }
         forward::to_client(answer, &request_id, ctx.version_header())
     }
 

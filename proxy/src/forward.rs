@@ -6,7 +6,10 @@
 //! `x-forwarded-*` and `forwarded` of the client are replaced, not appended to: nothing tells the edge which clients are
 //! proxies that can be believed, and a model server that logs or limits by address must not be fooled by a header.
 
-use http::header::{CONNECTION, FORWARDED, HOST, PROXY_AUTHENTICATE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    CACHE_CONTROL, CONNECTION, EXPIRES, FORWARDED, HOST, PROXY_AUTHENTICATE, SET_COOKIE, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
+};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora_error::Result;
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -28,6 +31,9 @@ static HOP_BY_HOP: [HeaderName; 6] = [
     TRAILER,
     UPGRADE,
 ];
+/// What could have a cache keep an answer besides `cache-control`.
+static CACHE_HINTS: [HeaderName; 3] =
+    [EXPIRES, HeaderName::from_static("cdn-cache-control"), HeaderName::from_static("surrogate-control")];
 /// The longest `x-request-id` that is taken from a client, in bytes.
 const MAX_REQUEST_ID_BYTES: usize = 128;
 
@@ -160,6 +166,19 @@ pub(crate) fn to_client(
         None => drop(answer.remove_header(&VERSION)),
     }
     Ok(())
+}
+
+/// Has the client keep `cookie`. Such an answer is one user's, and no cache may give it to another one: neither those that
+/// keep to `cache-control` (RFC 9111) nor those that have a header of their own (RFC 9213).
+///
+/// # Errors
+/// Never in practice: the value is one already.
+pub(crate) fn set_cookie(answer: &mut ResponseHeader, cookie: HeaderValue) -> Result<()> {
+    for name in &CACHE_HINTS {
+        answer.remove_header(name);
+    }
+    answer.insert_header(CACHE_CONTROL, HeaderValue::from_static("no-store"))?;
+    answer.append_header(SET_COOKIE, cookie).map(drop)
 }
 
 /// Has the answer end with the connection if only chunks would tell its end: HTTP/1.0 knows none (RFC 9112, section 6.1).

@@ -56,6 +56,14 @@ impl Outcome {
         }
     }
 
+    /// Whether it says something of the version, good or bad.
+    pub const fn is_answer(self) -> bool {
+        match self {
+            Self::Success | Self::Error | Self::Timeout | Self::Connect | Self::Reset => true,
+            Self::ClientAbort | Self::Rejected => false,
+        }
+    }
+
     /// Whether the version is what failed; such requests are kept as samples for people.
     pub const fn blames_version(self) -> bool {
         self.error_kind().is_some()

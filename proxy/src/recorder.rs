@@ -143,6 +143,11 @@ impl Entry {
     pub fn arm(&self) -> Arm {
         self.assignment.arm
     }
+
+    /// How it came to its side.
+    pub fn assigned_by(&self) -> AssignedBy {
+        self.assignment.by
+    }
 }
 
 impl Epoch {
@@ -206,7 +211,9 @@ impl Epoch {
         self.answered(&mut entry, ended);
         let shard = self.arm(entry.arm()).shard(entry.shard);
         shard.count(outcome, latency);
-        if entry.in_time && entry.assignment.by != AssignedBy::Override {
+        if entry.assignment.by == AssignedBy::Override {
+            shard.count_wish(outcome);
+        } else if entry.in_time {
             shard.judge(self.terms.errors.weigh(outcome), entry.waited > self.terms.slow_after);
         }
     }
@@ -250,13 +257,21 @@ pub struct Counts {
     pub histogram: [u64; BUCKETS],
     /// Sum of latencies, in microseconds.
     pub sum_us: u64,
+    /// Those among the answers of the version that were asked of it by name, whatever its weight.
+    pub overridden: u64,
     /// What the analysis judges.
     pub judged: Tally,
 }
 
 impl Default for Counts {
     fn default() -> Self {
-        Self { outcomes: [0; Outcome::ALL.len()], histogram: [0; BUCKETS], sum_us: 0, judged: Tally::default() }
+        Self {
+            outcomes: [0; Outcome::ALL.len()],
+            histogram: [0; BUCKETS],
+            sum_us: 0,
+            overridden: 0,
+            judged: Tally::default(),
+        }
     }
 }
 
@@ -270,6 +285,7 @@ impl Counts {
             *mine += theirs;
         }
         self.sum_us += other.sum_us;
+        self.overridden += other.overridden;
         self.judged += other.judged;
     }
 }
@@ -310,6 +326,7 @@ struct Shard {
     outcomes: [AtomicU64; Outcome::ALL.len()],
     histogram: [AtomicU64; BUCKETS],
     sum_us: AtomicU64,
+    overridden: AtomicU64,
     requests: AtomicU64,
     errors: AtomicU64,
     slow: AtomicU64,
@@ -322,6 +339,7 @@ impl Shard {
             outcomes: [const { AtomicU64::new(0) }; Outcome::ALL.len()],
             histogram: [const { AtomicU64::new(0) }; BUCKETS],
             sum_us: AtomicU64::new(0),
+            overridden: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             errors: AtomicU64::new(0),
             slow: AtomicU64::new(0),
@@ -333,6 +351,12 @@ impl Shard {
         add_at(&self.outcomes, outcome.index());
         add_at(&self.histogram, buckets::bucket_index(latency));
         self.sum_us.fetch_add(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    fn count_wish(&self, outcome: Outcome) {
+        if outcome.is_answer() {
+            self.overridden.fetch_add(1, Relaxed);
+        }
     }
 
     fn judge(&self, weighs: Weighs, slow: bool) {
@@ -368,6 +392,7 @@ impl Shard {
             outcomes: std::array::from_fn(|i| self.outcomes.get(i).map_or(0, |cell| cell.load(Relaxed))),
             histogram: std::array::from_fn(|i| self.histogram.get(i).map_or(0, |cell| cell.load(Relaxed))),
             sum_us: self.sum_us.load(Relaxed),
+            overridden: self.overridden.load(Relaxed),
             judged: Tally { requests, errors, slow },
         }
     }

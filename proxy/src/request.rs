@@ -19,7 +19,7 @@ use crate::forward;
 use crate::listen::{Exchange, MALFORMED_CHUNKS};
 use crate::outcome::Outcome;
 use crate::pool::Pool;
-use crate::recorder::{Arm, Assignment, Entry, Epoch, Failure};
+use crate::recorder::{Arm, AssignedBy, Assignment, Entry, Epoch, Failure};
 use crate::snapshot::{ServedRoute, Snapshot};
 
 /// How soon a request breaks on a connection that had been closed before: its server's reset is one way back. Any time
@@ -45,6 +45,8 @@ pub(crate) struct RequestCtx {
     pub(crate) exchange: Option<Arc<Exchange>>,
     assigned: Option<Assigned>,
     request_id: Option<HeaderValue>,
+    /// A `set-cookie` for a client that was no user yet.
+    pub(crate) new_user: Option<HeaderValue>,
     tried: Vec<usize>,
     present: Option<usize>,
     attempts: usize,
@@ -80,6 +82,7 @@ impl RequestCtx {
             exchange: None,
             assigned: None,
             request_id: None,
+            new_user: None,
             tried: Vec::new(),
             present: None,
             attempts: 0,
@@ -153,6 +156,11 @@ impl RequestCtx {
     fn pool(&self) -> Option<&Arc<Pool>> {
         let assigned = self.assigned.as_ref()?;
         self.route()?.pool(assigned.arm)
+    }
+
+    /// Whether an endpoint of the version is up, as far as is known.
+    pub(crate) fn has_endpoint_up(&self) -> bool {
+        self.pool().is_some_and(|pool| pool.endpoints().iter().any(|endpoint| endpoint.is_up()))
     }
 
     /// The version as answers name it; none if they do not.
@@ -276,9 +284,9 @@ impl RequestCtx {
         let Some(assigned) = self.assigned.as_mut() else { return };
         let (Some(entry), arm) = (assigned.entry.take(), assigned.arm) else { return };
         let Some(route) = self.snapshot.routes.at(assigned.route).cloned() else { return };
-        let latency = entry.started().elapsed();
+        let (latency, by) = (entry.started().elapsed(), entry.assigned_by());
         route.epoch.finish(entry, outcome, latency);
-        if outcome.blames_version() {
+        if outcome.blames_version() && by != AssignedBy::Override {
             let failure = self.failure(outcome);
             route.epoch.remember(arm, failure);
         }

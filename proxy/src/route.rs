@@ -201,6 +201,7 @@ mod tests {
     use pointsman_config::{Route, Share};
 
     use super::*;
+    use crate::assign::Assign;
     use crate::outcome::ErrorPolicy;
     use crate::pool::Pool;
     use crate::recorder::{Epoch, Terms};
@@ -215,13 +216,15 @@ mod tests {
             slow_after: Duration::from_secs(1),
             unanswered_after: Duration::from_secs(2),
         };
+        let settings = Arc::new(Route::new(name.parse().unwrap(), "v1".parse().unwrap(), BTreeMap::new()));
         Arc::new(ServedRoute {
             name: name.parse().unwrap(),
+            assign: Assign::new(&settings, &terms, None),
             epoch: Arc::new(Epoch::new(terms, 1)),
             stable: Arc::new(Pool::new("v1".parse().unwrap(), Vec::new())),
             canary: None,
             others: Box::default(),
-            settings: Arc::new(Route::new(name.parse().unwrap(), "v1".parse().unwrap(), BTreeMap::new())),
+            settings,
         })
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use pointsman_config::{Route, RouteName};
 
+use crate::assign::Assign;
 use crate::pool::Pool;
 use crate::recorder::{Arm, Epoch};
 use crate::route::RouteTable;
@@ -35,6 +36,8 @@ pub struct ServedRoute {
     pub others: Box<[Arc<Pool>]>,
     /// What the config file says of it.
     pub settings: Arc<Route>,
+    /// How requests come to their versions.
+    pub(crate) assign: Assign,
 }
 
 impl ServedRoute {

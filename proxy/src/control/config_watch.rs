@@ -17,10 +17,13 @@ use std::{fs, io, thread};
 
 use nix::libc::{O_NOCTTY, O_NONBLOCK};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
-use pointsman_config::{Config, Problem};
+use pointsman_config::{Config, Parsed, Problem, Sticky};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tracing::warn;
+
+use super::state::in_words;
+use crate::user_cookie::{SecretFiles, read_secrets};
 
 /// The file must have been left alone for this long before it is read.
 const SETTLED: Duration = Duration::from_millis(150);
@@ -55,6 +58,8 @@ pub(crate) struct Edit {
     pub(crate) warnings: Vec<Problem>,
     /// SHA-256 of the text, in hexadecimal.
     pub(crate) hash: String,
+    /// What stands in the files that it names secrets by.
+    pub(crate) secrets: SecretFiles,
 }
 
 /// Why the file cannot be used.
@@ -128,6 +133,11 @@ pub(crate) fn with_whole_paths(mut config: Config, file: &Path) -> Config {
     let folder = folder_of(file);
     config.state.file = folder.join(&config.state.file);
     config.admin.token_file = config.admin.token_file.map(|token| folder.join(token));
+    for route in &mut config.routes {
+        if let Some(Sticky::Cookie(cookie)) = &mut route.sticky {
+            cookie.secret_file = cookie.secret_file.take().map(|secret| folder.join(secret));
+        }
+    }
     config
 }
 
@@ -312,17 +322,22 @@ impl Reader {
             }
         };
         match Config::parse(&text, &origin) {
-            Ok(parsed) => {
-                self.in_force.clone_from(&hash);
-                Reload::Accepted(Box::new(Edit {
-                    config: with_whole_paths(parsed.config, &self.path),
-                    warnings: parsed.warnings,
-                    hash,
-                }))
-            }
+            Ok(parsed) => self.with_secrets(parsed, hash),
             Err(errors) => {
                 Reload::Refused(Refusal { hash, problems: errors.problems().iter().map(ToString::to_string).collect() })
             }
+        }
+    }
+
+    /// The config is good; what it names beside itself must be as well.
+    fn with_secrets(&mut self, parsed: Parsed, hash: String) -> Reload {
+        let config = with_whole_paths(parsed.config, &self.path);
+        match read_secrets(&config) {
+            Ok(secrets) => {
+                self.in_force.clone_from(&hash);
+                Reload::Accepted(Box::new(Edit { config, warnings: parsed.warnings, hash, secrets }))
+            }
+            Err(error) => refused(hash, in_words(&error)),
         }
     }
 }

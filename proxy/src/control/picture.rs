@@ -62,7 +62,7 @@ fn quarantine(held: Quarantined) -> QuarantineView {
 fn weights(route: &ControlledRoute, now: Time) -> BTreeMap<VersionId, WeightView> {
     let asked = route.asked();
     let answered =
-        |version: &VersionId| route.window(version).map_or(0, |window| window::answers(&window.last(SHORT, now)));
+        |version: &VersionId| route.window(version).map_or(0, |window| window::split_answers(&window.last(SHORT, now)));
     let all: u64 = route.route().versions.keys().map(answered).sum();
     let weight = |version: &VersionId| WeightView {
         desired: asked.share_of(version).percent(),

@@ -10,12 +10,14 @@ use std::time::Duration;
 
 use pointsman_config::{Route, RouteName, Share, Split, VersionId};
 
+use crate::assign::Assign;
 use crate::endpoint::Endpoint;
 use crate::outcome::ErrorPolicy;
 use crate::pool::Pool;
 use crate::recorder::{Ledger, Terms};
 use crate::route::RouteTable;
 use crate::snapshot::{ServedRoute, Snapshot, Snapshots};
+use crate::user_cookie::{Secret, SecretFiles, Secrets};
 
 /// A request without an answer is not judged as a timeout before this, however low the latency threshold.
 const UNANSWERED_AT_LEAST: Duration = Duration::from_secs(2);
@@ -41,6 +43,7 @@ struct RoutePlan {
     route: Arc<Route>,
     terms: Terms,
     endpoints: BTreeMap<VersionId, Vec<SocketAddr>>,
+    cookie_secret: Option<Secret>,
 }
 
 /// The one hand that writes snapshots.
@@ -48,6 +51,7 @@ struct RoutePlan {
 pub struct Publisher {
     snapshots: Arc<Snapshots>,
     threads: usize,
+    secrets: Secrets,
     published: Vec<RoutePlan>,
     ledgers: BTreeMap<RouteName, Ledger>,
     endpoints: HashMap<RouteName, BTreeMap<VersionId, Vec<Arc<Endpoint>>>>,
@@ -56,13 +60,30 @@ pub struct Publisher {
 impl Publisher {
     /// A publisher for `snapshots`, whose requests are counted by `threads` workers.
     pub fn new(snapshots: Arc<Snapshots>, threads: usize) -> Self {
-        Self { snapshots, threads, published: Vec::new(), ledgers: BTreeMap::new(), endpoints: HashMap::new() }
+        Self {
+            snapshots,
+            threads,
+            secrets: Secrets::default(),
+            published: Vec::new(),
+            ledgers: BTreeMap::new(),
+            endpoints: HashMap::new(),
+        }
+    }
+
+    /// Signs users' cookies with `own` from the next publication on, where no file has the secret.
+    pub(crate) fn sign_with(&mut self, own: Secret) {
+        self.secrets.own = own;
+    }
+
+    /// Signs users' cookies with what `files` hold from the next publication on.
+    pub(crate) fn sign_with_files(&mut self, files: SecretFiles) {
+        self.secrets.files = files;
     }
 
     /// Puts `routes` in force, in their order, in place of everything before; does nothing if nothing is different.
     /// Gives the generation in force.
     pub fn publish(&mut self, routes: &[RoutePicture<'_>]) -> u64 {
-        let plans: Vec<RoutePlan> = routes.iter().map(RoutePlan::new).collect();
+        let plans: Vec<RoutePlan> = routes.iter().map(|route| RoutePlan::new(route, &self.secrets)).collect();
         let present = self.snapshots.load().generation;
         if plans == self.published && present > 0 {
             return present;
@@ -82,6 +103,7 @@ impl Publisher {
         let ledger = self.ledgers.entry(name.clone()).or_insert_with(|| Ledger::new(threads));
         ServedRoute {
             name: name.clone(),
+            assign: Assign::new(&plan.route, terms, plan.cookie_secret),
             epoch: ledger.open(terms.clone()),
             stable: self.pool(name, &terms.stable),
             canary: terms.canary.as_ref().map(|canary| self.pool(name, canary)),
@@ -129,8 +151,13 @@ fn take_over(old: Vec<Arc<Endpoint>>, addresses: &[SocketAddr]) -> Vec<Arc<Endpo
 }
 
 impl RoutePlan {
-    fn new(picture: &RoutePicture<'_>) -> Self {
-        Self { route: Arc::clone(&picture.route), terms: terms(picture), endpoints: picture.endpoints.clone() }
+    fn new(picture: &RoutePicture<'_>, secrets: &Secrets) -> Self {
+        Self {
+            route: Arc::clone(&picture.route),
+            terms: terms(picture),
+            endpoints: picture.endpoints.clone(),
+            cookie_secret: secrets.secret_for(picture.route.sticky.as_ref()),
+        }
     }
 }
 

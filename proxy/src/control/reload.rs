@@ -32,7 +32,8 @@ impl Control {
     }
 
     async fn accept(&mut self, edit: Edit) {
-        let Edit { config, warnings, hash } = edit;
+        let Edit { config, warnings, hash, secrets } = edit;
+        self.publisher.sign_with_files(secrets);
         for warning in &warnings {
             warn!("{warning}");
         }

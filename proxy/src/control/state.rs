@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::{error, info};
 
 use self::database::{Batch, Contents, Database, DatabaseError};
+use crate::user_cookie::Secret;
 use crate::view::{DecisionRow, StateView};
 
 /// How long a decision waits for the disk before it is put in force all the same.
@@ -34,7 +35,7 @@ const RECENT: usize = 64;
 const HUNG: Duration = Duration::from_secs(2);
 
 /// What a start found in the file.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Opened {
     /// The saved state of every route.
     pub(crate) routes: BTreeMap<RouteName, Saved>,
@@ -42,6 +43,8 @@ pub(crate) struct Opened {
     pub(crate) recent: Vec<DecisionRow>,
     /// The largest id in the decision log; 0 if there is none.
     pub(crate) last_id: u64,
+    /// What users' cookies are signed with; a new one if the file had none or could not be read.
+    pub(crate) cookie_secret: Secret,
 }
 
 /// The file can be written again after it could not be.
@@ -53,6 +56,8 @@ pub(crate) struct Reopened {
     pub(crate) last_id: u64,
     /// Whether rows that waited were given other ids, because the file had theirs already.
     pub(crate) renumbered: bool,
+    /// What users' cookies are signed with from now on: what the file held goes before what was made without it.
+    pub(crate) cookie_secret: Secret,
 }
 
 /// How far the writer has come.
@@ -150,6 +155,7 @@ impl StateFile {
             database: None,
             seqs: BTreeMap::new(),
             was_read: false,
+            cookie_secret: Secret::random(),
             progress,
             reopened,
             retry,
@@ -251,6 +257,8 @@ struct Writer {
     seqs: BTreeMap<RouteName, i64>,
     /// Whether all that the file held was known once: from then on the loop knows it.
     was_read: bool,
+    /// What users' cookies are signed with.
+    cookie_secret: Secret,
     progress: watch::Sender<Progress>,
     reopened: mpsc::UnboundedSender<Reopened>,
     retry: Duration,
@@ -269,7 +277,8 @@ impl Writer {
         self.was_read = self.progress.borrow().unread.is_none();
         self.seqs = known_seqs(&contents);
         let routes = contents.routes.into_iter().map(|(name, stored)| (name, stored.saved)).collect();
-        Opened { routes, recent: contents.recent, last_id: contents.last_id }
+        self.cookie_secret = contents.cookie_secret.unwrap_or(self.cookie_secret);
+        Opened { routes, recent: contents.recent, last_id: contents.last_id, cookie_secret: self.cookie_secret }
     }
 
     /// What the file holds, if it can at least be read: a quarantine must not end with the right to write.
@@ -344,6 +353,10 @@ impl Writer {
         let (database, contents) = opened?;
         for (route, (_, why)) in &contents.unreadable {
             error!(%route, why, "saved state cannot be read; the rollout starts anew");
+        }
+        match contents.cookie_secret {
+            Some(kept) => self.cookie_secret = kept,
+            None => database.keep_cookie_secret(self.cookie_secret)?,
         }
         self.database = Some(database);
         Ok(contents)
@@ -437,7 +450,8 @@ impl Writer {
         self.seqs = found;
         let last_id = contents.last_id.max(last_waiting);
         // The loop answers by putting the state of every route; if it is gone, so are we soon.
-        drop(self.reopened.send(Reopened { unknown, last_id, renumbered }));
+        let cookie_secret = self.cookie_secret;
+        drop(self.reopened.send(Reopened { unknown, last_id, renumbered, cookie_secret }));
     }
 
     /// Writes what waits; the number of the last put that is on disk then, or none if it cannot be written.

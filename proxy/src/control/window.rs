@@ -73,9 +73,12 @@ impl Window {
 
 /// Requests that say something about the version: neither client aborts nor refusals.
 pub(crate) fn answers(counts: &Counts) -> u64 {
-    let blames_nobody = [Outcome::ClientAbort, Outcome::Rejected].map(Outcome::index);
-    let of_version = counts.outcomes.iter().enumerate().filter(|(index, _)| !blames_nobody.contains(index));
-    of_version.map(|(_, count)| count).sum()
+    Outcome::ALL.iter().zip(counts.outcomes).filter(|(outcome, _)| outcome.is_answer()).map(|(_, count)| count).sum()
+}
+
+/// Those among the answers that the split brought: what was asked of a version by name says nothing of the weights.
+pub(crate) fn split_answers(counts: &Counts) -> u64 {
+    answers(counts).saturating_sub(counts.overridden)
 }
 
 /// Those among the answers that count as errors under `policy`.
@@ -106,6 +109,7 @@ fn difference(now: &Counts, before: &Counts) -> Counts {
         outcomes: subtract(now.outcomes, before.outcomes),
         histogram: subtract(now.histogram, before.histogram),
         sum_us: now.sum_us.saturating_sub(before.sum_us),
+        overridden: now.overridden.saturating_sub(before.overridden),
         judged: Tally {
             requests: now.judged.requests.saturating_sub(before.judged.requests),
             errors: now.judged.errors.saturating_sub(before.judged.errors),

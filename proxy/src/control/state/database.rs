@@ -20,6 +20,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, Transac
 use thiserror::Error;
 use tracing::error;
 
+use crate::user_cookie::Secret;
 use crate::view::DecisionRow;
 
 /// The format that this program writes and reads.
@@ -165,6 +166,8 @@ pub(crate) struct Contents {
     pub(crate) recent: Vec<DecisionRow>,
     /// The largest id in the decision log; 0 if it is empty.
     pub(crate) last_id: u64,
+    /// What users' cookies are signed with; none before there was any.
+    pub(crate) cookie_secret: Option<Secret>,
 }
 
 /// What is written in one transaction.
@@ -214,6 +217,18 @@ impl Database {
     /// Reads what a start needs, with up to `recent` decisions of each route.
     pub(crate) fn contents(&self, recent: usize) -> Result<Contents, DatabaseError> {
         read_contents(&self.connection, recent).map_err(refusal(&self.path))
+    }
+
+    /// Keeps what users' cookies are signed with.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub(crate) fn keep_cookie_secret(&self, secret: Secret) -> Result<(), DatabaseError> {
+        let kept = self.connection.execute(
+            "INSERT INTO meta (key, value) VALUES ('cookie_secret', ?1) ON CONFLICT DO UPDATE SET value = ?1",
+            params![secret.to_text()],
+        );
+        kept.map(drop).map_err(refusal(&self.path))
     }
 
     /// Writes `batch` in one transaction; `seqs` holds what each route's seq must be, and is counted up.
@@ -489,7 +504,8 @@ fn unchanging(path: &Path) -> PathBuf {
 }
 
 fn read_contents(connection: &Connection, recent: usize) -> Result<Contents, rusqlite::Error> {
-    let mut contents = Contents { last_id: last_id(connection)?, ..Contents::default() };
+    let (last_id, cookie_secret) = (last_id(connection)?, cookie_secret(connection)?);
+    let mut contents = Contents { last_id, cookie_secret, ..Contents::default() };
     read_routes(connection, &mut contents)?;
     for name in contents.routes.keys() {
         contents.recent.extend(newest(connection, name, recent)?);
@@ -523,6 +539,13 @@ fn read_routes(connection: &Connection, contents: &mut Contents) -> Result<(), r
 /// Text as it stands in the file: one bad byte makes SQLite's text unreadable, and with it everything that is read along.
 fn bytes(row: &Row<'_>, column: usize) -> Result<Vec<u8>, rusqlite::Error> {
     Ok(row.get_ref(column)?.as_bytes()?.to_vec())
+}
+
+fn cookie_secret(connection: &Connection) -> Result<Option<Secret>, rusqlite::Error> {
+    let found = connection
+        .query_row("SELECT value FROM meta WHERE key = 'cookie_secret'", [], |row| bytes(row, 0))
+        .optional()?;
+    Ok(found.and_then(|text| Secret::from_text(str::from_utf8(&text).ok()?)))
 }
 
 fn last_id(connection: &Connection) -> Result<u64, rusqlite::Error> {
