@@ -39,6 +39,7 @@ use crate::control::{Command, Control, Inputs, Parts, endpoint_names, running};
 use crate::listen::{ListenError, Listeners, Patience, Serving};
 use crate::metrics::Metrics;
 use crate::snapshot::Snapshots;
+use crate::upgrade::{Door, Inherited, Offer, Successor, UpgradeError};
 use crate::user_cookie::{SecretError, SecretFiles, read_secrets};
 use crate::view::{ConfigView, View};
 
@@ -61,6 +62,8 @@ pub struct RunOptions {
     /// How long to serve on after the first SIGTERM, with `/readyz` at 503, so that load balancers stop sending requests
     /// before the listeners close.
     pub drain_delay: Duration,
+    /// Take over from the process that keeps its state in the same file, without refusing a connection.
+    pub upgrade: bool,
 }
 
 /// Why the edge did not start, or ended badly.
@@ -104,6 +107,9 @@ pub enum AppError {
         /// What the system said.
         source: io::Error,
     },
+    /// Nothing could be taken over.
+    #[error(transparent)]
+    Upgrade(#[from] UpgradeError),
     /// The control loop went away while it started.
     #[error("the control loop ended while it started; the log says why")]
     Control,
@@ -114,7 +120,7 @@ impl AppError {
     pub fn is_wrong_usage(&self) -> bool {
         match self {
             Self::ConfigFile { .. } | Self::Config { .. } | Self::CookieSecret(_) => true,
-            Self::Listen(_) | Self::Admin { .. } | Self::Start { .. } | Self::Control => false,
+            Self::Listen(_) | Self::Admin { .. } | Self::Start { .. } | Self::Upgrade(_) | Self::Control => false,
         }
     }
 }
@@ -131,7 +137,7 @@ pub fn run(options: &RunOptions) -> Result<(), AppError> {
         .enable_all()
         .build()
         .map_err(|source| AppError::Start { what: "a runtime", source })?;
-    let ended = runtime.block_on(serve(loaded, options.drain_delay));
+    let ended = runtime.block_on(serve(loaded, options));
     // What still runs on other threads ends with the process.
     runtime.shutdown_background();
     ended
@@ -186,25 +192,35 @@ struct Bound {
     threads: usize,
 }
 
-/// Binds every address or none, before anything else is touched.
-fn bind(config: &Config) -> Result<Bound, AppError> {
+/// Binds every address or none, before anything else is touched; what another process hands over is bound already.
+fn bind(config: &Config, inherited: Option<Inherited>) -> Result<Bound, AppError> {
     let threads = thread::available_parallelism().map_or(1, usize::from);
-    let listeners = Listeners::bind(&config.listeners, threads)?;
+    let (mut taken, their_admin) = inherited.map_or_else(Default::default, |all| (all.listeners, Some(all.admin)));
+    let listeners = Listeners::bind_or_take(&config.listeners, threads, &mut taken)?;
     let address = config.admin.address;
     let refused = |source| AppError::Admin { address, source };
-    let admin = std::net::TcpListener::bind(address).map_err(refused)?;
+    let fits = |found: SocketAddr| found == address || (address.port() == 0 && found.ip() == address.ip());
+    let admin = match their_admin.filter(|admin| admin.local_addr().is_ok_and(fits)) {
+        Some(admin) => admin,
+        None => std::net::TcpListener::bind(address).map_err(refused)?,
+    };
     admin.set_nonblocking(true).map_err(refused)?;
     Ok(Bound { listeners, admin: TcpListener::from_std(admin).map_err(refused)?, threads })
 }
 
-async fn serve(loaded: Loaded, drain_delay: Duration) -> Result<(), AppError> {
+async fn serve(loaded: Loaded, options: &RunOptions) -> Result<(), AppError> {
     let signals = Signals::listen()?;
     for warning in &loaded.warnings {
         warn!("{warning}");
     }
-    let bound = bind(&loaded.config)?;
-    let started = start(loaded, bound).await?;
-    signals.obey(started, drain_delay).await;
+    let asked = options.upgrade.then(|| Successor::ask(&loaded.config.state.file)).transpose()?;
+    let (successor, inherited) = asked.unzip();
+    let bound = bind(&loaded.config, inherited)?;
+    if let Some(successor) = &successor {
+        successor.claim_state()?;
+    }
+    let (started, replaced) = start(loaded, bound, successor).await?;
+    signals.obey(started, replaced, options.drain_delay).await;
     Ok(())
 }
 
@@ -215,6 +231,7 @@ struct Started {
     commands: mpsc::UnboundedSender<Command>,
     watch: ConfigWatch,
     admin: AdminRuntime,
+    door: Door,
 }
 
 /// The admin API's runtime, which no end waits for.
@@ -229,9 +246,15 @@ impl Drop for AdminRuntime {
     }
 }
 
-async fn start(loaded: Loaded, bound: Bound) -> Result<Started, AppError> {
+/// Starts everything; the receiver hears when another process has taken over.
+async fn start(
+    loaded: Loaded,
+    bound: Bound,
+    successor: Option<Successor>,
+) -> Result<(Started, mpsc::UnboundedReceiver<()>), AppError> {
     let refused = |what| move |source| AppError::Start { what, source };
     let Bound { listeners, admin, threads } = bound;
+    let state_file = loaded.config.state.file.clone();
     let snapshots = Arc::new(Snapshots::default());
     let (tell_reload, reloads) = mpsc::unbounded_channel();
     let (commands, told) = mpsc::unbounded_channel();
@@ -247,12 +270,24 @@ async fn start(loaded: Loaded, bound: Bound) -> Result<Started, AppError> {
         commands: told,
     })
     .await?;
+    let admin = admin.into_std().map_err(refused("the admin API"))?;
+    let admin_address = admin.local_addr().map_err(refused("the admin API"))?;
+    let offer = offer(&listeners, &admin).map_err(refused("the door for an upgrade"))?;
     let serving = listeners.serve(&snapshots, Patience::default())?;
     commands.send(Command::Ready).map_err(|_gone| AppError::Control)?;
-    let admin_address = admin.local_addr().map_err(refused("the admin API"))?;
     let admin = start_admin(admin, context).map_err(refused("the admin API"))?;
+    let (tell_replaced, replaced) = mpsc::unbounded_channel();
+    let door = Door::open(&state_file, offer, commands.clone(), tell_replaced);
+    if let Some(Err(error)) = successor.map(Successor::serve) {
+        warn!(%error, "the process that was taken over from has gone already");
+    }
     say_where(serving.addresses(), admin_address);
-    Ok(Started { serving, commands, watch, admin: AdminRuntime(Some(admin)) })
+    Ok((Started { serving, commands, watch, admin: AdminRuntime(Some(admin)), door }, replaced))
+}
+
+/// What a process is given that takes over from this one.
+fn offer(listeners: &Listeners, admin: &std::net::TcpListener) -> io::Result<Offer> {
+    Ok(Offer { listeners: listeners.share()?, admin: admin.try_clone()? })
 }
 
 /// Says on standard output, for people and for scripts, where the edge listens.
@@ -352,9 +387,8 @@ async fn run_control(parts: Parts, inputs: Inputs) -> Result<(), AppError> {
 }
 
 /// Serves the admin API on a thread of its own.
-fn start_admin(listener: TcpListener, context: AdminContext) -> io::Result<Runtime> {
+fn start_admin(listener: std::net::TcpListener, context: AdminContext) -> io::Result<Runtime> {
     let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("admin").enable_all().build()?;
-    let listener = listener.into_std()?;
     let listener = {
         let _on_this_runtime = runtime.enter();
         TcpListener::from_std(listener)?
@@ -383,17 +417,19 @@ impl Signals<(), ()> {
 
 impl<T: Future<Output = ()> + Unpin, I: Future<Output = ()> + Unpin> Signals<T, I> {
     /// Serves until the end is asked for, and ends as it was asked.
-    async fn obey(mut self, started: Started, drain_delay: Duration) {
-        match self.wait(&started.watch).await {
+    async fn obey(mut self, started: Started, mut replaced: mpsc::UnboundedReceiver<()>, drain_delay: Duration) {
+        match self.wait(&started.watch, &mut replaced).await {
             End::AtOnce => info!("interrupted; ending at once"),
-            End::Drained => self.drain(started, drain_delay).await,
+            End::Drained => self.drain(drain(started, drain_delay)).await,
+            End::Replaced => self.drain(leave(started)).await,
         }
     }
 
     /// Until the end is asked for.
-    async fn wait(&mut self, watch: &ConfigWatch) -> End {
+    async fn wait(&mut self, watch: &ConfigWatch, replaced: &mut mpsc::UnboundedReceiver<()>) -> End {
         loop {
             tokio::select! {
+                Some(()) = replaced.recv() => return End::Replaced,
                 () = &mut self.terminate => return End::Drained,
                 () = &mut self.interrupt => return End::AtOnce,
                 _ = self.hang_up.recv() => watch.reload(),
@@ -401,9 +437,9 @@ impl<T: Future<Output = ()> + Unpin, I: Future<Output = ()> + Unpin> Signals<T, 
         }
     }
 
-    async fn drain(&mut self, started: Started, delay: Duration) {
+    async fn drain(&mut self, draining: impl Future<Output = ()>) {
         tokio::select! {
-            () = drain(started, delay) => info!("drained"),
+            () = draining => info!("drained"),
             () = second_terminate() => warn!("told to end a second time; ending at once"),
             () = &mut self.interrupt => warn!("interrupted; ending at once"),
         }
@@ -415,6 +451,7 @@ impl<T: Future<Output = ()> + Unpin, I: Future<Output = ()> + Unpin> Signals<T, 
 enum End {
     AtOnce,
     Drained,
+    Replaced,
 }
 
 async fn second_terminate() {
@@ -430,17 +467,26 @@ async fn second_terminate() {
 /// Says that we are leaving and serves on while that gets about; then lets requests in flight end, and lets the control
 /// path keep what it knows.
 async fn drain(started: Started, delay: Duration) {
-    let Started { serving, commands, watch: _watch, admin: _admin } = started;
+    let Started { serving, commands, watch: _watch, admin: _admin, door } = started;
     // The loop lives as long as this process, or has taken it down.
     drop(commands.send(Command::Drain));
     info!(delay_ms = delay.as_millis(), "told to end; not ready any more, serving on for the delay");
     tokio::time::sleep(delay).await;
+    door.close();
     serving.drain(DRAIN_DEADLINE).await;
     let (stopped, stop) = oneshot::channel();
     drop(commands.send(Command::Stop(stopped)));
     if tokio::time::timeout(STOP_DEADLINE, stop).await.is_err() {
         warn!("the state file was not closed in time; what was decided before stands in it");
     }
+}
+
+/// Another process serves and decides: lets requests in flight end. New connections are that one's.
+async fn leave(started: Started) {
+    let Started { serving, commands: _commands, watch: _watch, admin, door } = started;
+    drop(admin);
+    door.close();
+    serving.drain(DRAIN_DEADLINE).await;
 }
 
 #[cfg(test)]

@@ -68,6 +68,13 @@ pub(crate) enum Command {
     Drain,
     /// Keep what is to be kept, and end.
     Stop(oneshot::Sender<()>),
+    /// Another process is to take over: keep what is to be kept and let go of the state file. Tells whether that is done;
+    /// if not, nothing has changed.
+    HandOver(oneshot::Sender<bool>),
+    /// It did not take over.
+    TakeBack,
+    /// It did: decide nothing any more.
+    Retire,
 }
 
 /// Everything that comes in.
@@ -179,8 +186,19 @@ pub(crate) struct Control {
     ticks: usize,
     /// Something other than weights has to be published.
     republish: bool,
-    ready: bool,
-    draining: bool,
+    life: Life,
+}
+
+/// How far the process is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    /// The listeners do not accept yet.
+    Starting,
+    Serving,
+    /// It serves on while another process takes over.
+    HandingOver,
+    /// It was told to end.
+    Draining,
 }
 
 impl Control {
@@ -203,8 +221,7 @@ impl Control {
             counts: BTreeMap::new(),
             ticks: 0,
             republish: true,
-            ready: false,
-            draining: false,
+            life: Life::Starting,
         };
         control.endpoints.learn(parts.resolved);
         let decided = control.take_up(parts.config);
@@ -226,9 +243,12 @@ impl Control {
                 Input::Turned(turned) => self.take_turns(turned, &mut inputs.turned),
                 Input::Resolved(resolved) => self.learn(resolved),
                 Input::Reopened(reopened) => self.reconsider(reopened).await,
-                Input::Command(Command::Ready) => self.announce(|control| control.ready = true),
-                Input::Command(Command::Drain) => self.announce(|control| control.draining = true),
+                Input::Command(Command::Ready) => self.announce(|control| control.life = Life::Serving),
+                Input::Command(Command::Drain) => self.announce(|control| control.life = Life::Draining),
                 Input::Command(Command::Stop(stopped)) => return self.stop(stopped).await,
+                Input::Command(Command::HandOver(done)) => self.hand_over(done).await,
+                Input::Command(Command::TakeBack) => self.take_back(),
+                Input::Command(Command::Retire) => return,
             }
         }
     }
@@ -245,6 +265,28 @@ impl Control {
         state.close(LAST_WORDS).await;
         // Whoever waited for the end may be gone.
         _ = stopped.send(());
+    }
+
+    /// The guard stays armed meanwhile; only orders have to wait, since they would be forgotten.
+    async fn hand_over(&mut self, done: oneshot::Sender<bool>) {
+        let now = self.now();
+        let saved: Vec<_> = self.routes.iter_mut().map(|route| (route.route().name.clone(), route.save(now))).collect();
+        self.state.put(saved, []);
+        let released = self.life == Life::Serving && self.state.release(LAST_WORDS).await;
+        if released {
+            self.life = Life::HandingOver;
+        } else {
+            self.state.reclaim();
+        }
+        // Whoever asked may have gone, and then it says that it does not take over.
+        _ = done.send(released);
+    }
+
+    fn take_back(&mut self) {
+        if self.life == Life::HandingOver {
+            self.life = Life::Serving;
+        }
+        self.state.reclaim();
     }
 
     fn announce(&mut self, change: impl FnOnce(&mut Self)) {
@@ -290,6 +332,7 @@ impl Control {
         let obeyed = match known {
             None => Err(OrderError::NoRoute { route: name.to_string(), known: self.known_routes() }),
             Some(_) if answer.is_closed() => return,
+            Some(_) if self.life == Life::HandingOver => Err(OrderError::HandingOver),
             Some((position, route)) => {
                 route.obey(&order, now).map(|changes| Decided { position, changes }).map_err(OrderError::from)
             }
@@ -531,8 +574,8 @@ impl Control {
             routes: looks.cloned().collect(),
             counts: self.counts.clone(),
             decisions: self.events.counts().clone(),
-            ready: self.ready,
-            draining: self.draining,
+            ready: self.life != Life::Starting,
+            draining: self.life == Life::Draining,
         }));
     }
 }

@@ -22,6 +22,7 @@ mod request;
 pub mod route;
 pub mod snapshot;
 mod ticket;
+pub mod upgrade;
 mod upstream;
 mod user_cookie;
 pub mod view;

@@ -111,13 +111,43 @@ impl Listeners {
     /// # Errors
     /// If an address cannot be had; the error names it and the way out.
     pub fn bind(listeners: &[Listener], threads: usize) -> Result<Self, ListenError> {
+        Self::bind_or_take(listeners, threads, &mut Vec::new())
+    }
+
+    /// As [`Listeners::bind`], but takes sockets out of `taken` that another process listened on: its queues come with
+    /// them, so that no connection is refused.
+    ///
+    /// # Errors
+    /// If an address cannot be had that was not taken; the error names it and the way out.
+    pub fn bind_or_take(
+        listeners: &[Listener],
+        threads: usize,
+        taken: &mut Vec<SharedSockets>,
+    ) -> Result<Self, ListenError> {
         let threads = threads.max(1);
         let mut bound =
             Self { addresses: Vec::new(), workers: std::iter::repeat_with(Vec::new).take(threads).collect() };
         for listener in listeners {
-            bound.bind_one(listener.address).map_err(|source| ListenError::new(listener.address, source))?;
+            bound.take_or_bind(listener.address, taken).map_err(|source| ListenError::new(listener.address, source))?;
         }
         Ok(bound)
+    }
+
+    fn take_or_bind(&mut self, wanted: SocketAddr, taken: &mut Vec<SharedSockets>) -> io::Result<()> {
+        let Some(position) = taken.iter().position(|shared| shared.fits(wanted)) else { return self.bind_one(wanted) };
+        let SharedSockets { address, sockets } = taken.remove(position);
+        self.addresses.push(address);
+        let missing = self.workers.len().saturating_sub(sockets.len());
+        let more = std::iter::repeat_with(|| listening_socket(address)).take(missing);
+        let sockets = sockets.into_iter().map(Ok).chain(more).collect::<io::Result<Vec<_>>>()?;
+        // A queue without a worker would swallow its connections: those that are too many go round.
+        let workers = self.workers.len();
+        for (number, socket) in sockets.into_iter().enumerate() {
+            if let Some(worker) = self.workers.get_mut(number % workers) {
+                worker.push(socket);
+            }
+        }
+        Ok(())
     }
 
     /// Workers share a port through `SO_REUSEPORT`, under which the kernel would let a second edge in as well: so the
@@ -128,10 +158,7 @@ impl Listeners {
         }
         let mut address = wanted;
         for sockets in &mut self.workers {
-            let socket = bound_socket(address, true)?;
-            socket.listen(BACKLOG)?;
-            socket.set_nonblocking(true)?;
-            let listener = TcpListener::from(socket);
+            let listener = listening_socket(address)?;
             address = listener.local_addr()?;
             sockets.push(listener);
         }
@@ -142,6 +169,22 @@ impl Listeners {
     /// The addresses, in the order asked for; a port 0 has become the one that was got.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// The same sockets once more, to be handed to another process; as long as they are kept, closing ours refuses nobody.
+    ///
+    /// # Errors
+    /// If there is no descriptor left for them.
+    pub fn share(&self) -> io::Result<Vec<SharedSockets>> {
+        let mut shared: Vec<_> =
+            self.addresses.iter().map(|address| SharedSockets { address: *address, sockets: Vec::new() }).collect();
+        for socket in self.workers.iter().flatten() {
+            let address = socket.local_addr()?;
+            if let Some(place) = shared.iter_mut().find(|shared| shared.address == address) {
+                place.sockets.push(socket.try_clone()?);
+            }
+        }
+        Ok(shared)
     }
 
     /// Begins to serve what `snapshots` holds, each worker on a thread of its own.
@@ -169,6 +212,30 @@ impl Listeners {
                 .map_err(|source| ListenError::Thread { source })?;
         }
         Ok(serving)
+    }
+}
+
+/// One more socket for a worker, on a port that workers share.
+fn listening_socket(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = bound_socket(address, true)?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// The sockets that listen on one address, to be shared with another process.
+#[derive(Debug)]
+pub struct SharedSockets {
+    /// Where they listen; never port 0.
+    pub address: SocketAddr,
+    /// One for each worker of the process they come from.
+    pub sockets: Vec<TcpListener>,
+}
+
+impl SharedSockets {
+    /// Whether `wanted` asks for this address; any port will do if it is 0.
+    fn fits(&self, wanted: SocketAddr) -> bool {
+        wanted == self.address || (wanted.port() == 0 && wanted.ip() == self.address.ip())
     }
 }
 

@@ -73,6 +73,7 @@ impl Problem {
             OrderError::NoRoute { .. } => Self::unknown_route(route.as_str(), handle),
             OrderError::Refused(refusal) => Self::new(StatusCode::CONFLICT, refusal.code(), refusal.to_string()),
             OrderError::Stopping => Self::unavailable("stopping", error.to_string()),
+            OrderError::HandingOver => Self::unavailable("handing_over", error.to_string()),
         }
     }
 }

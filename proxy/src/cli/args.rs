@@ -66,6 +66,10 @@ pub struct RunArgs {
     /// listeners close
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = pointsman_config::parse_duration)]
     pub drain_delay: Duration,
+    /// Take over from the running process that keeps its state in the same file: its listening sockets, its state, and
+    /// with them every new connection; it finishes what it has begun and ends. Nobody is refused
+    #[arg(long)]
+    pub upgrade: bool,
 }
 
 /// `check`

@@ -32,6 +32,6 @@ impl RunError {
 /// Runs the edge until it is told to stop.
 pub(super) fn run(args: &RunArgs) -> Result<(), RunError> {
     let _logs = logs::init(args.log_format)?;
-    app::run(&RunOptions { config: args.config.clone(), drain_delay: args.drain_delay })?;
+    app::run(&RunOptions { config: args.config.clone(), drain_delay: args.drain_delay, upgrade: args.upgrade })?;
     Ok(())
 }

@@ -27,6 +27,9 @@ pub enum OrderError {
     /// The edge is stopping.
     #[error("the edge is stopping and takes no orders")]
     Stopping,
+    /// Another process is taking over.
+    #[error("the edge is being replaced by another process; nothing has changed, try again in a second")]
+    HandingOver,
 }
 
 /// What an order does to which route; the answer goes back through `answer`.

@@ -73,6 +73,8 @@ struct Progress {
     unread: Option<String>,
     /// What happened to damaged files since the start; it stays to be read after the file works again.
     damage: Option<String>,
+    /// Whether the file was let go of, because another process is to write it.
+    released: bool,
 }
 
 impl Progress {
@@ -109,6 +111,8 @@ struct Outbox {
     given_up: u64,
     last_put: u64,
     writing_since: Option<Instant>,
+    /// Another process is to write the file: what is put waits.
+    lent: bool,
     closed: bool,
 }
 
@@ -205,6 +209,22 @@ impl StateFile {
             self.progress.borrow().problems()
         };
         StateView { file: self.path.display().to_string(), problem }
+    }
+
+    /// Writes what is left and lets go of the file, so that another process can take it; whether that was done within
+    /// `patience`. What is put from then on waits for [`StateFile::reclaim`].
+    pub(crate) async fn release(&self, patience: Duration) -> bool {
+        self.shared.outbox().lent = true;
+        self.shared.filled.notify_one();
+        let mut progress = self.progress.clone();
+        let released = progress.wait_for(|progress| progress.released);
+        matches!(tokio::time::timeout(patience, released).await, Ok(Ok(_)))
+    }
+
+    /// Takes the file back that was let go of.
+    pub(crate) fn reclaim(&self) {
+        self.shared.outbox().lent = false;
+        self.shared.filled.notify_one();
     }
 
     /// Writes what is left, for `patience` at most, and lets go of the file.
@@ -311,7 +331,17 @@ impl Writer {
                 progress.tried = written.unwrap_or(put).max(put);
                 progress.committed = written.unwrap_or(progress.committed);
             });
+            self.lend();
         }
+    }
+
+    /// Lets go of the file if another process is to have it.
+    fn lend(&mut self) {
+        let lent = self.shared.outbox().lent;
+        if lent {
+            self.database = None;
+        }
+        self.progress.send_if_modified(|progress| std::mem::replace(&mut progress.released, lent) != lent);
     }
 
     /// Whether the open file is still the one that stands at its path: what is written to a removed file is lost.
@@ -329,8 +359,9 @@ impl Writer {
         let until = Instant::now() + self.retry;
         let mut outbox = self.shared.outbox();
         loop {
-            let left = until.saturating_duration_since(Instant::now());
-            let due = left.is_zero() || (self.database.is_some() && !outbox.is_empty());
+            let released = self.progress.borrow().released;
+            let left = if released { self.retry } else { until.saturating_duration_since(Instant::now()) };
+            let due = left.is_zero() || outbox.lent != released || (self.database.is_some() && !outbox.is_empty());
             match (outbox.closed, due) {
                 (_, true) => return Some(outbox.last_put),
                 (true, false) => return None,

@@ -28,3 +28,4 @@ mod rollback;
 mod smuggling;
 mod state;
 mod timeouts;
+mod upgrade;

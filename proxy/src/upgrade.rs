@@ -1,0 +1,79 @@
+//! Taking over from a running edge without refusing a connection: a new process gets the listening sockets themselves,
+//! with whoever waits in their queues, and the state file.
+//!
+//! The running process waits at a [`Door`], a Unix socket beside its state file. The new one ([`Successor`]) checks its
+//! config, gets the sockets, opens what it needs, and only then asks for the state file; from its first request on, the
+//! old process finishes what it has begun and ends. Whatever breaks before that, the old process goes on as if nothing
+//! had happened: until the new one serves, nothing is given up that cannot be taken back.
+//!
+//! The words on the wire are lines of ASCII; sockets travel beside a single byte (`SCM_RIGHTS`, unix(7)).
+
+mod door;
+mod successor;
+
+use std::io::{self, Read as _, Write as _};
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub(crate) use door::{Door, Offer};
+pub use successor::UpgradeError;
+pub(crate) use successor::{Inherited, Successor};
+
+/// The new process introduces itself; the number goes up when the words change.
+const HELLO: &str = "pointsman upgrade 1";
+/// It is ready for the sockets.
+const SOCKETS: &str = "sockets";
+/// It has everything but the state file.
+const STATE: &str = "state";
+/// The old process has let go of the state file.
+const YOURS: &str = "yours";
+/// The old process does not hand over; the reason follows.
+const NO: &str = "no ";
+/// The new process accepts connections.
+const SERVING: &str = "serving";
+/// The longest line.
+const MOST_LINE_BYTES: usize = 64 << 10;
+/// Sockets beside one byte; the kernel takes at most 253.
+const SOCKETS_AT_A_TIME: usize = 64;
+/// How long one side waits for the next word of the other. A start looks names up and reads the state file.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What comes with the sockets: what each of them is for, in the order in which they are sent.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Manifest {
+    /// Who hands over.
+    pid: u32,
+    /// For clients: an address, and how many sockets listen on it.
+    listeners: Vec<(SocketAddr, usize)>,
+    /// For operators; one socket, the last one.
+    admin: SocketAddr,
+}
+
+/// Where the process waits that keeps its state in `state`.
+fn door_of(state: &Path) -> PathBuf {
+    let mut path = state.as_os_str().to_owned();
+    path.push(".upgrade");
+    PathBuf::from(path)
+}
+
+fn say(mut stream: &UnixStream, line: &str) -> io::Result<()> {
+    stream.write_all(format!("{line}\n").as_bytes())
+}
+
+/// Reads a line and not a byte more, since sockets may come with the next.
+fn hear(mut stream: &UnixStream) -> io::Result<String> {
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while line.len() < MOST_LINE_BYTES {
+        stream.read_exact(&mut byte)?;
+        match byte {
+            [b'\n'] => return String::from_utf8(line).map_err(|_not_text| io::ErrorKind::InvalidData.into()),
+            [other] => line.push(other),
+        }
+    }
+    Err(io::ErrorKind::InvalidData.into())
+}
