@@ -50,7 +50,7 @@ pub struct Ask {
 }
 
 /// Where a tester says which version is wanted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OverrideSource {
     /// A header; lower case.

@@ -11,9 +11,17 @@ use crate::read::Written;
 use crate::scalar::Text;
 use crate::{Admin, Config, Listener, Match, Route, State};
 
+mod assign;
+mod endpoints;
 mod guard;
+mod limits;
+mod mirror;
+mod observe;
 mod plan;
+mod range;
+mod retries;
 mod route;
+mod tls;
 
 const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9900);
 const DEFAULT_STATE: &str = "/var/lib/pointsman/state.db";
@@ -27,8 +35,10 @@ pub(crate) fn config(file: &Written<File>, findings: &Findings) -> Option<Config
     let state = state(&file.state);
     let routes = routes(file, spot, findings);
     refuse_loops(file, &listeners, findings);
-    let listeners = listeners.into_iter().map(|(_, address)| Listener { address, tls: None }).collect();
-    Some(Config { listeners, admin, state, access_log: None, traces: None, fast_lane: true, routes })
+    let access_log = observe::access_log(&file.access_log);
+    let traces = observe::traces(&file.traces, findings);
+    let listeners = listeners.into_iter().map(|(_, listener)| listener).collect();
+    Some(Config { listeners, admin, state, access_log, traces, fast_lane: file.fast_lane.or(true), routes })
 }
 
 /// What stands for a required key; a missing one is reported at its owner.
@@ -61,17 +71,17 @@ fn items<'a, T>(
 /// Every listener is compared with every other one and with every endpoint.
 const MOST_LISTENERS: usize = 64;
 
-fn listeners<'a>(list: &'a List<ListenerFile>, file: &Spot, findings: &Findings) -> Vec<(&'a Spot, SocketAddr)> {
+fn listeners<'a>(list: &'a List<ListenerFile>, file: &Spot, findings: &Findings) -> Vec<(&'a Spot, Listener)> {
     let way_out = "say where clients connect, such as `listeners: [{ address: 0.0.0.0:8080 }]`";
     let given = items(required(list, "listeners", file, way_out, findings), way_out, findings);
-    if let Some((spot, _)) = given.get(MOST_LISTENERS) {
-        let what = format!("there are {} listeners, and Pointsman takes at most {MOST_LISTENERS}", given.len());
-        findings.error(spot, what, "remove some");
-    }
-    let addresses = given.into_iter().take(MOST_LISTENERS).filter_map(|(spot, listener)| {
-        required(&listener.address, "address", spot, "write one such as `address: 0.0.0.0:8080`", findings)
+    range::at_most(&given, MOST_LISTENERS, "listeners", findings);
+    let good = given.into_iter().take(MOST_LISTENERS).filter_map(|(spot, listener)| {
+        let tls = tls::listener(&listener.tls, findings);
+        let way_out = "write one such as `address: 0.0.0.0:8080`";
+        let (spot, Text(address)) = required(&listener.address, "address", spot, way_out, findings)?;
+        Some((spot, Listener { address: *address, tls }))
     });
-    addresses.map(|(spot, address)| (spot, address.0)).collect()
+    good.collect()
 }
 
 fn admin(admin: &Written<AdminFile>, findings: &Findings) -> Admin {
@@ -93,9 +103,9 @@ fn state(state: &Written<StateFile>) -> State {
 }
 
 /// Two sockets on one address: the second cannot be opened.
-fn refuse_shared_addresses(listeners: &[(&Spot, SocketAddr)], admin: &Admin, file: &File, findings: &Findings) {
-    for (index, (spot, address)) in listeners.iter().enumerate() {
-        for (earlier, other) in listeners.iter().take(index) {
+fn refuse_shared_addresses(listeners: &[(&Spot, Listener)], admin: &Admin, file: &File, findings: &Findings) {
+    for (index, (spot, Listener { address, .. })) in listeners.iter().enumerate() {
+        for (earlier, Listener { address: other, .. }) in listeners.iter().take(index) {
             let name = format!("the listener on line {}", earlier.line);
             compare_addresses(spot, *address, (*other, &name), findings);
         }
@@ -158,7 +168,7 @@ fn refuse_double_matches(routes: &[(&Spot, &RouteFile)], findings: &Findings) {
 }
 
 /// An endpoint that is a listener of ours sends each request round in circles.
-fn refuse_loops(file: &File, listeners: &[(&Spot, SocketAddr)], findings: &Findings) {
+fn refuse_loops(file: &File, listeners: &[(&Spot, Listener)], findings: &Findings) {
     let routes = file.routes.value().into_iter().flatten().filter_map(Written::value);
     let versions = routes
         .filter_map(|route| route.versions.value())
@@ -166,7 +176,7 @@ fn refuse_loops(file: &File, listeners: &[(&Spot, SocketAddr)], findings: &Findi
         .filter_map(|(_, version)| version.value());
     let endpoints = versions.filter_map(|version| version.endpoints.value()).flatten().filter_map(Written::good);
     for (spot, Text(endpoint)) in endpoints {
-        if listeners.iter().any(|(_, listener)| reaches(&endpoint.host, endpoint.port, *listener)) {
+        if listeners.iter().any(|(_, listener)| reaches(&endpoint.host, endpoint.port, listener.address)) {
             findings.error(
                 spot,
                 format!("the endpoint {endpoint} is a listener of Pointsman itself"),

@@ -12,8 +12,18 @@ use serde::Deserialize;
 
 use crate::plan::{ErrorKind, OnRegression, Promotion};
 use crate::read::{Entries, Written};
-use crate::scalar::{CheckPath, Factor, PathPrefix, Percent, Size, Text, Value};
-use crate::{Endpoint, Host, RouteName, Share, VersionId};
+use crate::scalar::{Factor, PathPrefix, Percent, Text, Value};
+use crate::{Endpoint, Host, Protocol, RouteName, Share, VersionId};
+
+mod endpoints;
+mod observe;
+mod protection;
+mod traffic;
+
+pub(crate) use endpoints::{EjectionFile, ExampleFile, HealthCheckFile, UpstreamTlsFile, WarmUpFile};
+pub(crate) use observe::{AccessLogFile, TracesFile};
+pub(crate) use protection::{LimitsFile, RateFile, RateKeyFile, TimeoutsFile};
+pub(crate) use traffic::{BudgetFile, CompareFile, MirrorFile, OverrideFile, RetriesFile, StickyFile};
 
 /// A list, each item with its place.
 pub(crate) type List<T> = Written<Vec<Written<T>>>;
@@ -32,6 +42,14 @@ pub(crate) struct File {
     pub(crate) admin: Written<AdminFile>,
     /// Where rollout state is kept.
     pub(crate) state: Written<StateFile>,
+    /// One JSON line for each request that has ended; none, if left out. `access_log: {}` writes all of them to standard
+    /// output.
+    pub(crate) access_log: Written<AccessLogFile>,
+    /// Spans for OpenTelemetry; none, if left out.
+    pub(crate) traces: Written<TracesFile>,
+    /// Whether plain requests take the short way through the edge. Answers are the same either way.
+    #[schemars(extend("default" = true))]
+    pub(crate) fast_lane: Value<bool>,
     /// What is served; at least one. Names are unique, and so are matches.
     pub(crate) routes: List<RouteFile>,
 }
@@ -43,6 +61,35 @@ pub(crate) struct File {
 pub(crate) struct ListenerFile {
     /// IP address and port to listen on; port 0 takes a free one.
     pub(crate) address: Value<SocketAddr>,
+    /// What the edge proves to clients, and they to it; without TLS, if left out.
+    pub(crate) tls: Written<ListenerTlsFile>,
+}
+
+/// What the edge proves to clients, and they to it: one certificate (`certificate` and `private_key`), or a list of them.
+/// The files are read again when they change.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename = "`tls`")]
+#[schemars(rename = "ListenerTls")]
+pub(crate) struct ListenerTlsFile {
+    /// PEM file with the certificate, and those that lead to its root.
+    pub(crate) certificate: Value<PathBuf>,
+    /// PEM file with its key.
+    pub(crate) private_key: Value<PathBuf>,
+    /// Several certificates: the one whose names fit what the client asks for is shown, else the first.
+    pub(crate) certificates: List<CertificateFile>,
+    /// PEM file with the certificates that sign those of clients; clients need none, if left out.
+    pub(crate) client_ca: Value<PathBuf>,
+}
+
+/// A certificate and its key.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename = "a certificate")]
+#[schemars(rename = "Certificate", extend("required" = ["certificate", "private_key"]))]
+pub(crate) struct CertificateFile {
+    /// PEM file with the certificate, and those that lead to its root.
+    pub(crate) certificate: Value<PathBuf>,
+    /// PEM file with its key.
+    pub(crate) private_key: Value<PathBuf>,
 }
 
 /// Where operators connect.
@@ -91,13 +138,38 @@ pub(crate) struct RouteFile {
     pub(crate) guard: Written<GuardFile>,
     /// How long each part of a request may take.
     pub(crate) timeouts: Written<TimeoutsFile>,
-    /// How large a request may be.
+    /// How large, how many and how often requests may be.
     pub(crate) limits: Written<LimitsFile>,
+    /// What makes a user, who then stays with one version for as long as a rollout lasts; every request is assigned anew,
+    /// if left out.
+    pub(crate) sticky: Written<StickyFile>,
+    /// How testers get a version, whatever its weight; the first that fits counts. Such requests are no evidence.
+    pub(crate) overrides: List<OverrideFile>,
+    /// What is repeated when it fails.
+    pub(crate) retries: Written<RetriesFile>,
+    /// What is copied to another version, whose answers are compared and thrown away; nothing, if left out.
+    pub(crate) mirror: Written<MirrorFile>,
     /// How an endpoint is asked whether it is ready.
     pub(crate) health_check: Written<HealthCheckFile>,
+    /// What an endpoint must answer before its first request; nothing, if left out.
+    pub(crate) warm_up: Written<WarmUpFile>,
+    /// How long an endpoint that came up takes to get its full part of the requests; 0s: none.
+    #[schemars(extend("default" = "10s"))]
+    pub(crate) slow_start: Value<Duration>,
+    /// When an endpoint that fails requests sits out.
+    pub(crate) ejection: Written<EjectionFile>,
+    /// What endpoints speak: HTTP/1.1, HTTP/2 without TLS (known beforehand), or HTTP/2 over TLS.
+    #[schemars(extend("default" = "http1"))]
+    pub(crate) protocol: Written<Protocol>,
+    /// TLS to endpoints; none, if left out, unless `protocol: h2` asks for it. `upstream_tls: {}` trusts the system's
+    /// certificates.
+    pub(crate) upstream_tls: Written<UpstreamTlsFile>,
     /// Whether answers name the version that gave them (`x-pointsman-version`).
     #[schemars(extend("default" = true))]
     pub(crate) version_header: Value<bool>,
+    /// Whether answers say how long the version took (`server-timing`).
+    #[schemars(extend("default" = false))]
+    pub(crate) server_timing: Value<bool>,
 }
 
 /// Which requests a route takes.
@@ -243,75 +315,10 @@ pub(crate) struct LatencyFile {
     pub(crate) threshold: Value<Duration>,
 }
 
-/// How long each part of a request may take.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields, rename = "`timeouts`")]
-#[schemars(rename = "Timeouts")]
-pub(crate) struct TimeoutsFile {
-    /// To open a connection to an endpoint.
-    #[schemars(extend("default" = "1s"))]
-    pub(crate) connect: Value<Duration>,
-    /// Between two reads from an endpoint, the first answer byte included; a client that stalls in its body this long gets 408.
-    #[schemars(extend("default" = "30s"))]
-    pub(crate) read: Value<Duration>,
-    /// From the request's first byte to the answer's last.
-    #[schemars(extend("default" = "1m"))]
-    pub(crate) total: Value<Duration>,
-    /// How long a client's idle connection is kept.
-    #[schemars(extend("default" = "1m"))]
-    pub(crate) idle: Value<Duration>,
-}
-
-/// How large a request may be.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields, rename = "`limits`")]
-#[schemars(rename = "Limits")]
-pub(crate) struct LimitsFile {
-    /// Largest body; a larger one is answered 413.
-    #[schemars(extend("default" = "64MiB"))]
-    pub(crate) body: Value<Size>,
-    /// Largest request head (request line and headers), 1KiB to 1000KB; a larger one is answered 431.
-    #[schemars(extend("default" = "64KiB"))]
-    pub(crate) headers: Value<Size>,
-}
-
-/// How an endpoint is asked whether it is ready.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields, rename = "`health_check`")]
-#[schemars(rename = "HealthCheck")]
-pub(crate) struct HealthCheckFile {
-    /// HTTP path that answers 2xx when ready; if left out, an accepted TCP connection is enough.
-    pub(crate) path: Value<CheckPath>,
-    /// Between two checks of one endpoint.
-    #[schemars(extend("default" = "1s"))]
-    pub(crate) interval: Value<Duration>,
-    /// For one check.
-    #[schemars(extend("default" = "500ms"))]
-    pub(crate) timeout: Value<Duration>,
-}
-
 /// Keys of the format's design that this version does not act on, by the struct that will hold them. Naming them
 /// gives an honest answer in place of a guess at a slip of the finger.
-const NOT_BUILT: [(&str, &[&str]); 5] = [
-    ("a listener", &["tls"]),
-    ("`state`", &["kubernetes"]),
-    (
-        "a route",
-        &[
-            "overrides",
-            "sticky",
-            "mirror",
-            "retries",
-            "ejection",
-            "slow_start",
-            "protocol",
-            "upstream_tls",
-            "kubernetes",
-        ],
-    ),
-    ("a version", &["service", "port"]),
-    ("`limits`", &["rate", "concurrent_requests"]),
-];
+const NOT_BUILT: [(&str, &[&str]); 3] =
+    [("`state`", &["kubernetes"]), ("a route", &["kubernetes"]), ("a version", &["service", "port"])];
 
 /// Whether `key` belongs to `owner` in the design, but not in this version.
 pub(crate) fn not_built(owner: &str, key: &str) -> bool {

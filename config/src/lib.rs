@@ -19,6 +19,7 @@ mod limits;
 mod listener;
 mod mirror;
 mod observe;
+mod paths;
 mod plan;
 mod print;
 mod read;
@@ -76,7 +77,7 @@ pub struct Parsed {
 
 impl Config {
     /// Reads a config file's text; `origin` names the file in messages. Relative paths in it (`state.file`,
-    /// `admin.token_file`) stay relative: they start at the folder of the config file, which the caller knows.
+    /// `admin.token_file`, certificates) stay relative: they start at the folder of the config file, which the caller knows.
     ///
     /// # Errors
     /// If one thing or more is wrong: every problem of the file, each with its place and the way out. Text that is

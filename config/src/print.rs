@@ -1,15 +1,19 @@
 //! [`Config`] back to text: every setting written out, defaults included, and parsing it gives the same config again.
 //! It is what Pointsman runs with, for `GET /api/v1/config` and for people who want to see what a short file means.
 
+use std::collections::BTreeSet;
 use std::fmt::{Display, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::units::{print_duration, print_percent, print_size};
+use crate::units::{print_duration, print_percent};
 use crate::{
-    Config, ErrorKind, Guard, HealthCheck, Host, OnRegression, Plan, Promotion, Rollout, Route, Share, Split, Step,
-    Strategy, Version, VersionId,
+    Config, ErrorKind, Guard, Host, OnRegression, Plan, Promotion, Rollout, Route, Share, Split, Step, Strategy,
+    Version, VersionId,
 };
+
+mod traffic;
+mod upstream;
 
 impl Config {
     /// The config as YAML, with every default written out.
@@ -18,6 +22,7 @@ impl Config {
         page.line(0, "listeners:");
         for listener in &self.listeners {
             page.line(1, format!("- address: {}", quote(listener.address)));
+            page.listener_tls(listener.tls.as_ref());
         }
         page.line(0, "admin:");
         page.line(1, format!("address: {}", quote(self.admin.address)));
@@ -26,6 +31,8 @@ impl Config {
         }
         page.line(0, "state:");
         page.line(1, format!("file: {}", quote_path(&self.state.file)));
+        page.observation(self);
+        page.line(0, format!("fast_lane: {}", self.fast_lane));
         page.line(0, "routes:");
         self.routes.iter().for_each(|route| page.route(route));
         page.text
@@ -60,9 +67,10 @@ impl Page {
             Plan::Rollout(rollout) => self.rollout(rollout),
         }
         self.guard(&route.guard);
-        self.protection(route);
-        self.health_check(&route.health_check);
+        self.traffic(route);
+        self.upstream(route);
         self.line(2, format!("version_header: {}", route.version_header));
+        self.line(2, format!("server_timing: {}", route.server_timing));
     }
 
     fn version(&mut self, id: &VersionId, version: &Version) {
@@ -123,33 +131,7 @@ impl Page {
         self.durations(4, [("min_soak", guard.promotion.min_soak), ("max_duration", guard.promotion.max_duration)]);
         self.line(3, format!("max_error_rate: {}", print_percent(guard.max_error_rate)));
         self.line(3, format!("latency: {{ threshold: {} }}", print_duration(guard.latency_threshold)));
-        let kinds: Vec<_> = guard.count_as_error.iter().map(|kind| error_kind(*kind)).collect();
-        self.line(3, format!("count_as_error: [{}]", kinds.join(", ")));
-    }
-
-    fn protection(&mut self, route: &Route) {
-        let timeouts = route.timeouts;
-        self.line(2, "timeouts:");
-        self.durations(
-            3,
-            [
-                ("connect", timeouts.connect),
-                ("read", timeouts.read),
-                ("total", timeouts.total),
-                ("idle", timeouts.idle),
-            ],
-        );
-        self.line(2, "limits:");
-        self.line(3, format!("body: {}", print_size(route.limits.body_bytes)));
-        self.line(3, format!("headers: {}", print_size(route.limits.header_bytes)));
-    }
-
-    fn health_check(&mut self, check: &HealthCheck) {
-        self.line(2, "health_check:");
-        if let Some(path) = &check.path {
-            self.line(3, format!("path: {}", quote(path)));
-        }
-        self.durations(3, [("interval", check.interval), ("timeout", check.timeout)]);
+        self.line(3, format!("count_as_error: [{}]", error_kinds(&guard.count_as_error)));
     }
 
     fn durations<const N: usize>(&mut self, level: usize, durations: [(&str, Duration); N]) {
@@ -159,6 +141,10 @@ impl Page {
     }
 }
 
+fn error_kinds(kinds: &BTreeSet<ErrorKind>) -> String {
+    kinds.iter().map(|kind| error_kind(*kind)).collect::<Vec<_>>().join(", ")
+}
+
 fn error_kind(kind: ErrorKind) -> &'static str {
     match kind {
         ErrorKind::Status5xx => "5xx",
@@ -166,6 +152,12 @@ fn error_kind(kind: ErrorKind) -> &'static str {
         ErrorKind::Connect => "connect",
         ErrorKind::Reset => "reset",
     }
+}
+
+/// The parts of a mapping on one line, without those that are left out.
+fn inline(parts: &[Option<String>]) -> String {
+    let written: Vec<&str> = parts.iter().flatten().map(String::as_str).collect();
+    if written.is_empty() { "{}".to_owned() } else { format!("{{ {} }}", written.join(", ")) }
 }
 
 fn quote_path(path: &Path) -> String {

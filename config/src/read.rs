@@ -18,6 +18,8 @@ use crate::tree::{Key, Node, Value, below};
 
 /// Tells our deserializer from any other that the place is wanted as well.
 const WRITTEN: &str = "$pointsman::written";
+/// Tells our deserializer that a single value will do as well as a mapping.
+const EITHER: &str = "$pointsman::either";
 /// Longer values are a slip: a block scalar, or a whole file in one quote.
 const MOST_BYTES: usize = 1024;
 
@@ -57,6 +59,39 @@ impl<T> Written<T> {
 /// A mapping whose keys are names that the operator chose.
 #[derive(Debug)]
 pub(crate) struct Entries<K, V>(pub(crate) Vec<(Written<K>, Written<V>)>);
+
+/// What takes a single value or a mapping.
+#[derive(Debug)]
+pub(crate) enum Either<W, M> {
+    /// A single value.
+    Word(W),
+    /// A mapping.
+    Mapping(M),
+}
+
+impl<'de, W: Deserialize<'de>, M: Deserialize<'de>> Deserialize<'de> for Either<W, M> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_newtype_struct(EITHER, EitherVisitor(PhantomData))
+    }
+}
+
+struct EitherVisitor<W, M>(PhantomData<(W, M)>);
+
+impl<'de, W: Deserialize<'de>, M: Deserialize<'de>> Visitor<'de> for EitherVisitor<W, M> {
+    type Value = Either<W, M>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a single value or a mapping")
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, word: D) -> Result<Self::Value, D::Error> {
+        W::deserialize(word).map(Either::Word)
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, mapping: D) -> Result<Self::Value, D::Error> {
+        M::deserialize(mapping).map(Either::Mapping)
+    }
+}
 
 /// Reads the whole tree as a `T`.
 pub(crate) fn read<T: DeserializeOwned>(root: &Rc<Node>, findings: &Findings) -> Written<T> {
@@ -226,10 +261,10 @@ impl<'de> Deserializer<'de> for Reader<'_> {
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Refusal> {
-        if name == WRITTEN {
-            visitor.visit_seq(WithPlace { reader: self, part: 0 })
-        } else {
-            visitor.visit_newtype_struct(self)
+        match (name, &self.node.value) {
+            (WRITTEN, _) => visitor.visit_seq(WithPlace { reader: self, part: 0 }),
+            (EITHER, Value::Nothing | Value::Scalar(_) | Value::List(_)) => visitor.visit_some(self),
+            (EITHER, Value::Mapping(_)) | (_, _) => visitor.visit_newtype_struct(self),
         }
     }
 

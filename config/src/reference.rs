@@ -11,8 +11,10 @@ use serde::forward_to_deserialize_any;
 use serde_json::{Map, Value, json};
 
 use crate::file::{
-    AdminFile, File, GuardFile, HealthCheckFile, LatencyFile, LimitsFile, ListenerFile, MatchFile, PromotionFile,
-    RolloutFile, RouteFile, StateFile, StepFile, TimeoutsFile, ToleranceFile, VersionFile,
+    AccessLogFile, AdminFile, BudgetFile, CertificateFile, CompareFile, EjectionFile, ExampleFile, File, GuardFile,
+    HealthCheckFile, LatencyFile, LimitsFile, ListenerFile, ListenerTlsFile, MatchFile, MirrorFile, OverrideFile,
+    PromotionFile, RateFile, RetriesFile, RolloutFile, RouteFile, StateFile, StepFile, StickyFile, TimeoutsFile,
+    ToleranceFile, TracesFile, UpstreamTlsFile, VersionFile, WarmUpFile,
 };
 
 /// The JSON schema (draft 2020-12) of the config file; editors complete and check from it. The parser checks more:
@@ -39,7 +41,7 @@ pub fn reference_markdown() -> String {
 const PRODUCTION: &str = include_str!("../examples/production.yaml");
 
 const HEAD: &str = "\
-<!-- Written from the types in config/src/file.rs: UPDATE_DOCS=1 cargo test -p pointsman-config. Edit those, not this. -->
+<!-- Written from the types in config/src/file: UPDATE_DOCS=1 cargo test -p pointsman-config. Edit those, not this. -->
 
 # The config file
 
@@ -47,12 +49,13 @@ One YAML document. `pointsman check FILE` names every problem with its line, its
 `pointsman schema` prints the JSON schema that editors complete from.
 
 - Unknown keys are errors, and so are keys that stand twice: a slip of the finger never changes traffic silently.
-- Keys of later versions (`sticky`, `tls`, `kubernetes` and others) are refused as not supported, not ignored.
-- Relative paths (`state.file`, `admin.token_file`) start at the folder of the config file, not at the folder in which
-  Pointsman was started.
+- Keys of later versions (`kubernetes`, and `service` and `port` of a version) are refused as not supported, not ignored.
+- Relative paths (`state.file`, `certificate` and all others) start at the folder of the config file, not at the folder in
+  which Pointsman was started.
 - Anchors and aliases (`&name`, `*name`) work; merge keys (`<<`) and tags (`!name`) are refused.
 - The file has at most 1 MiB, and 32 levels.
-- A key whose children are all commented out counts as left out; a single value that is left empty is an error.
+- A key whose children are all commented out counts as one without children, like `guard: {}`: every child has its
+  default, and those without one are missing. A single value that is left empty is an error.
 
 An example with every part that a production route usually needs:
 
@@ -212,8 +215,12 @@ fn declared_keys() -> Vec<(String, &'static [&'static str])> {
     vec![
         of::<File>(),
         of::<ListenerFile>(),
+        of::<ListenerTlsFile>(),
+        of::<CertificateFile>(),
         of::<AdminFile>(),
         of::<StateFile>(),
+        of::<AccessLogFile>(),
+        of::<TracesFile>(),
         of::<RouteFile>(),
         of::<MatchFile>(),
         of::<VersionFile>(),
@@ -225,7 +232,18 @@ fn declared_keys() -> Vec<(String, &'static [&'static str])> {
         of::<LatencyFile>(),
         of::<TimeoutsFile>(),
         of::<LimitsFile>(),
+        of::<RateFile>(),
+        of::<StickyFile>(),
+        of::<OverrideFile>(),
+        of::<RetriesFile>(),
+        of::<BudgetFile>(),
+        of::<MirrorFile>(),
+        of::<CompareFile>(),
         of::<HealthCheckFile>(),
+        of::<WarmUpFile>(),
+        of::<ExampleFile>(),
+        of::<EjectionFile>(),
+        of::<UpstreamTlsFile>(),
     ]
 }
 

@@ -19,6 +19,12 @@ use crate::read::Written;
 use crate::units;
 use crate::{Endpoint, Host, RouteName, Share, VersionId};
 
+mod numbers;
+mod texts;
+
+pub(crate) use numbers::{Count, Gate, SignedNumber};
+pub(crate) use texts::{CollectorUrl, CookieName, HeaderName, JsonBody, Pointer, RateKeyWord, ServerName};
+
 /// A value that one text holds.
 pub(crate) trait Scalar: Sized {
     /// What it is called in the reference.

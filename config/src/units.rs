@@ -182,13 +182,16 @@ fn shift(mantissa: &str, exponent: i32) -> String {
     }
 }
 
-/// Reads a plain decimal number that is not negative, such as `1.1`.
+/// Reads a decimal number that is not negative, such as `1.1` or `1e-6`.
 ///
 /// # Errors
 /// If the text is none.
 pub(crate) fn parse_number(text: &str) -> Result<f64, UnitError> {
     let trimmed = text.trim();
-    let number = if plain_decimal(trimmed) { trimmed.parse().ok() } else { None };
+    let (mantissa, exponent) = trimmed.split_once(['e', 'E']).unwrap_or((trimmed, "0"));
+    let digits = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
+    let exponent_is_good = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let number = if plain_decimal(mantissa) && exponent_is_good { trimmed.parse().ok() } else { None };
     number
         .filter(|number: &f64| number.is_finite())
         .ok_or_else(|| UnitError::Number { text: crate::error::quoted(text) })
@@ -264,6 +267,16 @@ mod tests {
         }
         for text in ["", "5", "%", "101%", "-1%", "1e1%", ".5%", "5.%", "NaN%", "inf%"] {
             assert!(parse_percent(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_plain_or_have_an_exponent() {
+        for (text, number) in [("1.1", 1.1), ("0", 0.0), ("1e-6", 0.000_001), ("2.5E+3", 2500.0), (" 7 ", 7.0)] {
+            assert_eq!(parse_number(text).map(f64::to_bits), Ok(f64::to_bits(number)), "{text}");
+        }
+        for text in ["", "e1", "1e", "1e+", "-1", "1.", ".5", "NaN", "inf", "1e999", "0x1", "1 e3"] {
+            assert!(parse_number(text).is_err(), "{text}");
         }
     }
 

@@ -1,19 +1,15 @@
 //! What takes a version back: every figure within the range for which the analysis is proven.
 
-use std::collections::BTreeSet;
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::error::{Findings, Spot};
-use crate::file::{GuardFile, List, PromotionFile, RouteFile, ToleranceFile};
-use crate::plan::ErrorKind;
+use crate::file::{GuardFile, PromotionFile, RouteFile, ToleranceFile};
 use crate::read::Written;
-use crate::scalar::{Factor, Percent, Value};
-use crate::units::{print_duration, print_percent};
+use crate::units::print_duration;
 use crate::{Guard, PromotionGuard, Timeouts, Tolerance};
 
-use super::items;
-use super::route::positive;
+use super::range::{BELOW_ONE, above_zero, factor, percent, positive};
+use super::retries::kinds;
 
 /// The guard, with the defaults for what is left out.
 pub(super) fn guard(file: &Written<GuardFile>, findings: &Findings) -> Guard {
@@ -41,31 +37,7 @@ pub(super) fn guard(file: &Written<GuardFile>, findings: &Findings) -> Guard {
         latency_threshold: latency.map_or(default.latency_threshold, |latency| {
             positive(&latency.threshold, default.latency_threshold, findings)
         }),
-        count_as_error: count_as_error(&file.count_as_error, default.count_as_error, findings),
-    }
-}
-
-const BELOW_ONE: f64 = 1.0 - f64::EPSILON;
-
-fn above_zero(most: f64) -> RangeInclusive<f64> {
-    f64::MIN_POSITIVE..=most
-}
-
-fn percent(value: &Value<Percent>, default: f64, range: RangeInclusive<f64>, words: &str, findings: &Findings) -> f64 {
-    let Percent(ratio) = value.or(Percent(default));
-    within(ratio, range, value.good().map(|(spot, _)| (spot, print_percent(ratio))), words, findings);
-    ratio
-}
-
-fn factor(value: &Value<Factor>, default: f64, range: RangeInclusive<f64>, words: &str, findings: &Findings) -> f64 {
-    let Factor(factor) = value.or(Factor(default));
-    within(factor, range, value.good().map(|(spot, _)| (spot, factor.to_string())), words, findings);
-    factor
-}
-
-fn within(number: f64, range: RangeInclusive<f64>, written: Option<(&Spot, String)>, words: &str, findings: &Findings) {
-    if let (Some((spot, text)), false) = (written, range.contains(&number)) {
-        findings.error(spot, format!("{} cannot be {text}", spot.key()), format!("write {words}"));
+        count_as_error: kinds(&file.count_as_error, default.count_as_error, findings),
     }
 }
 
@@ -115,19 +87,6 @@ fn promotion(file: &Written<PromotionFile>, default: PromotionGuard, findings: &
         findings.error(spot, what, "make `max_duration` longer, or no canary can ever be promoted");
     }
     guard
-}
-
-fn count_as_error(list: &List<ErrorKind>, default: BTreeSet<ErrorKind>, findings: &Findings) -> BTreeSet<ErrorKind> {
-    if matches!(list, Written::Absent) {
-        return default;
-    }
-    let mut kinds = BTreeSet::new();
-    for (spot, kind) in items(list.good(), "name at least one of 5xx, timeout, connect and reset", findings) {
-        if !kinds.insert(*kind) {
-            findings.warning(spot, "this outcome is listed already", "remove one of them");
-        }
-    }
-    kinds
 }
 
 /// An answer is never slower than the timeout that ends it, so the latency test would see no slow one.

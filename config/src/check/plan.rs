@@ -9,7 +9,8 @@ use crate::scalar::Text;
 use crate::units::print_duration;
 use crate::{Guard, Plan, Promotion, Rollout, Share, Split, Step, Strategy, VersionId};
 
-use super::route::{is_known, positive};
+use super::range::positive;
+use super::route::is_known;
 use super::{items, required};
 
 type Weights = Entries<Text<VersionId>, Text<Share>>;

@@ -1,18 +1,14 @@
 //! One route: its names fit together, its addresses differ, its limits make sense.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::Duration;
 
 use crate::error::{Findings, Spot, listed, nearest, quoted};
-use crate::file::{HealthCheckFile, LimitsFile, MatchFile, RouteFile, TimeoutsFile, VersionFile};
+use crate::file::{MatchFile, RouteFile, VersionFile};
 use crate::read::Written;
-use crate::scalar::{CheckPath, PathPrefix, Size, Value};
-use crate::{
-    DEFAULT_SLOW_START, Ejection, Endpoint, HealthCheck, Host, Limits, Match, Protocol, Retries, Route, Timeouts,
-    Version, VersionId,
-};
+use crate::scalar::PathPrefix;
+use crate::{Endpoint, Host, Match, Route, Version, VersionId};
 
-use super::{guard, items, plan, required};
+use super::{assign, endpoints, guard, items, limits, mirror, plan, required, retries, tls};
 
 /// The versions of a route as far as they could be read. A bad one counts as known, so that using it is no second
 /// problem.
@@ -30,12 +26,20 @@ pub(super) fn route(spot: &Spot, file: &RouteFile, findings: &Findings) -> Optio
     let stable_is_known = stable.is_none_or(|(place, id)| is_known(&id.0, place, &versions.known, findings));
     let trusted = stable.filter(|_| stable_is_known).map(|(_, id)| &id.0);
     let plan = plan::plan(file, spot, trusted, &versions.known, findings);
-    let timeouts = timeouts(&file.timeouts, findings);
+    let timeouts = limits::timeouts(&file.timeouts, findings);
     let guard = guard::guard(&file.guard, findings);
     guard::warn_of_mute_latency(file, &guard, &timeouts, findings);
     plan::warn_of_short_comparison(file, plan.as_ref(), &guard, findings);
-    let limits = limits(&file.limits, findings);
-    let health_check = health_check(&file.health_check, findings);
+    let limits = limits::limits(&file.limits, findings);
+    let sticky = assign::sticky(&file.sticky, findings);
+    let overrides = assign::overrides(file, &versions.known, findings);
+    let retries = retries::retries(&file.retries, &timeouts, findings);
+    let mirror = mirror::mirror(&file.mirror, trusted, &versions.known, findings);
+    let health_check = endpoints::health_check(&file.health_check, findings);
+    let warm_up = endpoints::warm_up(&file.warm_up, findings);
+    let slow_start = endpoints::slow_start(file, findings);
+    let ejection = endpoints::ejection(&file.ejection, findings);
+    let (protocol, upstream_tls) = tls::upstream(file, spot, findings);
     Some(Route {
         name: name?.1.0.clone(),
         matches: unreported_match(&file.matches)?,
@@ -45,18 +49,18 @@ pub(super) fn route(spot: &Spot, file: &RouteFile, findings: &Findings) -> Optio
         guard,
         timeouts,
         limits,
-        sticky: None,
-        overrides: Vec::new(),
-        retries: Retries::default(),
-        mirror: None,
+        sticky,
+        overrides,
+        retries,
+        mirror,
         health_check,
-        warm_up: None,
-        slow_start: DEFAULT_SLOW_START,
-        ejection: Ejection::default(),
-        protocol: Protocol::default(),
-        upstream_tls: None,
+        warm_up,
+        slow_start,
+        ejection,
+        protocol,
+        upstream_tls,
         version_header: file.version_header.or(true),
-        server_timing: false,
+        server_timing: file.server_timing.or(false),
     })
 }
 
@@ -148,69 +152,4 @@ fn version<'a>(
         endpoints: given.into_iter().map(|(_, endpoint)| endpoint.0.clone()).collect(),
         revision: file.revision.scalar().cloned(),
     }
-}
-
-/// A duration, or its default; nothing at all is reported.
-pub(super) fn positive(value: &Value<Duration>, default: Duration, findings: &Findings) -> Duration {
-    let duration = value.or(default);
-    if let (true, Some(spot)) = (duration.is_zero(), value.spot()) {
-        findings.error(
-            spot,
-            format!("{} takes a duration of more than 0s", spot.key()),
-            format!("write one such as {}", crate::units::print_duration(default)),
-        );
-    }
-    duration
-}
-
-fn timeouts(file: &Written<TimeoutsFile>, findings: &Findings) -> Timeouts {
-    let default = Timeouts::default();
-    let Some(file) = file.value() else { return default };
-    let timeouts = Timeouts {
-        connect: positive(&file.connect, default.connect, findings),
-        read: positive(&file.read, default.read, findings),
-        total: positive(&file.total, default.total, findings),
-        idle: positive(&file.idle, default.idle, findings),
-        stream_idle: default.stream_idle,
-    };
-    for (name, value, part) in [("connect", &file.connect, timeouts.connect), ("read", &file.read, timeouts.read)] {
-        if let (Some((spot, _)), true) = (value.good(), part > timeouts.total && !timeouts.total.is_zero()) {
-            let what = format!(
-                "`{name}` is longer than `total` ({}), which ends the request before",
-                crate::units::print_duration(timeouts.total)
-            );
-            findings.warning(spot, what, format!("make `total` longer, or `{name}` shorter"));
-        }
-    }
-    timeouts
-}
-
-fn limits(file: &Written<LimitsFile>, findings: &Findings) -> Limits {
-    let default = Limits::default();
-    let Some(file) = file.value() else { return default };
-    let Size(body_bytes) = file.body.or(Size(default.body_bytes));
-    let Size(header_bytes) = file.headers.or(Size(default.header_bytes));
-    if let (Some(spot), false) = (file.headers.spot(), (1_024..=1_000_000).contains(&header_bytes)) {
-        findings.error(
-            spot,
-            "a limit on headers outside of 1KiB to 1000KB cannot be kept",
-            "write one in this range, such as 64KiB",
-        );
-    }
-    Limits { body_bytes, header_bytes, ..default }
-}
-
-fn health_check(file: &Written<HealthCheckFile>, findings: &Findings) -> HealthCheck {
-    let default = HealthCheck::default();
-    let Some(file) = file.value() else { return default };
-    let interval = positive(&file.interval, default.interval, findings);
-    let timeout = positive(&file.timeout, default.timeout, findings);
-    if let (Some(spot), true) = (file.timeout.spot().or(file.interval.spot()), timeout > interval) {
-        findings.warning(
-            spot,
-            "a check may take longer than the time between two checks",
-            "make `interval` longer, or `timeout` shorter",
-        );
-    }
-    HealthCheck { path: file.path.scalar().map(|CheckPath(path)| path.clone()), interval, timeout, ..default }
 }

@@ -53,6 +53,22 @@ fn the_production_example_shares_its_guard_by_an_alias() {
     assert_eq!(config.admin.token_file.as_deref(), Some(Path::new("admin-token")), "relative paths stay relative");
 }
 
+/// The paths of an example, in the order of `paths_mut`.
+fn paths(name: &str) -> Vec<String> {
+    let mut config = example(name).config;
+    config.paths_mut().map(|path| path.display().to_string()).collect()
+}
+
+#[test]
+fn every_path_of_a_file_is_found() {
+    assert_eq!(paths("production.yaml"), ["/var/lib/pointsman/state.db", "admin-token", "access.log"]);
+    assert_eq!(paths("sticky.yaml"), ["state.db", "cookie-secret"]);
+    let tls = paths("tls.yaml");
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/tls.yaml")).unwrap();
+    let in_folder = text.matches(" tls/").count();
+    assert_eq!(tls.iter().filter(|path| path.starts_with("tls/")).count(), in_folder, "{tls:?}");
+}
+
 #[test]
 fn the_default_steps_are_those_of_the_canary_example() {
     let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/canary.yaml")).unwrap();

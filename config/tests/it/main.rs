@@ -12,3 +12,4 @@ mod examples;
 mod fuzz;
 mod places;
 mod reference;
+mod traffic;

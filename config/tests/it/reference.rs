@@ -59,30 +59,53 @@ fn the_documented_defaults_are_the_real_ones() {
     guard["tolerance"] = of("Tolerance");
     guard["promotion"] = of("PromotionGuard");
     guard["latency"] = of("Latency");
+    let mut retries = of("Retries");
+    retries["budget"] = of("RetryBudget");
+    let mirror = |rest: &Value| both(&serde_json::json!({ "version": "v2", "share": "1%" }), rest);
+    let warm_up = |rest: &Value| both(&serde_json::json!({ "model": "/v1/model" }), rest);
+    let traces = |rest: &Value| both(&serde_json::json!({ "endpoint": "http://127.0.0.1:4318" }), rest);
     let mut rollout = of("Rollout");
     rollout["canary"] = "v2".into();
-    let route = |rest: Value| {
-        let mut route = serde_json::json!({ "name": "r", "stable": "v1", "versions": { "v1": { "endpoints": ["a:1"] }, "v2": { "endpoints": ["a:2"] } } });
-        route.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
-        route
+    let route = |rest: &Value| {
+        both(
+            &serde_json::json!({ "name": "r", "stable": "v1", "versions": { "v1": { "endpoints": ["a:1"] }, "v2": { "endpoints": ["a:2"] } } }),
+            rest,
+        )
     };
-    let file = |admin: Value, state: Value, route: Value| {
-        let text = serde_json::json!({ "listeners": [{ "address": "127.0.0.1:0" }], "admin": admin, "state": state, "routes": [route] }).to_string();
+    let file = |top: &Value, route: Value| {
+        let file = serde_json::json!({ "listeners": [{ "address": "127.0.0.1:0" }], "routes": [route] });
+        let text = both(&file, top).to_string();
         pointsman_config::Config::parse(&text, "defaults").unwrap_or_else(|errors| panic!("{errors}\n{text}"))
     };
-    let nothing = || serde_json::json!({});
+    let nothing = serde_json::json!({});
+    let rate = serde_json::json!({ "requests": 100, "per": "1s" });
     let mut given = of("Route");
     for (key, value) in [
         ("guard", guard),
         ("timeouts", of("Timeouts")),
-        ("limits", of("Limits")),
+        ("limits", both(&of("Limits"), &serde_json::json!({ "rate": [both(&rate, &of("RateLimit"))] }))),
+        ("retries", retries),
+        ("mirror", mirror(&both(&of("Mirror"), &serde_json::json!({ "compare": of("Compare") })))),
         ("health_check", of("HealthCheck")),
+        ("warm_up", warm_up(&of("WarmUp"))),
+        ("ejection", of("Ejection")),
         ("match", of("Match")),
         ("rollout", rollout),
     ] {
         given[key] = value;
     }
-    let written_out = file(of("Admin"), of("State"), route(given));
-    let left_out = file(nothing(), nothing(), route(serde_json::json!({ "rollout": { "canary": "v2" } })));
+    let mut top = serde_json::json!({ "admin": of("Admin"), "state": of("State"), "access_log": of("AccessLog"), "traces": traces(&of("Traces")) });
+    top["fast_lane"] = schema["properties"]["fast_lane"]["default"].clone();
+    let written_out = file(&top, route(&given));
+    let bare = serde_json::json!({
+        "rollout": { "canary": "v2" }, "mirror": mirror(&nothing), "warm_up": warm_up(&nothing), "limits": { "rate": [rate] }
+    });
+    let left_out = file(&serde_json::json!({ "access_log": {}, "traces": traces(&nothing) }), route(&bare));
     assert_eq!(written_out, left_out);
+}
+
+/// The entries of two mappings.
+fn both(one: &Value, other: &Value) -> Value {
+    let entries = [one, other].into_iter().flat_map(|mapping| mapping.as_object().unwrap().clone());
+    Value::Object(entries.collect())
 }

@@ -131,12 +131,8 @@ pub(crate) fn hash_of(text: &[u8]) -> String {
 /// Relative paths in a config file start from the file's folder, wherever the process was started.
 pub(crate) fn with_whole_paths(mut config: Config, file: &Path) -> Config {
     let folder = folder_of(file);
-    config.state.file = folder.join(&config.state.file);
-    config.admin.token_file = config.admin.token_file.map(|token| folder.join(token));
-    for route in &mut config.routes {
-        if let Some(Sticky::Cookie(cookie)) = &mut route.sticky {
-            cookie.secret_file = cookie.secret_file.take().map(|secret| folder.join(secret));
-        }
+    for path in config.paths_mut() {
+        *path = folder.join(&*path);
     }
     config
 }

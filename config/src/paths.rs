@@ -1,0 +1,33 @@
+//! Every path that an operator can write, so that whoever knows the file's folder can make them whole.
+
+use std::path::PathBuf;
+
+use crate::{CertificateFiles, Config, Route, Sticky};
+
+impl Config {
+    /// The paths of the file: state, token, log, certificates, keys and secrets. Relative ones start at the folder of the
+    /// config file.
+    pub fn paths_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let listeners = self.listeners.iter_mut().filter_map(|listener| listener.tls.as_mut()).flat_map(|tls| {
+            let certificates = tls.certificates.iter_mut().flat_map(files_of);
+            certificates.chain(&mut tls.client_ca)
+        });
+        let log = self.access_log.as_mut().and_then(|log| log.file.as_mut());
+        let routes = self.routes.iter_mut().flat_map(paths_of_route);
+        [&mut self.state.file].into_iter().chain(&mut self.admin.token_file).chain(log).chain(listeners).chain(routes)
+    }
+}
+
+fn paths_of_route(route: &mut Route) -> impl Iterator<Item = &mut PathBuf> {
+    let secret = route.sticky.as_mut().and_then(|sticky| match sticky {
+        Sticky::Cookie(cookie) => cookie.secret_file.as_mut(),
+        Sticky::Header(_) | Sticky::ClientIp => None,
+    });
+    let tls = route.upstream_tls.as_mut().into_iter();
+    let tls = tls.flat_map(|tls| tls.ca.iter_mut().chain(tls.identity.iter_mut().flat_map(files_of)));
+    secret.into_iter().chain(tls)
+}
+
+fn files_of(files: &mut CertificateFiles) -> [&mut PathBuf; 2] {
+    [&mut files.certificate, &mut files.private_key]
+}
