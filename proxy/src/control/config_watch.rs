@@ -17,7 +17,7 @@ use std::{fs, io, thread};
 
 use nix::libc::{O_NOCTTY, O_NONBLOCK};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
-use pointsman_config::{Config, Parsed, Problem, Sticky};
+use pointsman_config::{Config, Parsed, Problem};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tracing::warn;
