@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pointsman::control::publisher::{Publisher, RoutePicture};
-use pointsman::route::RouteTable;
 use pointsman::snapshot::{Snapshot, Snapshots};
 use pointsman_config::{Config, Plan};
 
 /// The snapshot that the edge would serve for a config with `routes` routes.
 pub(crate) fn snapshot(routes: usize) -> Arc<Snapshot> {
     let config = Config::parse(&crate::common::config_text(routes), "bench.yaml").unwrap().config;
-    let snapshots = Arc::new(Snapshots::new(Snapshot { generation: 0, routes: RouteTable::new(Vec::new()) }));
+    let snapshots = Arc::new(Snapshots::default());
     let mut publisher = Publisher::new(Arc::clone(&snapshots), 2);
     let endpoints: Vec<BTreeMap<_, _>> = config
         .routes
@@ -33,6 +32,7 @@ pub(crate) fn snapshot(routes: usize) -> Arc<Snapshot> {
                 route: Arc::new(route.clone()),
                 stable: route.stable.clone(),
                 split: split.clone(),
+                trial: 0,
                 endpoints,
             }
         })

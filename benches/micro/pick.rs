@@ -7,7 +7,6 @@ use std::sync::Arc;
 use criterion::{Criterion, criterion_group, criterion_main};
 use pointsman::endpoint::Endpoint;
 use pointsman::pool::Pool;
-use pointsman::route::RouteTable;
 use pointsman::snapshot::{Snapshot, Snapshots};
 
 fn pick(criterion: &mut Criterion) {
@@ -19,7 +18,7 @@ fn pick(criterion: &mut Criterion) {
             bencher.iter(|| black_box(&pool).pick(&[]).map(|(_, endpoint)| endpoint.enter()));
         });
     }
-    let snapshots = Snapshots::new(Snapshot { generation: 1, routes: RouteTable::new(Vec::new()) });
+    let snapshots = Snapshots::new(Snapshot { generation: 1, ..Snapshot::default() });
     criterion.bench_function("pick/load the snapshot", |bencher| bencher.iter(|| black_box(&snapshots).load()));
 }
 

@@ -24,6 +24,7 @@ fn terms() -> Terms {
         ])),
         slow_after: Duration::from_millis(500),
         unanswered_after: Duration::from_secs(2),
+        users: None,
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use pointsman_config::{Config, Share};
-use pointsman_rollout::{Input, Observed, Ready, Rollout, Row, Seen, Tally, Time};
+use pointsman_rollout::{Drawn, Input, Observed, Ready, Rollout, Row, Seen, Tally, Time};
 
 fn step(criterion: &mut Criterion) {
     let route = Arc::new(Config::parse(&common::config_text(1), "bench.yaml").unwrap().config.routes.remove(0));
@@ -17,7 +17,8 @@ fn step(criterion: &mut Criterion) {
     let canary = Tally { requests: 5, errors: 0, slow: 0 };
     let stable = Tally { requests: 95, errors: 1, slow: 0 };
     let row = Row { weight: Share::from_ppm(50_000).unwrap(), canary, stable };
-    let rows = [Observed { stable: "v1".parse().unwrap(), canary: Some("v2".parse().unwrap()), row }];
+    let drawn = Drawn { canary: 5, stable: 95 };
+    let rows = [Observed { stable: "v1".parse().unwrap(), canary: Some("v2".parse().unwrap()), row, drawn }];
     let ready: BTreeMap<_, _> =
         route.versions.keys().map(|version| (version.clone(), Ready { up: 1, total: 1 })).collect();
     let applied = rollout.desired().granted;
@@ -25,7 +26,10 @@ fn step(criterion: &mut Criterion) {
     criterion.bench_function("step/a tick, slices included", |bencher| {
         bencher.iter(|| {
             now = now.plus(Duration::from_millis(100));
-            rollout.step(Input::Tick(&Seen { rows: &rows, ready: &ready, applied: &applied }), now).unwrap().len()
+            rollout
+                .step(Input::Tick(&Seen { rows: &rows, ready: &ready, applied: &applied, mirrored: &[] }), now)
+                .unwrap()
+                .len()
         });
     });
     criterion.bench_function("step/the summary for people", |bencher| bencher.iter(|| rollout.summary()));

@@ -3,13 +3,16 @@
 //! Line: edge ► **admission** ► route ► split ► pool. Whatever parsed the head, HTTP/1.1 or HTTP/2, the same questions are
 //! asked here, in the same order.
 
+use std::time::Instant;
+
 use http::HeaderName;
 
 use crate::answer::{REQUEST_ID, Refusal};
 use crate::forward;
 use crate::guard::Framing;
-use crate::recorder::AssignedBy;
+use crate::recorder::{AssignedBy, Assignment};
 use crate::request::RequestCtx;
+use crate::snapshot::{ServedRoute, Snapshot};
 
 /// What has to be known of a request head, whoever parsed it.
 pub(crate) trait RequestHead {
@@ -46,19 +49,26 @@ impl RequestHead for pingora_http::RequestHeader {
 /// # Errors
 /// What the client is told instead.
 pub(crate) fn admit(ctx: &mut RequestCtx, head: &impl RequestHead) -> Result<(), Refusal> {
-    ctx.set_request_id(forward::request_id(head.only(&REQUEST_ID)));
+    let given = head.only(&REQUEST_ID);
+    let request_id = forward::request_id(given);
+    let clients_id = given.filter(|id| *id == request_id.as_bytes());
+    ctx.set_request_id(request_id);
     let exchange = ctx.exchange.clone().ok_or(Refusal::Internal)?;
     let arrival = exchange.arrival().ok_or(Refusal::Internal)?;
     let position = ctx.snapshot().routes.position(head.host(), head.path()).ok_or(Refusal::NoRoute)?;
     let route = ctx.snapshot().routes.at(position).ok_or(Refusal::Internal)?;
     let assigned = route.assign.assign(head, &exchange.client, route.epoch.terms());
     let settings = std::sync::Arc::clone(&route.settings);
+    let assignment = match clients_id {
+        Some(id) => once(ctx.snapshot(), route, assigned.assignment, (id, arrival.started)),
+        None => assigned.assignment,
+    };
     let timeouts = settings.timeouts;
     exchange.set_patience(arrival.started + timeouts.total, timeouts.read, timeouts.idle);
-    ctx.assign(position, assigned.assignment, arrival.started);
+    ctx.assign(position, assignment, arrival.started);
     ctx.new_user = assigned.new_user;
     // A tester who is sent elsewhere, or waits for what is known to be down, learns nothing of the version.
-    if assigned.assignment.by == AssignedBy::Override && !ctx.has_endpoint_up() {
+    if assignment.by == AssignedBy::Override && !ctx.has_endpoint_up() {
         return Err(Refusal::NoHealthyEndpoint);
     }
     let limits = &settings.limits;
@@ -69,4 +79,10 @@ pub(crate) fn admit(ctx: &mut RequestCtx, head: &impl RequestHead) -> Result<(),
         Framing::Length(length) if length > limits.body_bytes => Err(Refusal::BodyTooLarge(limits.body_bytes)),
         Framing::Length(_) | Framing::Chunked => Ok(()),
     }
+}
+
+/// A client that sends the same id again repeats a request that has been counted.
+fn once(snapshot: &Snapshot, route: &ServedRoute, drawn: Assignment, (id, now): (&[u8], Instant)) -> Assignment {
+    let repeats = route.canary.is_some() && snapshot.recent_ids.is_repeat(&route.name, id, now);
+    if repeats { drawn.as_repeat() } else { drawn }
 }

@@ -208,6 +208,7 @@ mod tests {
             errors: ErrorPolicy::new(&[].into()),
             slow_after: Duration::from_secs(1),
             unanswered_after: Duration::from_secs(2),
+            users: None,
         }
     }
 

@@ -45,7 +45,7 @@ use self::health::{HealthChecks, Turned};
 use self::publisher::{Publisher, RoutePicture};
 use self::resolver::{Resolved, Resolver};
 use self::state::{Reopened, StateFile};
-use crate::recorder::{Failure, Totals};
+use crate::recorder::{Failure, Taken, Totals};
 use crate::view::{ConfigView, DecisionRow, Event, RouteView, View};
 
 /// Between two looks at what was counted.
@@ -412,7 +412,7 @@ impl Control {
     /// Puts in force what shall be, if it is not in force already.
     fn publish(&mut self) {
         let splits: Vec<Split> = self.routes.iter().map(ControlledRoute::effective).collect();
-        let moved = self.routes.iter().zip(&splits).any(|(route, split)| route.applied() != split);
+        let moved = self.routes.iter().zip(&splits).any(|(route, split)| !route.is_in_force(split));
         if !moved && !self.republish {
             return;
         }
@@ -583,9 +583,9 @@ impl Control {
 /// What became known about one route since the last tick.
 fn rows_of(publisher: &mut Publisher, route: &RouteName, now: Instant) -> Vec<Observed> {
     let rows = publisher.ledger_mut(route).map(|ledger| ledger.take(now)).unwrap_or_default();
-    let observed = rows.into_iter().map(|(epoch, row)| {
+    let observed = rows.into_iter().map(|Taken { epoch, row, drawn }| {
         let terms = epoch.terms();
-        Observed { stable: terms.stable.clone(), canary: terms.canary.clone(), row }
+        Observed { stable: terms.stable.clone(), canary: terms.canary.clone(), row, drawn }
     });
     observed.collect()
 }
@@ -602,6 +602,7 @@ fn picture<'a>(route: &'a ControlledRoute, split: &Split) -> RoutePicture<'a> {
         route: Arc::clone(route.route()),
         stable: route.serving().clone(),
         split: split.clone(),
+        trial: route.trial(),
         endpoints: route.addresses(),
     }
 }

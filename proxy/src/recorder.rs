@@ -6,11 +6,14 @@
 
 mod ledger;
 mod pending;
+mod recent_ids;
+mod users;
+mod waiting;
 
 use std::cell::Cell;
 use std::collections::VecDeque;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crossbeam_utils::CachePadded;
@@ -18,8 +21,12 @@ use pointsman_config::{Share, VersionId};
 use pointsman_rollout::Tally;
 use pointsman_telemetry::buckets;
 
-pub use ledger::{Ledger, Totals};
-use pending::{Pending, Ticket};
+pub use ledger::{Ledger, Taken, Totals};
+use pending::Pending;
+pub use recent_ids::RecentIds;
+use users::User;
+pub use users::Users;
+use waiting::Waiting;
 
 use crate::outcome::{ErrorPolicy, Outcome, Weighs};
 
@@ -57,12 +64,24 @@ pub enum AssignedBy {
     User(u64),
     /// Its own wish: no evidence.
     Override,
+    /// A draw of its own, for what its client sent before: the first attempt is the evidence, this one is none.
+    Repeat,
 }
 
 impl Assignment {
     /// By a draw of its own.
     pub fn by_chance(arm: Arm) -> Self {
         Self { arm, by: AssignedBy::Chance }
+    }
+
+    /// The same version for a request that its client sent before.
+    #[must_use]
+    pub fn as_repeat(self) -> Self {
+        let by = match self.by {
+            AssignedBy::Chance | AssignedBy::User(_) | AssignedBy::Repeat => AssignedBy::Repeat,
+            AssignedBy::Override => AssignedBy::Override,
+        };
+        Self { by, ..self }
     }
 }
 
@@ -97,6 +116,9 @@ pub struct Terms {
     pub slow_after: Duration,
     /// A whole request without an answer's head by then is judged as a timeout, whatever comes of it later.
     pub unanswered_after: Duration,
+    /// Whose first error is the unit of evidence, for as long as one trial of the canary lasts; none where every request
+    /// is a unit of its own, and while nothing is compared.
+    pub users: Option<Arc<Users>>,
 }
 
 /// One route under one weight: the counters of both arms.
@@ -128,6 +150,17 @@ struct Asked {
     ticket: Ticket,
 }
 
+/// Where a request without an answer is watched.
+#[derive(Debug, Clone, Copy)]
+enum Ticket {
+    /// Nowhere: it is no evidence, or there is no room; it is booked when it ends.
+    None,
+    /// Among all of its moment.
+    Moment(pending::Ticket),
+    /// On its own, for its user.
+    User(waiting::Place),
+}
+
 impl Entry {
     /// When the request began.
     pub fn started(&self) -> Instant {
@@ -153,7 +186,7 @@ impl Entry {
 impl Epoch {
     /// An epoch without requests, with counters for `threads` writing threads.
     pub fn new(terms: Terms, threads: usize) -> Self {
-        let arm = || ArmCounters::new(threads, terms.unanswered_after);
+        let arm = || ArmCounters::new(threads, &terms);
         Self { stable: arm(), canary: arm(), others: terms.others.iter().map(|_| arm()).collect(), terms }
     }
 
@@ -179,17 +212,44 @@ impl Epoch {
     /// A request that began at `started` is assigned.
     pub fn begin(&self, assignment: Assignment, started: Instant) -> Entry {
         let shard = thread_number() % self.arm(assignment.arm).shards.len();
+        self.count_draw(assignment, shard);
         Entry { assignment, started, shard, asked: None, waited: Duration::ZERO, in_time: true, answered: false }
+    }
+
+    /// Counts whom chance gave to which side; a user is given once.
+    fn count_draw(&self, assignment: Assignment, shard: usize) {
+        let shard = self.arm(assignment.arm).shard(shard);
+        match assignment.by {
+            AssignedBy::Chance => shard.drawn.fetch_add(1, Relaxed),
+            AssignedBy::User(_) if self.user(assignment.by).is_none_or(KnownUser::is_first_seen) => {
+                shard.drawn.fetch_add(1, Relaxed)
+            }
+            AssignedBy::User(_) => shard.returned.fetch_add(1, Relaxed),
+            AssignedBy::Override | AssignedBy::Repeat => return,
+        };
+    }
+
+    /// The user behind an assignment, where users are the unit.
+    fn user(&self, by: AssignedBy) -> Option<KnownUser<'_>> {
+        match (by, self.terms.users.as_deref()) {
+            (AssignedBy::User(hash), Some(users)) => Some(KnownUser { user: User::of_hash(hash), users }),
+            (AssignedBy::Chance | AssignedBy::User(_) | AssignedBy::Override | AssignedBy::Repeat, _) => None,
+        }
     }
 
     /// The request was whole at `now`: from here on the version is waited for, and judged if it does not answer.
     pub fn asked(&self, entry: &mut Entry, now: Instant) {
         if entry.asked.is_none() && !entry.answered {
-            if entry.assignment.by == AssignedBy::Override {
-                return;
-            }
-            let ticket = self.arm(entry.arm()).shard(entry.shard).pending.enter(now);
-            entry.asked = Some(Asked { at: now, ticket });
+            entry.asked = Some(Asked { at: now, ticket: self.watch(entry, now) });
+        }
+    }
+
+    fn watch(&self, entry: &Entry, now: Instant) -> Ticket {
+        let shard = self.arm(entry.arm()).shard(entry.shard);
+        match (self.user(entry.assignment.by), &shard.waiting) {
+            (Some(known), Some(waiting)) => waiting.enter(known.user, now).map_or(Ticket::None, Ticket::User),
+            (Some(_) | None, _) if entry.assignment.by.is_evidence() => Ticket::Moment(shard.pending.enter(now)),
+            (Some(_) | None, _) => Ticket::None,
         }
     }
 
@@ -201,7 +261,12 @@ impl Epoch {
         entry.answered = true;
         if let Some(asked) = entry.asked {
             entry.waited = now.saturating_duration_since(asked.at);
-            entry.in_time = self.arm(entry.arm()).shard(entry.shard).pending.leave(asked.ticket);
+            let shard = self.arm(entry.arm()).shard(entry.shard);
+            entry.in_time = match (asked.ticket, &shard.waiting) {
+                (Ticket::Moment(ticket), _) => shard.pending.leave(ticket),
+                (Ticket::User(place), Some(waiting)) => waiting.leave(place),
+                (Ticket::User(_) | Ticket::None, _) => true,
+            };
         }
     }
 
@@ -211,10 +276,9 @@ impl Epoch {
         self.answered(&mut entry, ended);
         let shard = self.arm(entry.arm()).shard(entry.shard);
         shard.count(outcome, latency);
-        if entry.assignment.by == AssignedBy::Override {
-            shard.count_wish(outcome);
-        } else if entry.in_time {
-            shard.judge(self.terms.errors.weigh(outcome), entry.waited > self.terms.slow_after);
+        if entry.in_time && entry.assignment.by.is_evidence() {
+            let slow = entry.waited > self.terms.slow_after;
+            shard.judge(self.terms.errors.weigh(outcome), slow, self.user(entry.assignment.by));
         }
     }
 
@@ -235,9 +299,11 @@ impl Epoch {
 
     /// Books every request that has been without an answer for too long as of `now`; called by the control loop.
     pub fn close_unanswered(&self, now: Instant) {
-        for arm in [&self.stable, &self.canary] {
-            for shard in &arm.shards {
-                shard.judge_unanswered(shard.pending.close_until(now), self.terms.errors.weigh(Outcome::Timeout));
+        let weighs = self.terms.errors.weigh(Outcome::Timeout);
+        for shard in [&self.stable, &self.canary].into_iter().flat_map(|arm| &arm.shards) {
+            shard.judge_unanswered(shard.pending.close_until(now), weighs);
+            if let (Some(waiting), Some(users)) = (&shard.waiting, self.terms.users.as_deref()) {
+                waiting.close_until(now, |user| shard.judge(weighs, true, Some(KnownUser { user, users })));
             }
         }
     }
@@ -245,6 +311,37 @@ impl Epoch {
     /// Everything counted so far for `arm`.
     pub fn read(&self, arm: Arm) -> Counts {
         self.arm(arm).read()
+    }
+}
+
+impl AssignedBy {
+    /// Whether what comes of the request says something about its version.
+    fn is_evidence(self) -> bool {
+        match self {
+            Self::Chance | Self::User(_) => true,
+            Self::Override | Self::Repeat => false,
+        }
+    }
+}
+
+/// A user, and what is known of the users of the trial.
+#[derive(Debug, Clone, Copy)]
+struct KnownUser<'a> {
+    user: User,
+    users: &'a Users,
+}
+
+impl KnownUser<'_> {
+    fn is_first_seen(self) -> bool {
+        self.users.is_first_seen(self.user)
+    }
+
+    fn is_first_error(self) -> bool {
+        self.users.is_first_error(self.user)
+    }
+
+    fn is_first_slow(self) -> bool {
+        self.users.is_first_slow(self.user)
     }
 }
 
@@ -257,10 +354,13 @@ pub struct Counts {
     pub histogram: [u64; BUCKETS],
     /// Sum of latencies, in microseconds.
     pub sum_us: u64,
-    /// Those among the answers of the version that were asked of it by name, whatever its weight.
-    pub overridden: u64,
     /// What the analysis judges.
     pub judged: Tally,
+    /// Units that the draw gave to this side: requests, or users at their first request.
+    pub drawn: u64,
+    /// Requests that the split sent here, by a draw of their own or of their user; overrides and repeats are not among
+    /// them.
+    pub split: u64,
 }
 
 impl Default for Counts {
@@ -269,8 +369,9 @@ impl Default for Counts {
             outcomes: [0; Outcome::ALL.len()],
             histogram: [0; BUCKETS],
             sum_us: 0,
-            overridden: 0,
             judged: Tally::default(),
+            drawn: 0,
+            split: 0,
         }
     }
 }
@@ -285,8 +386,9 @@ impl Counts {
             *mine += theirs;
         }
         self.sum_us += other.sum_us;
-        self.overridden += other.overridden;
         self.judged += other.judged;
+        self.drawn += other.drawn;
+        self.split += other.split;
     }
 }
 
@@ -298,8 +400,8 @@ struct ArmCounters {
 }
 
 impl ArmCounters {
-    fn new(threads: usize, unanswered_after: Duration) -> Self {
-        let shards = (0..threads.max(1)).map(|_| CachePadded::new(Shard::new(unanswered_after))).collect();
+    fn new(threads: usize, terms: &Terms) -> Self {
+        let shards = (0..threads.max(1)).map(|_| CachePadded::new(Shard::new(terms))).collect();
         Self { shards, failures: Mutex::new(VecDeque::new()) }
     }
 
@@ -326,24 +428,30 @@ struct Shard {
     outcomes: [AtomicU64; Outcome::ALL.len()],
     histogram: [AtomicU64; BUCKETS],
     sum_us: AtomicU64,
-    overridden: AtomicU64,
     requests: AtomicU64,
     errors: AtomicU64,
     slow: AtomicU64,
+    drawn: AtomicU64,
+    /// Requests that went where their user had been sent before.
+    returned: AtomicU64,
     pending: Pending,
+    /// Only where users are the unit.
+    waiting: Option<Waiting>,
 }
 
 impl Shard {
-    fn new(unanswered_after: Duration) -> Self {
+    fn new(terms: &Terms) -> Self {
         Self {
             outcomes: [const { AtomicU64::new(0) }; Outcome::ALL.len()],
             histogram: [const { AtomicU64::new(0) }; BUCKETS],
             sum_us: AtomicU64::new(0),
-            overridden: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             errors: AtomicU64::new(0),
             slow: AtomicU64::new(0),
-            pending: Pending::new(unanswered_after),
+            drawn: AtomicU64::new(0),
+            returned: AtomicU64::new(0),
+            pending: Pending::new(terms.unanswered_after),
+            waiting: terms.users.as_ref().map(|_| Waiting::new(terms.unanswered_after)),
         }
     }
 
@@ -353,19 +461,16 @@ impl Shard {
         self.sum_us.fetch_add(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX), Relaxed);
     }
 
-    fn count_wish(&self, outcome: Outcome) {
-        if outcome.is_answer() {
-            self.overridden.fetch_add(1, Relaxed);
-        }
-    }
-
-    fn judge(&self, weighs: Weighs, slow: bool) {
+    /// Judges one request. A user's repeated error counts neither as an error nor as a request; a repeated slow answer
+    /// counts as a request that was not slow, since it still says whether the user got an error.
+    fn judge(&self, weighs: Weighs, slow: bool, user: Option<KnownUser<'_>>) {
         match weighs {
             Weighs::Nothing => return,
+            Weighs::Bad if user.is_some_and(|user| !user.is_first_error()) => return,
             Weighs::Bad => self.errors.fetch_add(1, Relaxed),
             Weighs::Good => 0,
         };
-        if slow {
+        if slow && user.is_none_or(KnownUser::is_first_slow) {
             self.slow.fetch_add(1, Relaxed);
         }
         self.requests.fetch_add(1, Relaxed);
@@ -388,12 +493,14 @@ impl Shard {
         let errors = self.errors.load(Relaxed);
         let slow = self.slow.load(Relaxed);
         let requests = self.requests.load(Relaxed).max(errors).max(slow);
+        let drawn = self.drawn.load(Relaxed);
         Counts {
             outcomes: std::array::from_fn(|i| self.outcomes.get(i).map_or(0, |cell| cell.load(Relaxed))),
             histogram: std::array::from_fn(|i| self.histogram.get(i).map_or(0, |cell| cell.load(Relaxed))),
             sum_us: self.sum_us.load(Relaxed),
-            overridden: self.overridden.load(Relaxed),
             judged: Tally { requests, errors, slow },
+            drawn,
+            split: drawn + self.returned.load(Relaxed),
         }
     }
 }

@@ -215,6 +215,7 @@ mod tests {
             errors: ErrorPolicy::new(&[].into()),
             slow_after: Duration::from_secs(1),
             unanswered_after: Duration::from_secs(2),
+            users: None,
         };
         let settings = Arc::new(Route::new(name.parse().unwrap(), "v1".parse().unwrap(), BTreeMap::new()));
         Arc::new(ServedRoute {

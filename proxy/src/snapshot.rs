@@ -9,7 +9,7 @@ use pointsman_config::{Route, RouteName};
 
 use crate::assign::Assign;
 use crate::pool::Pool;
-use crate::recorder::{Arm, Epoch};
+use crate::recorder::{Arm, Epoch, RecentIds};
 use crate::route::RouteTable;
 
 /// What the edge does, as of one generation; never changed once published.
@@ -19,6 +19,8 @@ pub struct Snapshot {
     pub generation: u64,
     /// Which requests go where.
     pub routes: RouteTable,
+    /// Ids that clients sent of late; the same in every generation.
+    pub recent_ids: Arc<RecentIds>,
 }
 
 /// One route as the edge serves it.

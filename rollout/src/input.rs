@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::phase::PhaseName;
-use crate::tally::Row;
+use crate::tally::{Drawn, MirrorTally, Row};
 
 /// One thing that happened.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub struct Seen<'a> {
     pub ready: &'a BTreeMap<VersionId, Ready>,
     /// The split that the edge applies.
     pub applied: &'a Split,
+    /// What became known of copied requests.
+    pub mirrored: &'a [Mirrored],
 }
 
 /// A row, and the versions that its two sides stand for.
@@ -41,6 +43,19 @@ pub struct Observed {
     pub canary: Option<VersionId>,
     /// The counts.
     pub row: Row,
+    /// Whom chance gave to which side meanwhile, under the same weight; their outcomes come later.
+    pub drawn: Drawn,
+}
+
+/// Copies of stable's requests whose answers became known, and who gave them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mirrored {
+    /// Whose requests were copied.
+    pub stable: VersionId,
+    /// Who got the copies.
+    pub version: VersionId,
+    /// What was found.
+    pub tally: MirrorTally,
 }
 
 /// How many endpoints of a version are ready.

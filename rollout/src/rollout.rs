@@ -52,6 +52,8 @@ pub struct Rollout {
     comparison: Comparison,
     /// The pair that the comparison is about; a new pair starts a new one.
     pair: Option<(VersionId, VersionId)>,
+    /// Counts up whenever evidence begins from nothing.
+    trial: u64,
     verdict: Verdict,
     /// What judges a canary that has all traffic, where there is no control group.
     limit: Option<Absolute>,
@@ -117,6 +119,7 @@ impl Rollout {
             quarantine: Quarantine::default(),
             by_hand: None,
             pair: None,
+            trial: 0,
             verdict: Verdict::Continue(Waiting::NoCanaryTraffic),
             limit: None,
             ready: BTreeMap::new(),
@@ -201,6 +204,12 @@ impl Rollout {
     /// Where the route stands.
     pub fn phase(&self) -> PhaseName {
         self.phase.name()
+    }
+
+    /// The number of the present trial of the canary: whatever outlives single requests and belongs to the evidence,
+    /// such as which users have had an error, begins anew with a new number. Counts from 0 in each process.
+    pub fn trial(&self) -> u64 {
+        self.trial
     }
 
     /// The route as the file has it.
@@ -380,6 +389,13 @@ impl Rollout {
             Stage::Step(step) => (self.at_step(step), now),
             Stage::Baking(done) => (Phase::Baking, now.minus(done)),
         }
+    }
+
+    /// What is judged from here on is fresh.
+    fn begin_trial(&mut self) {
+        self.pair = None;
+        self.trial += 1;
+        self.verdict = Verdict::Continue(Waiting::NoCanaryTraffic);
     }
 
     /// Whether the present build of `version` was taken back.

@@ -62,3 +62,41 @@ pub struct Row {
     /// Stable's requests.
     pub stable: Tally,
 }
+
+/// Units of assignment (requests; users where assignment is sticky) that were drawn under one weight; they add.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drawn {
+    /// Those that the draw gave to the canary.
+    pub canary: u64,
+    /// Those that it left to stable.
+    pub stable: u64,
+}
+
+impl AddAssign for Drawn {
+    fn add_assign(&mut self, other: Self) {
+        self.canary += other.canary;
+        self.stable += other.stable;
+    }
+}
+
+/// Copies of stable's requests, and how many of their answers disagreed with stable's; they add.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MirrorTally {
+    /// Copies that the mirrored version answered, compared with stable's answer.
+    pub compared: u64,
+    /// Those that disagreed.
+    pub disagreed: u64,
+    /// Copies that stable answered a second time, compared with its own first answer.
+    pub noise_compared: u64,
+    /// Those that disagreed: what stable does to itself says nothing about another version.
+    pub noise_disagreed: u64,
+}
+
+impl AddAssign for MirrorTally {
+    fn add_assign(&mut self, other: Self) {
+        self.compared += other.compared;
+        self.disagreed += other.disagreed;
+        self.noise_compared += other.noise_compared;
+        self.noise_disagreed += other.noise_disagreed;
+    }
+}

@@ -31,6 +31,8 @@ pub(crate) struct ControlledRoute {
     rollout: Rollout,
     /// What the published snapshot does.
     applied: Split,
+    /// The trial that it counts users for.
+    counted_trial: u64,
     ready: BTreeMap<VersionId, Ready>,
     addresses: Addresses,
     windows: BTreeMap<VersionId, Window>,
@@ -50,7 +52,21 @@ impl ControlledRoute {
         let applied = Split::Whole(route.stable.clone());
         let (ready, addresses, windows) = (BTreeMap::new(), Addresses::new(), BTreeMap::new());
         let (saved_at, decided_at) = (now, now);
-        (Self { route, rollout, applied, ready, addresses, windows, summary: None, saved_at, decided_at }, changes)
+        (
+            Self {
+                counted_trial: rollout.trial(),
+                route,
+                rollout,
+                applied,
+                ready,
+                addresses,
+                windows,
+                summary: None,
+                saved_at,
+                decided_at,
+            },
+            changes,
+        )
     }
 
     /// The route as the file has it.
@@ -95,9 +111,20 @@ impl ControlledRoute {
         self.rollout.desired().effective(&self.ready)
     }
 
-    /// The present snapshot does `split`.
+    /// The present snapshot does `split`, and counts for the present trial.
     pub(crate) fn set_applied(&mut self, split: Split) {
         self.applied = split;
+        self.counted_trial = self.rollout.trial();
+    }
+
+    /// Whether the present snapshot does `split` already, and counts for the present trial.
+    pub(crate) fn is_in_force(&self, split: &Split) -> bool {
+        self.applied == *split && self.counted_trial == self.rollout.trial()
+    }
+
+    /// The number of the present trial.
+    pub(crate) fn trial(&self) -> u64 {
+        self.rollout.trial()
     }
 
     /// Versions that the file gives traffic, now or step by step, and that were taken back.
@@ -117,7 +144,7 @@ impl ControlledRoute {
 
     /// A tick passed.
     pub(crate) fn tick(&mut self, rows: &[Observed], now: Time) -> Vec<Change> {
-        let seen = Seen { rows, ready: &self.ready, applied: &self.applied };
+        let seen = Seen { rows, ready: &self.ready, applied: &self.applied, mirrored: &[] };
         // Only an order can be refused.
         let changes = self.rollout.step(Input::Tick(&seen), now).unwrap_or_default();
         self.note(&changes, now);

@@ -61,13 +61,13 @@ fn quarantine(held: Quarantined) -> QuarantineView {
 
 fn weights(route: &ControlledRoute, now: Time) -> BTreeMap<VersionId, WeightView> {
     let asked = route.asked();
-    let answered =
-        |version: &VersionId| route.window(version).map_or(0, |window| window::split_answers(&window.last(SHORT, now)));
-    let all: u64 = route.route().versions.keys().map(answered).sum();
+    // What testers force onto a version shifts no weight.
+    let assigned = |version: &VersionId| route.window(version).map_or(0, |window| window.last(SHORT, now).split);
+    let all: u64 = route.route().versions.keys().map(assigned).sum();
     let weight = |version: &VersionId| WeightView {
         desired: asked.share_of(version).percent(),
         effective: route.applied().share_of(version).percent(),
-        observed: window::ratio(answered(version), all).map(|ratio| ratio * 100.0),
+        observed: window::ratio(assigned(version), all).map(|ratio| ratio * 100.0),
     };
     route.route().versions.keys().map(|version| (version.clone(), weight(version))).collect()
 }

@@ -14,7 +14,7 @@ use crate::assign::Assign;
 use crate::endpoint::Endpoint;
 use crate::outcome::ErrorPolicy;
 use crate::pool::Pool;
-use crate::recorder::{Ledger, Terms};
+use crate::recorder::{Ledger, Terms, Users};
 use crate::route::RouteTable;
 use crate::snapshot::{ServedRoute, Snapshot, Snapshots};
 use crate::user_cookie::{Secret, SecretFiles, Secrets};
@@ -33,6 +33,8 @@ pub struct RoutePicture<'a> {
     pub stable: VersionId,
     /// How its traffic shall be divided, quarantine and capacity considered.
     pub split: Split,
+    /// Which trial of the canary this is: users are counted anew in each.
+    pub trial: u64,
     /// Where each version answers, names resolved.
     pub endpoints: &'a BTreeMap<VersionId, Vec<SocketAddr>>,
 }
@@ -54,6 +56,8 @@ pub struct Publisher {
     secrets: Secrets,
     published: Vec<RoutePlan>,
     ledgers: BTreeMap<RouteName, Ledger>,
+    /// By route: the trial, and its users.
+    users: BTreeMap<RouteName, (u64, Arc<Users>)>,
     endpoints: HashMap<RouteName, BTreeMap<VersionId, Vec<Arc<Endpoint>>>>,
 }
 
@@ -66,6 +70,7 @@ impl Publisher {
             secrets: Secrets::default(),
             published: Vec::new(),
             ledgers: BTreeMap::new(),
+            users: BTreeMap::new(),
             endpoints: HashMap::new(),
         }
     }
@@ -83,18 +88,48 @@ impl Publisher {
     /// Puts `routes` in force, in their order, in place of everything before; does nothing if nothing is different.
     /// Gives the generation in force.
     pub fn publish(&mut self, routes: &[RoutePicture<'_>]) -> u64 {
-        let plans: Vec<RoutePlan> = routes.iter().map(|route| RoutePlan::new(route, &self.secrets)).collect();
-        let present = self.snapshots.load().generation;
-        if plans == self.published && present > 0 {
-            return present;
+        let plans: Vec<RoutePlan> = routes.iter().map(|picture| self.plan(picture)).collect();
+        let present = self.snapshots.load();
+        if plans == self.published && present.generation > 0 {
+            return present.generation;
         }
         self.keep_endpoints(&plans);
         let served: BTreeSet<&RouteName> = plans.iter().map(|plan| &plan.route.name).collect();
         self.ledgers.retain(|name, _| served.contains(name));
+        self.users.retain(|name, _| served.contains(name));
         let served = plans.iter().map(|plan| (plan.route.matches.clone(), Arc::new(self.serve(plan)))).collect();
         self.published = plans;
-        self.snapshots.publish(Snapshot { generation: present + 1, routes: RouteTable::new(served) });
-        present + 1
+        self.snapshots.publish(Snapshot {
+            generation: present.generation + 1,
+            routes: RouteTable::new(served),
+            recent_ids: Arc::clone(&present.recent_ids),
+        });
+        present.generation + 1
+    }
+
+    fn plan(&mut self, picture: &RoutePicture<'_>) -> RoutePlan {
+        let terms = terms(picture, self.users_of(picture));
+        RoutePlan {
+            route: Arc::clone(&picture.route),
+            terms,
+            endpoints: picture.endpoints.clone(),
+            cookie_secret: self.secrets.secret_for(picture.route.sticky.as_ref()),
+        }
+    }
+
+    /// The users of the present trial; none where every request is drawn on its own, or nothing is.
+    fn users_of(&mut self, picture: &RoutePicture<'_>) -> Option<Arc<Users>> {
+        picture.route.sticky.as_ref()?;
+        let fresh = || (picture.trial, Arc::new(Users::default()));
+        let kept = self.users.entry(picture.route.name.clone()).or_insert_with(fresh);
+        if kept.0 != picture.trial {
+            *kept = fresh();
+        }
+        let is_drawn = match &picture.split {
+            Split::Canary { share, .. } => Share::ZERO < *share && *share < Share::WHOLE,
+            Split::Whole(_) => false,
+        };
+        is_drawn.then(|| Arc::clone(&kept.1))
     }
 
     fn serve(&mut self, plan: &RoutePlan) -> ServedRoute {
@@ -150,18 +185,7 @@ fn take_over(old: Vec<Arc<Endpoint>>, addresses: &[SocketAddr]) -> Vec<Arc<Endpo
     addresses.iter().map(|address| old.remove(address).unwrap_or_else(|| Arc::new(Endpoint::new(*address)))).collect()
 }
 
-impl RoutePlan {
-    fn new(picture: &RoutePicture<'_>, secrets: &Secrets) -> Self {
-        Self {
-            route: Arc::clone(&picture.route),
-            terms: terms(picture),
-            endpoints: picture.endpoints.clone(),
-            cookie_secret: secrets.secret_for(picture.route.sticky.as_ref()),
-        }
-    }
-}
-
-fn terms(picture: &RoutePicture<'_>) -> Terms {
+fn terms(picture: &RoutePicture<'_>, users: Option<Arc<Users>>) -> Terms {
     let guard = &picture.route.guard;
     let (weight, stable, canary) = sides(&picture.split, &picture.stable);
     let named = |version: &VersionId| *version == stable || canary.as_ref() == Some(version);
@@ -174,6 +198,7 @@ fn terms(picture: &RoutePicture<'_>) -> Terms {
         errors: ErrorPolicy::new(&guard.count_as_error),
         slow_after: guard.latency_threshold,
         unanswered_after: unanswered_after(&picture.route),
+        users,
     }
 }
 
@@ -223,7 +248,7 @@ mod tests {
         endpoints: &'a BTreeMap<VersionId, Vec<SocketAddr>>,
     ) -> RoutePicture<'a> {
         let split = Split::canary(id("v1"), id("v2"), Share::from_ppm(ppm).unwrap());
-        RoutePicture { route: Arc::new(route.clone()), stable: id("v1"), split, endpoints }
+        RoutePicture { route: Arc::new(route.clone()), stable: id("v1"), split, trial: 0, endpoints }
     }
 
     #[test]
@@ -271,7 +296,7 @@ mod tests {
         }
         let ledger = publisher.ledger_mut(&one.name).unwrap();
         let rows = ledger.take(Instant::now());
-        let weights: Vec<_> = rows.iter().map(|(_, row)| (row.weight.ppm(), row.stable.requests)).collect();
+        let weights: Vec<_> = rows.iter().map(|taken| (taken.row.weight.ppm(), taken.row.stable.requests)).collect();
         assert_eq!(weights, [(0, 1), (10, 2), (20, 1)]);
         let totals = |ledger: &Ledger| ledger.totals()[&id("v1")].outcomes[Outcome::Success.index()];
         assert_eq!(totals(ledger), 4);

@@ -76,11 +76,6 @@ pub(crate) fn answers(counts: &Counts) -> u64 {
     Outcome::ALL.iter().zip(counts.outcomes).filter(|(outcome, _)| outcome.is_answer()).map(|(_, count)| count).sum()
 }
 
-/// Those among the answers that the split brought: what was asked of a version by name says nothing of the weights.
-pub(crate) fn split_answers(counts: &Counts) -> u64 {
-    answers(counts).saturating_sub(counts.overridden)
-}
-
 /// Those among the answers that count as errors under `policy`.
 pub(crate) fn errors(counts: &Counts, policy: ErrorPolicy) -> u64 {
     let bad = Outcome::ALL.into_iter().filter(|outcome| policy.weigh(*outcome) == Weighs::Bad);
@@ -109,12 +104,13 @@ fn difference(now: &Counts, before: &Counts) -> Counts {
         outcomes: subtract(now.outcomes, before.outcomes),
         histogram: subtract(now.histogram, before.histogram),
         sum_us: now.sum_us.saturating_sub(before.sum_us),
-        overridden: now.overridden.saturating_sub(before.overridden),
         judged: Tally {
             requests: now.judged.requests.saturating_sub(before.judged.requests),
             errors: now.judged.errors.saturating_sub(before.judged.errors),
             slow: now.judged.slow.saturating_sub(before.judged.slow),
         },
+        drawn: now.drawn.saturating_sub(before.drawn),
+        split: now.split.saturating_sub(before.split),
     }
 }
 

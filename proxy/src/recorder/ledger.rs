@@ -6,7 +6,7 @@ use std::sync::atomic::{Ordering::Acquire, fence};
 use std::time::Instant;
 
 use pointsman_config::VersionId;
-use pointsman_rollout::{Row, Tally};
+use pointsman_rollout::{Drawn, Row, Tally};
 
 use super::{Arm, Counts, Epoch, Failure, Terms};
 
@@ -21,12 +21,24 @@ pub struct Ledger {
     retired: Totals,
 }
 
+/// What became known about one epoch.
+#[derive(Debug)]
+pub struct Taken {
+    /// Which.
+    pub epoch: Arc<Epoch>,
+    /// Outcomes.
+    pub row: Row,
+    /// Draws.
+    pub drawn: Drawn,
+}
+
 /// An epoch and what of it has been taken to the analysis.
 #[derive(Debug)]
 struct Live {
     epoch: Arc<Epoch>,
     stable_taken: Tally,
     canary_taken: Tally,
+    drawn_taken: Drawn,
 }
 
 impl Ledger {
@@ -45,14 +57,15 @@ impl Ledger {
                     epoch: Arc::clone(&epoch),
                     stable_taken: Tally::default(),
                     canary_taken: Tally::default(),
+                    drawn_taken: Drawn::default(),
                 });
                 epoch
             }
         }
     }
 
-    /// What became known since the last call, one row for each epoch in which anything did; retires what is over.
-    pub fn take(&mut self, now: Instant) -> Vec<(Arc<Epoch>, Row)> {
+    /// What became known since the last call, for each epoch in which anything did; retires what is over.
+    pub fn take(&mut self, now: Instant) -> Vec<Taken> {
         // Who is alone with an epoch before reading it will see no later writes: nobody else can reach it.
         let over: Vec<bool> = self.live.iter().map(|live| Arc::strong_count(&live.epoch) == 1).collect();
         // The count is read relaxed; this makes the writes of whoever let go of the epoch visible.
@@ -98,18 +111,22 @@ impl Live {
         terms.stable == *version || terms.canary.as_ref() == Some(version) || terms.others.contains(version)
     }
 
-    fn take(&mut self, now: Instant) -> Option<(Arc<Epoch>, Row)> {
+    fn take(&mut self, now: Instant) -> Option<Taken> {
         self.epoch.close_unanswered(now);
-        let stable = self.epoch.read(Arm::Stable).judged;
-        let canary = self.epoch.read(Arm::Canary).judged;
+        let (stable, canary) = (self.epoch.read(Arm::Stable), self.epoch.read(Arm::Canary));
         let row = Row {
             weight: self.epoch.weight(),
-            stable: less(stable, self.stable_taken),
-            canary: less(canary, self.canary_taken),
+            stable: less(stable.judged, self.stable_taken),
+            canary: less(canary.judged, self.canary_taken),
         };
-        (self.stable_taken, self.canary_taken) = (stable, canary);
-        let quiet = row.stable == Tally::default() && row.canary == Tally::default();
-        (!quiet).then(|| (Arc::clone(&self.epoch), row))
+        let drawn = Drawn {
+            canary: canary.drawn.saturating_sub(self.drawn_taken.canary),
+            stable: stable.drawn.saturating_sub(self.drawn_taken.stable),
+        };
+        (self.stable_taken, self.canary_taken) = (stable.judged, canary.judged);
+        self.drawn_taken = Drawn { canary: canary.drawn, stable: stable.drawn };
+        let quiet = row.stable == Tally::default() && row.canary == Tally::default() && drawn == Drawn::default();
+        (!quiet).then(|| Taken { epoch: Arc::clone(&self.epoch), row, drawn })
     }
 }
 

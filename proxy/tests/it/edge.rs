@@ -605,6 +605,7 @@ async fn a_head_limit_belongs_to_its_route() {
     let endpoints = BTreeMap::from([(crate::harness::id("v1"), vec![v1.addr()])]);
     let picture = |route: &pointsman_config::Route| pointsman::control::publisher::RoutePicture {
         route: Arc::new(route.clone()),
+        trial: 0,
         stable: crate::harness::id("v1"),
         split: pointsman_config::Split::Whole(crate::harness::id("v1")),
         endpoints: &endpoints,

@@ -103,7 +103,7 @@ fn picture<'a>(route: &'a Route, ppm: u32, endpoints: &'a BTreeMap<VersionId, Ve
     } else {
         Split::canary(id("v1"), id("v2"), Share::from_ppm(ppm).unwrap())
     };
-    RoutePicture { route: Arc::new(route.clone()), stable: id("v1"), split, endpoints }
+    RoutePicture { route: Arc::new(route.clone()), stable: id("v1"), split, trial: 0, endpoints }
 }
 
 /// Waits for a condition; false if it does not come true.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use pointsman::outcome::{ErrorPolicy, Outcome};
-use pointsman::recorder::{Arm, Assignment, Epoch, Ledger, Terms};
+use pointsman::recorder::{Arm, AssignedBy, Assignment, Epoch, Ledger, Taken, Terms, Users};
 use pointsman_config::{ErrorKind, Share};
 use pointsman_rollout::Tally;
 use proptest::prelude::*;
@@ -23,6 +23,7 @@ fn terms(ppm: u32) -> Terms {
         ),
         slow_after: Duration::from_millis(50),
         unanswered_after: Duration::from_millis(200),
+        users: None,
     }
 }
 
@@ -96,14 +97,14 @@ fn rows_add_up_to_the_requests_while_threads_write_and_weights_change() {
         while !done.load(SeqCst) {
             weights += 1;
             current.store(ledger.open(terms(weights % 1_000_000)));
-            for (_, row) in ledger.take(Instant::now()) {
+            for Taken { row, .. } in ledger.take(Instant::now()) {
                 rows += row.stable;
                 rows += row.canary;
             }
         }
     });
     drop(current);
-    for (_, row) in ledger.take(Instant::now() + Duration::from_secs(10)) {
+    for Taken { row, .. } in ledger.take(Instant::now() + Duration::from_secs(10)) {
         rows += row.stable;
         rows += row.canary;
     }
@@ -126,7 +127,7 @@ fn a_request_belongs_to_the_weight_it_was_assigned_under() {
     let rows: Vec<_> = ledger
         .take(Instant::now())
         .into_iter()
-        .map(|(_, row)| (row.weight.ppm(), row.canary.requests, row.canary.errors))
+        .map(|Taken { row, .. }| (row.weight.ppm(), row.canary.requests, row.canary.errors))
         .collect();
     assert_eq!(rows, [(10, 1, 1), (20, 1, 0)]);
 }
@@ -174,6 +175,132 @@ fn only_whole_requests_are_judged_unanswered_and_as_errors_only_where_timeouts_a
         epoch.finish(uploading, Outcome::Success, Duration::from_secs(11));
         assert_eq!(epoch.read(Arm::Canary).judged, Tally { requests: 2, errors, slow: 1 });
     }
+}
+
+/// An epoch whose unit is the user.
+fn with_users(users: &Arc<Users>) -> Terms {
+    Terms { users: Some(Arc::clone(users)), ..terms(50_000) }
+}
+
+fn by(arm: Arm, by: AssignedBy) -> Assignment {
+    Assignment { arm, by }
+}
+
+/// One request that is whole at once and ends with `outcome` after so many milliseconds.
+fn book(epoch: &Epoch, assignment: Assignment, outcome: Outcome, ms: u64) {
+    let mut entry = epoch.begin(assignment, Instant::now());
+    let started = entry.started();
+    epoch.asked(&mut entry, started);
+    epoch.finish(entry, outcome, Duration::from_millis(ms));
+}
+
+fn judged(epoch: &Epoch, arm: Arm) -> (u64, u64, u64) {
+    let Tally { requests, errors, slow } = epoch.read(arm).judged;
+    (requests, errors, slow)
+}
+
+#[test]
+fn of_a_users_errors_only_the_first_counts_and_the_others_are_no_requests_either() {
+    let users = Arc::new(Users::default());
+    let epoch = Epoch::new(with_users(&users), 2);
+    let (ada, bob) = (by(Arm::Canary, AssignedBy::User(1)), by(Arm::Stable, AssignedBy::User(2)));
+    for _ in 0..10 {
+        book(&epoch, ada, Outcome::Error, 1);
+        book(&epoch, ada, Outcome::Success, 1);
+        book(&epoch, bob, Outcome::Connect, 1);
+        book(&epoch, bob, Outcome::ClientAbort, 1);
+    }
+    assert_eq!(judged(&epoch, Arm::Canary), (11, 1, 0));
+    assert_eq!(judged(&epoch, Arm::Stable), (1, 1, 0));
+    assert_eq!(epoch.read(Arm::Canary).outcomes[Outcome::Error.index()], 10, "people see them all");
+}
+
+#[test]
+fn a_users_first_error_is_the_first_over_both_versions_and_all_weights_of_a_trial() {
+    let users = Arc::new(Users::default());
+    let mut ledger = Ledger::new(1);
+    let low = ledger.open(with_users(&users));
+    book(&low, by(Arm::Stable, AssignedBy::User(7)), Outcome::Error, 1);
+    let high = ledger.open(Terms { weight: Share::from_ppm(250_000).unwrap(), ..with_users(&users) });
+    book(&high, by(Arm::Canary, AssignedBy::User(7)), Outcome::Error, 1);
+    let errors: u64 =
+        ledger.take(Instant::now()).iter().map(|taken| taken.row.stable.errors + taken.row.canary.errors).sum();
+    assert_eq!(errors, 1);
+    let next_trial = ledger.open(with_users(&Arc::default()));
+    book(&next_trial, by(Arm::Canary, AssignedBy::User(7)), Outcome::Error, 1);
+    assert_eq!(judged(&next_trial, Arm::Canary), (1, 1, 0));
+}
+
+#[test]
+fn of_a_users_slow_answers_only_the_first_is_slow_and_the_others_are_requests() {
+    let users = Arc::new(Users::default());
+    let epoch = Epoch::new(with_users(&users), 1);
+    for _ in 0..5 {
+        book(&epoch, by(Arm::Canary, AssignedBy::User(3)), Outcome::Success, 60);
+    }
+    assert_eq!(judged(&epoch, Arm::Canary), (5, 0, 1));
+}
+
+#[test]
+fn a_user_who_hangs_in_many_requests_is_one_error() {
+    let users = Arc::new(Users::default());
+    let (epoch, start) = (Epoch::new(with_users(&users), 1), Instant::now());
+    let waiting: Vec<_> = [1_u64, 1, 1, 2]
+        .into_iter()
+        .map(|user| {
+            let mut entry = epoch.begin(by(Arm::Canary, AssignedBy::User(user)), start);
+            epoch.asked(&mut entry, start);
+            entry
+        })
+        .collect();
+    epoch.close_unanswered(start + Duration::from_millis(150));
+    assert_eq!(judged(&epoch, Arm::Canary), (0, 0, 0), "too early");
+    epoch.close_unanswered(start + Duration::from_millis(500));
+    assert_eq!(judged(&epoch, Arm::Canary), (2, 2, 2));
+    for entry in waiting {
+        epoch.finish(entry, Outcome::Timeout, Duration::from_secs(11));
+    }
+    assert_eq!(judged(&epoch, Arm::Canary), (2, 2, 2), "once");
+}
+
+#[test]
+fn overrides_and_repeats_are_counted_and_are_no_evidence() {
+    for none in [AssignedBy::Override, AssignedBy::Repeat] {
+        let (epoch, start) = (Epoch::new(terms(50_000), 1), Instant::now());
+        book(&epoch, by(Arm::Canary, none), Outcome::Error, 60);
+        let mut hangs = epoch.begin(by(Arm::Canary, none), start);
+        epoch.asked(&mut hangs, start);
+        epoch.close_unanswered(start + Duration::from_secs(1));
+        epoch.finish(hangs, Outcome::Timeout, Duration::from_secs(2));
+        let counts = epoch.read(Arm::Canary);
+        assert_eq!(counts.outcomes.iter().sum::<u64>(), 2, "{none:?}");
+        assert_eq!((counts.judged, counts.drawn, counts.split), (Tally::default(), 0, 0), "{none:?}");
+    }
+}
+
+#[test]
+fn a_repeat_of_an_override_stays_one_and_every_other_repeat_is_no_evidence() {
+    let repeated = |by| Assignment { arm: Arm::Canary, by }.as_repeat().by;
+    assert_eq!([AssignedBy::Chance, AssignedBy::User(1)].map(repeated), [AssignedBy::Repeat; 2]);
+    assert_eq!(repeated(AssignedBy::Override), AssignedBy::Override);
+}
+
+#[test]
+fn draws_are_counted_when_they_are_made_and_a_user_is_drawn_once() {
+    let users = Arc::new(Users::default());
+    let mut ledger = Ledger::new(2);
+    let epoch = ledger.open(with_users(&users));
+    for user in [1, 1, 2, 2, 2] {
+        epoch.begin(by(Arm::Canary, AssignedBy::User(user)), Instant::now());
+    }
+    for _ in 0..4 {
+        epoch.begin(Assignment::by_chance(Arm::Stable), Instant::now());
+    }
+    let drawn: Vec<_> =
+        ledger.take(Instant::now()).iter().map(|taken| (taken.drawn.canary, taken.drawn.stable)).collect();
+    assert_eq!(drawn, [(2, 4)], "nobody has an answer yet");
+    assert_eq!((epoch.read(Arm::Canary).split, epoch.read(Arm::Stable).split), (5, 4));
+    assert!(ledger.take(Instant::now()).is_empty());
 }
 
 #[test]

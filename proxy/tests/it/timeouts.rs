@@ -189,7 +189,7 @@ async fn a_hanging_version_is_judged_before_its_timeout_and_once() {
     assert!(seen.await);
     let span = began.elapsed();
     assert!((Duration::from_millis(1_900)..Duration::from_millis(3_500)).contains(&span), "judged after {span:?}");
-    let row = rows[0].1.stable;
+    let row = rows[0].row.stable;
     assert_eq!((row.requests, row.errors, row.slow), (1, 1, 1));
     assert_eq!(client.answer().await.unwrap().status, 504);
     edge.expect_outcomes("v1", &[(Outcome::Timeout, 1)]).await;
@@ -242,7 +242,7 @@ async fn a_version_that_hangs_after_a_slow_upload_is_judged_from_its_end() {
         !rows.is_empty()
     });
     assert!(seen.await);
-    let row = rows[0].1.stable;
+    let row = rows[0].row.stable;
     assert_eq!((row.requests, row.errors, row.slow), (1, 1, 1));
     assert!(began.elapsed() < Duration::from_millis(3_500), "before its timeout");
 }

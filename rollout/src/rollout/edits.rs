@@ -9,7 +9,6 @@ use crate::change::{Cause, Change, Decision};
 use crate::phase::{Paused, Phase, PhaseName, Setback};
 use crate::recover::Identity;
 use crate::time::Time;
-use crate::verdict::{Verdict, Waiting};
 
 impl Rollout {
     pub(super) fn edit(&mut self, route: Arc<Route>, now: Time) -> Vec<Change> {
@@ -44,8 +43,7 @@ impl Rollout {
 
     /// Starts what the file asks, from the beginning.
     pub(super) fn begin(&mut self, before: &Split, from: PhaseName, now: Time) -> Vec<Change> {
-        self.pair = None;
-        self.verdict = Verdict::Continue(Waiting::NoCanaryTraffic);
+        self.begin_trial();
         self.limit = None;
         self.unready_since = None;
         self.alert = None;

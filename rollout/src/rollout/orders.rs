@@ -8,7 +8,7 @@ use crate::input::{Order, OrderKind, Refusal};
 use crate::phase::{Paused, Phase, Stage};
 use crate::recover::ByHand;
 use crate::time::Time;
-use crate::verdict::{Verdict, Waiting};
+use crate::verdict::Verdict;
 
 impl Rollout {
     pub(super) fn obey(&mut self, order: &Order, now: Time) -> Result<Vec<Change>, Refusal> {
@@ -94,8 +94,7 @@ impl Rollout {
         let (phase, since) = self.at_stage(paused.stage, now);
         if matches!(self.verdict, Verdict::Rollback(_)) {
             // A regression that was only to alert has been seen by the operator: what is judged from here on is fresh.
-            self.pair = None;
-            self.verdict = Verdict::Continue(Waiting::NoCanaryTraffic);
+            self.begin_trial();
         }
         self.limit = None;
         let change = self.enter(phase, (Decision::Resume, cause), now);
@@ -140,8 +139,7 @@ impl Rollout {
         self.limit = None;
         self.enter(phase, (Decision::SetWeights, cause.clone()), now);
         if super::tick::compared(split).is_none() {
-            self.pair = None;
-            self.verdict = Verdict::Continue(Waiting::NoCanaryTraffic);
+            self.begin_trial();
         }
         Ok(self.change((Decision::SetWeights, cause), from, before))
     }

@@ -226,7 +226,7 @@ impl Rollout {
         self.promoted = true;
         self.by_hand = None;
         self.comparison.new_baseline();
-        self.pair = None;
+        self.begin_trial();
         Some(self.enter(Phase::Steady, plan(Decision::Finish, "it served well through the bake"), now))
     }
 

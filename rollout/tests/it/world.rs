@@ -9,7 +9,7 @@ use pointsman_config::{
     Version, VersionId,
 };
 use pointsman_rollout::{
-    Change, Input, Observed, Order, OrderKind, PhaseName, Ready, Refusal, Rollout, Row, Saved, Seen, Tally, Time,
+    Change, Drawn, Input, Observed, Order, OrderKind, PhaseName, Ready, Refusal, Rollout, Row, Saved, Seen, Tally, Time,
 };
 
 /// One tick.
@@ -133,7 +133,7 @@ impl World {
         self.now = self.now.plus(TICK);
         let rows: Vec<Observed> = self.traffic().into_iter().collect();
         let applied = self.applied.clone();
-        let seen = Seen { rows: &rows, ready: &self.ready, applied: &applied };
+        let seen = Seen { rows: &rows, ready: &self.ready, applied: &applied, mirrored: &[] };
         let changes = self.rollout.step(Input::Tick(&seen), self.now).unwrap();
         self.applied = self.rollout.desired().effective(&self.ready);
         self.changes.extend(changes.clone());
@@ -207,7 +207,8 @@ impl World {
         let to_canary = parts / u64::from(Share::PARTS);
         let canary_tally = canary.as_ref().map(|version| self.serve(version, to_canary)).unwrap_or_default();
         let stable_tally = self.serve(&stable, self.requests - to_canary);
-        Some(Observed { stable, canary, row: Row { weight, canary: canary_tally, stable: stable_tally } })
+        let drawn = Drawn { canary: canary_tally.requests, stable: stable_tally.requests };
+        Some(Observed { stable, canary, row: Row { weight, canary: canary_tally, stable: stable_tally }, drawn })
     }
 
     fn serve(&mut self, version: &VersionId, requests: u64) -> Tally {

@@ -1,0 +1,123 @@
+//! Which users have been counted during one trial of a canary, where the user is the unit of assignment and of evidence.
+//!
+//! Line: outcome ► recorder (**users**) ► (window, analysis). One draw decides a user's version, so that everything a user
+//! meets carries the same label: a thousand errors of one user tell as much about the versions as one. Only the first
+//! counts. Fixed memory: users whose hashes fall together count as one, which drops counts of both versions alike.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Bits of a hash that tell users apart: 2^16 users.
+const PLACE_BITS: u32 = 16;
+/// Bits in a word.
+const WORD_BITS: u16 = 64;
+/// Words in a set: 2^16 bits.
+const WORDS: usize = 1024;
+
+/// The users of one trial, shared by both versions and by every weight of it; never cleared.
+#[derive(Debug, Default)]
+pub struct Users {
+    seen: UserSet,
+    failed: UserSet,
+    slowed: UserSet,
+}
+
+/// Equal only to itself: another trial has users of its own.
+impl PartialEq for Users {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
+/// A user's place in every set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct User(pub(super) u16);
+
+impl User {
+    /// The user with this hash. Mixed once more, so that the place says nothing about the draw, whatever bits of the
+    /// hash decided that (Fibonacci hashing, Knuth 6.4).
+    pub(super) fn of_hash(hash: u64) -> Self {
+        let mixed = (hash ^ (hash >> 32)).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (64 - PLACE_BITS);
+        Self(u16::try_from(mixed).unwrap_or_default())
+    }
+}
+
+impl Users {
+    /// Whether this is the user's first request in this trial; from now on it is not.
+    pub(super) fn is_first_seen(&self, user: User) -> bool {
+        self.seen.insert(user)
+    }
+
+    /// Whether this is the user's first error in this trial; from now on it is not.
+    pub(super) fn is_first_error(&self, user: User) -> bool {
+        self.failed.insert(user)
+    }
+
+    /// Whether this is the user's first slow answer in this trial; from now on it is not.
+    pub(super) fn is_first_slow(&self, user: User) -> bool {
+        self.slowed.insert(user)
+    }
+}
+
+/// A set of users that only grows.
+#[derive(Debug)]
+struct UserSet(Box<[AtomicU64]>);
+
+impl Default for UserSet {
+    fn default() -> Self {
+        Self((0..WORDS).map(|_| AtomicU64::new(0)).collect())
+    }
+}
+
+impl UserSet {
+    /// Whether the user was not in it; now it is. One of several threads gets to hear it.
+    fn insert(&self, user: User) -> bool {
+        let (word, bit) = (usize::from(user.0 / WORD_BITS), 1 << (user.0 % WORD_BITS));
+        // Most users have been seen: reading keeps the line shared between threads.
+        self.0.get(word).is_some_and(|word| word.load(Relaxed) & bit == 0 && word.fetch_or(bit, Relaxed) & bit == 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+
+    #[test]
+    fn each_first_is_told_once_and_apart_from_the_others() {
+        let users = Users::default();
+        let (ada, bob) = (User::of_hash(1), User::of_hash(2));
+        assert_ne!(ada, bob);
+        assert!(users.is_first_error(ada) && !users.is_first_error(ada));
+        assert!(users.is_first_error(bob) && users.is_first_slow(ada) && users.is_first_seen(ada));
+        assert!(!users.is_first_seen(ada) && !users.is_first_slow(ada));
+    }
+
+    #[test]
+    fn one_of_many_threads_is_the_first() {
+        let (users, firsts) = (Users::default(), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let mine = (0..1_000).filter(|place| users.is_first_error(User(*place))).count();
+                    firsts.fetch_add(mine, Relaxed);
+                });
+            }
+        });
+        assert_eq!(firsts.into_inner(), 1_000);
+    }
+
+    #[test]
+    fn hashes_that_differ_in_any_part_spread_over_all_places() {
+        for shift in [0, 16, 32, 48] {
+            let places: std::collections::BTreeSet<_> = (0..1_000_u64).map(|n| User::of_hash(n << shift).0).collect();
+            assert!(places.len() > 950, "{shift}: {}", places.len());
+        }
+    }
+
+    #[test]
+    fn two_trials_are_never_equal() {
+        let users = Users::default();
+        assert!(users == users && users != Users::default());
+    }
+}
