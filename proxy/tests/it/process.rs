@@ -141,6 +141,18 @@ impl Edge {
         }
     }
 
+    /// One prediction with these header lines, each ended; gives the whole answer.
+    pub async fn predict_with(&self, headers: &str) -> Answer {
+        ask_with(self.address, "POST", "/v1/predict", headers, "12345").await.expect("an answer")
+    }
+
+    /// The version that answers one prediction with these header lines.
+    pub async fn version_for(&self, headers: &str) -> String {
+        let answer = self.predict_with(headers).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.header("x-pointsman-version").unwrap().to_owned()
+    }
+
     /// One prediction; gives the whole answer.
     pub async fn predict(&self) -> Answer {
         ask(self.address, "POST", "/v1/predict", "12345").await.expect("an answer")
@@ -256,10 +268,14 @@ pub fn weight_of(route: &Value) -> f64 {
 }
 
 async fn ask(address: SocketAddr, method: &str, path: &str, body: &str) -> Option<Answer> {
+    ask_with(address, method, path, "", body).await
+}
+
+async fn ask_with(address: SocketAddr, method: &str, path: &str, headers: &str, body: &str) -> Option<Answer> {
     let mut client = Client::connect(address).await;
     let length = body.len();
     let head = format!(
-        "{method} {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n{headers}\r\n"
     );
     client.send(format!("{head}{body}").as_bytes()).await;
     client.answer().await
