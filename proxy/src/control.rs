@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use pointsman_config::{Config, Route, RouteName, Split};
+use pointsman_config::{Config, Route, RouteName, Split, VersionId};
 use pointsman_rollout::{Change, Decision, Observed, Saved, Time};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Interval, MissedTickBehavior};
@@ -46,6 +46,7 @@ use self::publisher::{Publisher, RoutePicture};
 use self::resolver::{Resolved, Resolver};
 use self::state::{Reopened, StateFile};
 use crate::recorder::{Failure, Taken, Totals};
+use crate::retry::books::RetryCounts;
 use crate::view::{ConfigView, DecisionRow, Event, RouteView, View};
 
 /// Between two looks at what was counted.
@@ -565,6 +566,11 @@ impl Control {
         self.counts.insert(name, totals);
     }
 
+    fn retries(&self) -> BTreeMap<RouteName, BTreeMap<VersionId, RetryCounts>> {
+        let names = self.routes.iter().map(|route| &route.route().name);
+        names.map(|name| (name.clone(), self.publisher.retries(name))).collect()
+    }
+
     /// Shows the last looks to everybody.
     fn show(&self) {
         let looks = self.routes.iter().filter_map(|route| self.looks.get(&route.route().name));
@@ -573,6 +579,7 @@ impl Control {
             state: self.state.view(),
             routes: looks.cloned().collect(),
             counts: self.counts.clone(),
+            retries: self.retries(),
             decisions: self.events.counts().clone(),
             ready: self.life != Life::Starting,
             draining: self.life == Life::Draining,
@@ -759,7 +766,7 @@ mod tests {
         assert!(control.events.counts().keys().all(|(route, _)| *route != name));
         assert!(!control.counts.contains_key(&name) && !control.looks.contains_key(&name));
 
-        let v2: pointsman_config::VersionId = "v2".parse().unwrap();
+        let v2: VersionId = "v2".parse().unwrap();
         let mut without = config(1, 0);
         let route = without.routes.first_mut().unwrap();
         route.plan = pointsman_config::Plan::Weights(Split::Whole(route.stable.clone()));

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
-use http::{HeaderName, Method, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -25,14 +25,9 @@ use crate::forward;
 use crate::listen::{ClientStream, Exchange};
 use crate::outcome::Outcome;
 use crate::request::{Load, RequestCtx};
+use crate::retry::{self, AnswerSigns, Failed, Repeatable};
 use crate::snapshot::Snapshots;
 use crate::upstream;
-
-/// Attempts on one request, the first included: enough to get past an endpoint that just went, and too few for retries
-/// to multiply the load on a version that is going down.
-pub(crate) const MAX_ATTEMPTS: usize = 3;
-/// Set to `1` by a version's admission control on an answer 429 or 503: it refused the request, it did not fail.
-const SHED_HEADER: HeaderName = HeaderName::from_static("x-pointsman-shed");
 
 /// The data path of one worker.
 #[derive(Debug)]
@@ -73,6 +68,19 @@ fn has_answer(session: &Session) -> bool {
     session.response_written().is_some_and(|head| !head.status.is_informational())
 }
 
+/// What can be sent again, and whether it is too late for that. What the framework keeps of a body is all of it or, when
+/// it was too large, nothing; sending that would send a head without its body.
+fn repeatable(session: &Session, ctx: &RequestCtx) -> Repeatable {
+    let has_begun =
+        ctx.is_answered() || has_answer(session) || ctx.exchange.as_ref().is_some_and(|exchange| exchange.has_sent());
+    let fits = ctx.route().is_some_and(|route| ctx.body_bytes <= route.settings.retries.body_bytes);
+    Repeatable {
+        is_idempotent: session.req_header().method.is_idempotent(),
+        body_is_kept: fits && !session.as_ref().retry_buffer_truncated(),
+        has_begun,
+    }
+}
+
 /// Whether an answer ends with its head.
 fn has_no_body(session: &Session, answer: &ResponseHeader) -> bool {
     session.req_header().method == Method::HEAD
@@ -110,8 +118,12 @@ impl ProxyHttp for Edge {
         Ok(true)
     }
 
-    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
-        let Some(endpoint) = ctx.next_endpoint() else {
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
+        let mut endpoint = ctx.next_endpoint();
+        if endpoint.is_none() && ctx.failed(Failed::Connect, repeatable(session, ctx)) {
+            endpoint = ctx.next_endpoint();
+        }
+        let Some(endpoint) = endpoint else {
             ctx.give_up(Refusal::NoHealthyEndpoint, Outcome::Connect);
             return Error::e_explain(ErrorType::ConnectNoRoute, "the version has no endpoint").map_err(Error::into_up);
         };
@@ -119,16 +131,17 @@ impl ProxyHttp for Edge {
         Ok(upstream::peer(endpoint.address(), &route.settings, ctx.needs_fresh_connection()))
     }
 
-    /// Nothing of the request has been read by anybody yet: whatever its size or method, another endpoint may have it.
+    /// Nothing of the request has been read by this endpoint: whatever its method, and its size if it is the first one,
+    /// another may have it.
     fn fail_to_connect(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         _peer: &HttpPeer,
         ctx: &mut RequestCtx,
         mut error: Box<Error>,
     ) -> Box<Error> {
-        let another_is_left = ctx.endpoint_refused();
-        error.set_retry(another_is_left && ctx.attempts() < MAX_ATTEMPTS);
+        let is_refused = Failure::of(&error).outcome == Outcome::Connect;
+        error.set_retry(is_refused && ctx.failed(Failed::Connect, repeatable(session, ctx)));
         error
     }
 
@@ -161,13 +174,16 @@ impl ProxyHttp for Edge {
 
     async fn request_body_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         body: &mut Option<Bytes>,
         end_of_stream: bool,
         ctx: &mut RequestCtx,
     ) -> Result<()> {
         ctx.client_sent(end_of_stream);
         ctx.body_bytes += body.as_ref().map_or(0, |chunk| u64::try_from(chunk.len()).unwrap_or(u64::MAX));
+        if end_of_stream {
+            ctx.limit_attempt(repeatable(session, ctx));
+        }
         match ctx.route().map(|route| route.settings.limits.body_bytes) {
             Some(limit) if ctx.body_bytes > limit => {
                 ctx.give_up(Refusal::BodyTooLarge(limit), Outcome::Rejected);
@@ -191,9 +207,15 @@ impl ProxyHttp for Edge {
             ctx.heard(Instant::now());
             return Ok(());
         }
-        let sheds = matches!(answer.status.as_u16(), 429 | 503);
-        let shed = sheds && answer.headers.get(&SHED_HEADER).is_some_and(|value| value == "1");
-        ctx.answered(answer.status.as_u16(), shed);
+        let status = answer.status.as_u16();
+        let signs = AnswerSigns::of(status, |name| answer.headers.get(name).map(HeaderValue::as_bytes));
+        // Decided before the answer is dropped for it: the user gets it whole if it is not repeated.
+        if signs.failed().is_some_and(|failed| ctx.failed(failed, repeatable(session, ctx))) {
+            let mut failed = Error::new_up(ErrorType::HTTPStatus(status));
+            failed.set_retry(true);
+            return Err(failed);
+        }
+        ctx.answered(status, signs);
         if has_no_body(session, answer) {
             ctx.told_all();
         }
@@ -213,6 +235,20 @@ impl ProxyHttp for Edge {
             ctx.heard(Instant::now());
         }
         Ok(None)
+    }
+
+    /// A gRPC call says here what came of it, unless it has no answer but that.
+    fn upstream_response_trailer_filter(
+        &self,
+        _session: &mut Session,
+        trailers: &mut HeaderMap,
+        ctx: &mut RequestCtx,
+    ) -> Result<()> {
+        let status = trailers.get(retry::GRPC_STATUS).and_then(|status| retry::failed_call(status.as_bytes()));
+        if status.is_some() {
+            ctx.call_failed();
+        }
+        Ok(())
     }
 
     async fn response_filter(
@@ -240,7 +276,7 @@ impl ProxyHttp for Edge {
 
     /// A connection that had been kept may have been closed by its server just as the request set out. Nothing was
     /// answered on it then, and if the body can be sent again as a whole, it is: once, and on a connection that cannot
-    /// have that excuse, so that a version which drops requests is seen. Anything else is not repeated.
+    /// have that excuse, so that a version which drops requests is seen. Anything else is repeated as the route says.
     fn error_while_proxy(
         &self,
         _peer: &HttpPeer,
@@ -249,12 +285,21 @@ impl ProxyHttp for Edge {
         ctx: &mut RequestCtx,
         reused: bool,
     ) -> Box<Error> {
-        let broken =
+        if ctx.has_turned() {
+            return error;
+        }
+        if ctx.exchange.as_ref().is_some_and(|exchange| exchange.take_attempt_over()) {
+            error = Error::new_up(ErrorType::ReadTimedout);
+        }
+        let of_version = *error.esource() == ErrorSource::Upstream;
+        let closed =
             matches!(error.etype(), ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError);
-        let untouched = !ctx.is_answered() && session.response_written().is_none();
-        let repeatable = !session.as_ref().retry_buffer_truncated() && ctx.attempts() < MAX_ATTEMPTS;
-        let stale = reused && broken && *error.esource() == ErrorSource::Upstream && untouched && repeatable;
-        error.set_retry(stale && ctx.repeat_afresh(session.req_header().method.is_idempotent()));
+        let can_be_sent =
+            Repeatable { body_is_kept: !session.as_ref().retry_buffer_truncated(), ..repeatable(session, ctx) };
+        let is_free = of_version && can_be_sent.body_is_kept && !can_be_sent.has_begun;
+        let stale = reused && closed && is_free && ctx.repeat_afresh(can_be_sent.is_idempotent);
+        let failed = Failed::of(Failure::of(&error).outcome).filter(|_| of_version);
+        error.set_retry(stale || failed.is_some_and(|failed| ctx.failed(failed, repeatable(session, ctx))));
         error
     }
 

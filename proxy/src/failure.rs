@@ -35,9 +35,11 @@ impl Failure {
 
     fn of_version(kind: &ErrorType) -> Self {
         use ErrorType::{
-            ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout, InternalError, ReadTimedout, WriteTimedout,
+            ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout, HandshakeError, InternalError, InvalidCert,
+            ReadTimedout, TLSHandshakeFailure, TLSHandshakeTimedout, WriteTimedout,
         };
-        if matches!(kind, ConnectTimedout | ConnectRefused | ConnectNoRoute | ConnectError) {
+        let no_handshake = matches!(kind, TLSHandshakeFailure | TLSHandshakeTimedout | InvalidCert | HandshakeError);
+        if no_handshake || matches!(kind, ConnectTimedout | ConnectRefused | ConnectNoRoute | ConnectError) {
             Self::told(Outcome::Connect, Refusal::UpstreamConnect)
         } else if matches!(kind, ReadTimedout | WriteTimedout) {
             Self::told(Outcome::Timeout, Refusal::UpstreamTimeout)
@@ -83,6 +85,8 @@ mod tests {
     fn the_version_is_blamed_for_its_own_side_only() {
         check(Error::new_up, ErrorType::ConnectRefused, Outcome::Connect, Some(502));
         check(Error::new_up, ErrorType::ConnectTimedout, Outcome::Connect, Some(502));
+        check(Error::new_up, ErrorType::TLSHandshakeFailure, Outcome::Connect, Some(502));
+        check(Error::new_up, ErrorType::InvalidCert, Outcome::Connect, Some(502));
         check(Error::new_up, ErrorType::ReadTimedout, Outcome::Timeout, Some(504));
         check(Error::new_up, ErrorType::WriteTimedout, Outcome::Timeout, Some(504));
         check(Error::new_up, ErrorType::ConnectionClosed, Outcome::Reset, Some(502));

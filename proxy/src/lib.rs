@@ -19,6 +19,7 @@ pub mod outcome;
 pub mod pool;
 pub mod recorder;
 mod request;
+pub mod retry;
 pub mod route;
 pub mod snapshot;
 mod ticket;

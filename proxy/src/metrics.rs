@@ -88,8 +88,22 @@ pub const ALL: &[Metric] = &[
         name: "pointsman_requests_total",
         kind: Kind::Counter,
         labels: &["route", "version", "outcome"],
-        help: "Client requests that ended, by what came of them: success, error (5xx), timeout, connect, reset, client_abort, rejected. The last two never count against a version.",
+        help: "Client requests that ended, by what came of them: success, error (5xx), timeout, connect, reset, client_abort, rejected. The last two never count against a version. One that was retried counts once, as what its first attempt came to, for the version that it was assigned to.",
         read: read::requests,
+    },
+    Metric {
+        name: "pointsman_retries_total",
+        kind: Kind::Counter,
+        labels: &["route", "version", "result"],
+        help: "Retries of requests that the version was assigned and failed, by what came of them: success (the user got a good answer), failure, abandoned (its client went) and budget_exhausted (there was none, the user got the failure). The failure itself is in pointsman_requests_total.",
+        read: read::retries,
+    },
+    Metric {
+        name: "pointsman_stale_connections_total",
+        kind: Kind::Counter,
+        labels: &["route", "version", "result"],
+        help: "Requests that met a kept connection which the version had closed, and were repeated on a fresh one: excused as what closing idle connections explains (1 % of the requests and one a second), or charged to the version as a reset.",
+        read: read::stale_connections,
     },
     Metric {
         name: "pointsman_request_duration_seconds",

@@ -92,7 +92,7 @@ pub struct Failure {
     pub request_id: String,
     /// What came of it: a value of the metric label `outcome`.
     pub outcome: String,
-    /// The status that the client got; none if it got no answer.
+    /// The status that the client got, or that a retry kept from it; none without an answer.
     pub status: Option<u16>,
     /// When it ended, in milliseconds since the Unix epoch.
     pub at_unix_ms: u64,
@@ -513,7 +513,7 @@ fn add_at(cells: &[AtomicU64], index: usize) {
 }
 
 /// A small number for the present thread, the same for its whole life.
-fn thread_number() -> usize {
+pub(crate) fn thread_number() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
         static MINE: Cell<Option<usize>> = const { Cell::new(None) };

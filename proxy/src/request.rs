@@ -1,4 +1,5 @@
-//! One request on its way: what it was assigned to, and what came of it, booked exactly once.
+//! One request on its way: what it was assigned to, and what came of it, booked exactly once. A request that is repeated
+//! is booked when that is decided, as what its first attempt came to.
 //!
 //! Line: edge ► **request** ► recorder. Everything a request needs to know it takes from the one snapshot it began with.
 //! Booking hangs on the value itself: when the framework drops it (the client went, a deadline passed, a task panicked),
@@ -20,6 +21,8 @@ use crate::listen::{Exchange, MALFORMED_CHUNKS};
 use crate::outcome::Outcome;
 use crate::pool::Pool;
 use crate::recorder::{Arm, AssignedBy, Assignment, Entry, Epoch, Failure};
+use crate::retry::books::{RetryResult, VersionRetries};
+use crate::retry::{self, AnswerSigns, Attempt, Failed, Next, Repeatable, Side};
 use crate::snapshot::{ServedRoute, Snapshot};
 
 /// How soon a request breaks on a connection that had been closed before: its server's reset is one way back. Any time
@@ -47,30 +50,49 @@ pub(crate) struct RequestCtx {
     request_id: Option<HeaderValue>,
     /// A `set-cookie` for a client that was no user yet.
     pub(crate) new_user: Option<HeaderValue>,
+    /// Endpoints of the version being asked that have failed this request.
     tried: Vec<usize>,
     present: Option<usize>,
-    attempts: usize,
+    attempts: u32,
     in_flight: Option<InFlight>,
+    /// Whether the client has sent everything.
+    is_asked: bool,
     /// Bytes of the body that this attempt has passed on.
     pub(crate) body_bytes: u64,
     status: Option<u16>,
-    shed: bool,
+    /// What the answer counts as, as far as its head and its trailers tell.
+    answered_as: Option<Outcome>,
     /// Whether the version has said everything.
     is_whole: bool,
     /// When the present attempt was sent.
     sent: Option<Instant>,
-    /// Whether this attempt follows one on a kept connection that had gone.
+    /// Whether an attempt met a kept connection that had gone.
     repeats: bool,
     given_up: Option<failure::Failure>,
     outcome: Option<Outcome>,
+    stage: Stage,
 }
 
 /// The route and the side of the comparison that a request belongs to.
 #[derive(Debug)]
 struct Assigned {
     route: usize,
-    arm: Arm,
+    to: Assignment,
+    /// Whose endpoints are asked: those of the arm, or stable's after the canary failed.
+    asks: Arm,
+    /// None once it is closed.
     entry: Option<Entry>,
+}
+
+/// How far a request has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// No attempt on it has failed.
+    First,
+    /// An attempt follows one that failed, and for which its version is booked.
+    Retry,
+    /// It is booked, and nothing more is to come.
+    Ended,
 }
 
 impl RequestCtx {
@@ -87,14 +109,16 @@ impl RequestCtx {
             present: None,
             attempts: 0,
             in_flight: None,
+            is_asked: false,
             body_bytes: 0,
             status: None,
-            shed: false,
+            answered_as: None,
             is_whole: false,
             sent: None,
             repeats: false,
             given_up: None,
             outcome: None,
+            stage: Stage::First,
         }
     }
 
@@ -115,7 +139,10 @@ impl RequestCtx {
     /// Assigns the request to a version of the route at `position`; from here on it counts.
     pub(crate) fn assign(&mut self, position: usize, assignment: Assignment, started: Instant) {
         let entry = self.snapshot.routes.at(position).map(|route| route.epoch.begin(assignment, started));
-        self.assigned = Some(Assigned { route: position, arm: assignment.arm, entry });
+        self.assigned = Some(Assigned { route: position, to: assignment, asks: assignment.arm, entry });
+        if let Some(books) = self.retry_books() {
+            books.assigned(started);
+        }
         if !self.exchange.as_ref().is_some_and(|exchange| exchange.has_unread_body()) {
             self.asked(started);
         }
@@ -124,7 +151,7 @@ impl RequestCtx {
     /// The client sent some more of its body, or the end of it.
     pub(crate) fn client_sent(&mut self, is_end: bool) {
         // Nothing new if everything had arrived with the head, as small bodies do.
-        if self.open_entry().is_some_and(|(_, entry)| !entry.is_asked()) {
+        if !self.is_asked {
             let now = Instant::now();
             self.heard(now);
             if is_end {
@@ -135,6 +162,7 @@ impl RequestCtx {
 
     /// The client has sent everything, as of `now`: from here on the version is waited for.
     fn asked(&mut self, now: Instant) {
+        self.is_asked = true;
         if let Some((epoch, entry)) = self.open_entry() {
             epoch.asked(entry, now);
         }
@@ -155,7 +183,12 @@ impl RequestCtx {
 
     fn pool(&self) -> Option<&Arc<Pool>> {
         let assigned = self.assigned.as_ref()?;
-        self.route()?.pool(assigned.arm)
+        self.route()?.pool(assigned.asks)
+    }
+
+    /// The books of the version that is asked.
+    fn retry_books(&self) -> Option<&VersionRetries> {
+        self.route()?.retries.of(&self.pool()?.version).map(Arc::as_ref)
     }
 
     /// Whether an endpoint of the version is up, as far as is known.
@@ -183,23 +216,110 @@ impl RequestCtx {
         Some(endpoint)
     }
 
-    /// How many attempts have begun.
-    pub(crate) fn attempts(&self) -> usize {
-        self.attempts
-    }
-
-    /// The present endpoint refused a connection; true if another one of the version is left.
-    pub(crate) fn endpoint_refused(&mut self) -> bool {
-        self.in_flight = None;
-        self.tried.extend(self.present.take());
-        self.pool().is_some_and(|pool| self.tried.len() < pool.endpoints().len())
-    }
-
     /// The request sets out on a connection: its version may be silent from now on for as long as its route allows.
     pub(crate) fn sets_out(&mut self) {
         let now = Instant::now();
         self.sent = Some(now);
         self.heard(now);
+    }
+
+    /// The request is whole. If another attempt could follow this one, it does when this one takes too long.
+    pub(crate) fn limit_attempt(&self, repeatable: Repeatable) {
+        let (Some(exchange), Some(route)) = (&self.exchange, self.route()) else { return };
+        let settings = &route.settings.retries;
+        let others = self.pool().is_some_and(|pool| self.tried.len() + 1 < pool.endpoints().len());
+        let wish = self.attempt(Failed::Timeout, repeatable, others).map(|attempt| retry::wish(settings, &attempt));
+        if matches!(wish, Some(Next::Again | Next::OnStable)) {
+            exchange.limit_attempt(settings.per_try.map(|per_try| Instant::now() + per_try));
+        }
+    }
+
+    /// The present attempt failed: true if another is to follow, for which everything is ready then.
+    pub(crate) fn failed(&mut self, failed: Failed, repeatable: Repeatable) -> bool {
+        self.tried.extend(self.present.take());
+        let another_endpoint = self.pool().is_some_and(|pool| pool.pick(&self.tried).is_some());
+        let Some(attempt) = self.attempt(failed, repeatable, another_endpoint) else { return false };
+        let Some(route) = self.route() else { return false };
+        let settings = &route.settings.retries;
+        match retry::next(settings, &attempt, || route.retries.spend(settings, Instant::now())) {
+            Next::GiveUp => return false,
+            Next::NoBudget => {
+                self.note_retry(RetryResult::BudgetExhausted);
+                return false;
+            }
+            Next::OtherEndpoint => {}
+            Next::Again => self.charge(failed),
+            Next::OnStable => {
+                self.charge(failed);
+                self.turn_to_stable();
+            }
+        }
+        self.turn();
+        true
+    }
+
+    /// What is known of the present attempt, had it failed like this; none before the request is assigned.
+    fn attempt(&self, failed: Failed, repeatable: Repeatable, another_endpoint: bool) -> Option<Attempt> {
+        Some(Attempt { failed, side: self.side()?, attempts: self.attempts, repeatable, another_endpoint })
+    }
+
+    /// Whose attempt the present one is.
+    fn side(&self) -> Option<Side> {
+        let assigned = self.assigned.as_ref()?;
+        let by_us = match assigned.to.by {
+            AssignedBy::Chance | AssignedBy::User(_) | AssignedBy::Repeat => true,
+            AssignedBy::Override => false,
+        };
+        let has_stable = self.route()?.stable.endpoints().iter().any(|endpoint| endpoint.is_up());
+        Some(match assigned.asks {
+            Arm::Stable => Side::Stable,
+            Arm::Canary if by_us && has_stable => Side::Canary,
+            Arm::Canary | Arm::Other(_) => Side::Asked,
+        })
+    }
+
+    /// The version failed: what it is charged with is booked now, whatever comes of the retry.
+    fn charge(&mut self, failed: Failed) {
+        if self.stage == Stage::Retry {
+            self.note_retry(RetryResult::Failure);
+        }
+        self.stage = Stage::Retry;
+        self.status = failed.status();
+        self.book(failed.outcome());
+    }
+
+    fn turn_to_stable(&mut self) {
+        if let Some(assigned) = &mut self.assigned {
+            assigned.asks = Arm::Stable;
+        }
+        self.tried.clear();
+    }
+
+    /// The present attempt leaves nothing behind.
+    fn turn(&mut self) {
+        self.in_flight = None;
+        self.status = None;
+        self.answered_as = None;
+        self.is_whole = false;
+        self.given_up = None;
+        if let Some(exchange) = &self.exchange {
+            exchange.free_attempt();
+        }
+    }
+
+    /// Whether the present attempt is over and another one is to follow.
+    pub(crate) fn has_turned(&self) -> bool {
+        self.in_flight.is_none()
+    }
+
+    /// Counts a retry for the version whose failure it follows.
+    fn note_retry(&self, result: RetryResult) {
+        let Some(assigned) = &self.assigned else { return };
+        let Some(route) = self.route() else { return };
+        let books = route.pool(assigned.to.arm).and_then(|pool| route.retries.of(&pool.version));
+        if let Some(books) = books {
+            books.note(result);
+        }
     }
 
     /// Something passed between the edge and the version.
@@ -209,15 +329,23 @@ impl RequestCtx {
         }
     }
 
-    /// The head of the version's answer has arrived.
-    pub(crate) fn answered(&mut self, status: u16, shed: bool) {
+    /// The head of the version's answer has arrived, and is for the client.
+    pub(crate) fn answered(&mut self, status: u16, signs: AnswerSigns) {
         let now = Instant::now();
         self.heard(now);
+        if let Some(exchange) = &self.exchange {
+            exchange.free_attempt();
+        }
         self.status = Some(status);
-        self.shed = shed;
+        self.answered_as = Some(signs.outcome());
         if let Some((epoch, entry)) = self.open_entry() {
             epoch.answered(entry, now);
         }
+    }
+
+    /// The trailers of a gRPC call say that the version failed it.
+    pub(crate) fn call_failed(&mut self) {
+        self.answered_as = Some(Outcome::Error);
     }
 
     /// The version's answer is whole.
@@ -235,12 +363,20 @@ impl RequestCtx {
     }
 
     /// Has the request repeated on a fresh connection, once; false if it must not be. A connection that had been kept
-    /// breaks at once if its server closed it before; later, the server may have acted on the request.
+    /// breaks at once if its server closed it before; later, the server may have acted on the request. A server that does
+    /// so more often than closing idle connections explains has failed the request, though its user does not see it.
     pub(crate) fn repeat_afresh(&mut self, is_idempotent: bool) -> bool {
         let broke_at_once = self.sent.is_some_and(|sent| sent.elapsed() <= STALE_WITHIN);
-        let repeats = !self.repeats && (is_idempotent || broke_at_once);
-        self.repeats |= repeats;
-        repeats
+        if self.repeats || !(is_idempotent || broke_at_once) {
+            return false;
+        }
+        if self.retry_books().is_some_and(|books| !books.excuses_stale(Instant::now())) {
+            self.book(Outcome::Reset);
+        }
+        self.turn();
+        self.repeats = true;
+        self.attempts -= 1;
+        true
     }
 
     /// Whether the present attempt must not go over a connection that has been kept.
@@ -281,8 +417,21 @@ impl RequestCtx {
     pub(crate) fn finish(&mut self) {
         let outcome = self.outcome.unwrap_or_else(|| self.outcome_of_answer());
         self.in_flight = None;
+        match std::mem::replace(&mut self.stage, Stage::Ended) {
+            Stage::First => {}
+            Stage::Retry => self.note_retry(RetryResult::of(outcome)),
+            Stage::Ended => return,
+        }
+        self.book(outcome);
+        if let (Some(route), Some(assigned)) = (self.route(), &self.assigned) {
+            debug!(route = %route.name, arm = ?assigned.to.arm, outcome = outcome.as_str(), status = self.status, attempts = self.attempts, "request ended");
+        }
+    }
+
+    /// Closes the entry in the books, unless it is closed.
+    fn book(&mut self, outcome: Outcome) {
         let Some(assigned) = self.assigned.as_mut() else { return };
-        let (Some(entry), arm) = (assigned.entry.take(), assigned.arm) else { return };
+        let (Some(entry), arm) = (assigned.entry.take(), assigned.to.arm) else { return };
         let Some(route) = self.snapshot.routes.at(assigned.route).cloned() else { return };
         let (latency, by) = (entry.started().elapsed(), entry.assigned_by());
         route.epoch.finish(entry, outcome, latency);
@@ -290,16 +439,10 @@ impl RequestCtx {
             let failure = self.failure(outcome);
             route.epoch.remember(arm, failure);
         }
-        debug!(route = %route.name, ?arm, outcome = outcome.as_str(), status = self.status, latency_us = latency.as_micros(), attempts = self.attempts, "request ended");
     }
 
     fn outcome_of_answer(&self) -> Outcome {
-        match self.status {
-            Some(_) if self.shed => Outcome::Rejected,
-            Some(500..=599) => Outcome::Error,
-            Some(_) => Outcome::Success,
-            None => self.outcome_of_drop(),
-        }
+        self.answered_as.unwrap_or_else(|| self.outcome_of_drop())
     }
 
     fn failure(&mut self, outcome: Outcome) -> Failure {
@@ -360,8 +503,7 @@ fn outcome_of_deadline(exchange: &Exchange) -> Outcome {
 impl Drop for RequestCtx {
     fn drop(&mut self) {
         let expired = self.exchange.as_ref().is_some_and(|exchange| exchange.is_expired());
-        let open = self.assigned.as_ref().is_some_and(|assigned| assigned.entry.is_some());
-        if open {
+        if self.assigned.is_some() && self.stage != Stage::Ended {
             let early = self.is_answered_early().then(|| self.outcome_of_answer());
             let outcome = self.outcome.or(early).unwrap_or_else(|| self.outcome_of_drop());
             if expired {

@@ -226,6 +226,7 @@ mod tests {
             canary: None,
             others: Box::default(),
             settings,
+            retries: crate::retry::books::RetryBooks::new(1),
         })
     }
 

@@ -10,6 +10,7 @@ use pointsman_config::{Route, RouteName};
 use crate::assign::Assign;
 use crate::pool::Pool;
 use crate::recorder::{Arm, Epoch, RecentIds};
+use crate::retry::books::RetryBooks;
 use crate::route::RouteTable;
 
 /// What the edge does, as of one generation; never changed once published.
@@ -36,6 +37,8 @@ pub struct ServedRoute {
     pub canary: Option<Arc<Pool>>,
     /// Where requests go that ask for one of the other versions, in the order of [`Terms::others`](crate::recorder::Terms::others).
     pub others: Box<[Arc<Pool>]>,
+    /// What was repeated, and how much more may be.
+    pub retries: RetryBooks,
     /// What the config file says of it.
     pub settings: Arc<Route>,
     /// How requests come to their versions.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::recorder::{Counts, Failure};
+use crate::retry::books::RetryCounts;
 
 /// The whole edge at one moment.
 #[derive(Debug, Clone, Default)]
@@ -22,6 +23,8 @@ pub struct View {
     pub routes: Vec<RouteView>,
     /// What was counted, by route and version; filled at scrape time from the shards.
     pub counts: BTreeMap<RouteName, BTreeMap<VersionId, Counts>>,
+    /// What was repeated, by route and version.
+    pub retries: BTreeMap<RouteName, BTreeMap<VersionId, RetryCounts>>,
     /// Decisions since the process started, by route and decision.
     pub decisions: BTreeMap<(RouteName, &'static str), u64>,
     /// True once the first config is in force and the listeners accept.

@@ -15,6 +15,7 @@ use crate::endpoint::Endpoint;
 use crate::outcome::ErrorPolicy;
 use crate::pool::Pool;
 use crate::recorder::{Ledger, Terms, Users};
+use crate::retry::books::{RetryBooks, RetryCounts};
 use crate::route::RouteTable;
 use crate::snapshot::{ServedRoute, Snapshot, Snapshots};
 use crate::user_cookie::{Secret, SecretFiles, Secrets};
@@ -58,6 +59,7 @@ pub struct Publisher {
     ledgers: BTreeMap<RouteName, Ledger>,
     /// By route: the trial, and its users.
     users: BTreeMap<RouteName, (u64, Arc<Users>)>,
+    retries: BTreeMap<RouteName, RetryBooks>,
     endpoints: HashMap<RouteName, BTreeMap<VersionId, Vec<Arc<Endpoint>>>>,
 }
 
@@ -71,6 +73,7 @@ impl Publisher {
             published: Vec::new(),
             ledgers: BTreeMap::new(),
             users: BTreeMap::new(),
+            retries: BTreeMap::new(),
             endpoints: HashMap::new(),
         }
     }
@@ -97,6 +100,7 @@ impl Publisher {
         let served: BTreeSet<&RouteName> = plans.iter().map(|plan| &plan.route.name).collect();
         self.ledgers.retain(|name, _| served.contains(name));
         self.users.retain(|name, _| served.contains(name));
+        self.retries.retain(|name, _| served.contains(name));
         let served = plans.iter().map(|plan| (plan.route.matches.clone(), Arc::new(self.serve(plan)))).collect();
         self.published = plans;
         self.snapshots.publish(Snapshot {
@@ -143,8 +147,16 @@ impl Publisher {
             stable: self.pool(name, &terms.stable),
             canary: terms.canary.as_ref().map(|canary| self.pool(name, canary)),
             others: terms.others.iter().map(|version| self.pool(name, version)).collect(),
+            retries: self.retry_books(name, terms),
             settings: Arc::clone(&plan.route),
         }
+    }
+
+    fn retry_books(&mut self, route: &RouteName, terms: &Terms) -> RetryBooks {
+        let threads = self.threads;
+        let books = self.retries.entry(route.clone()).or_insert_with(|| RetryBooks::new(threads));
+        books.keep([&terms.stable].into_iter().chain(&terms.canary).chain(&terms.others));
+        books.clone()
     }
 
     fn pool(&self, route: &RouteName, version: &VersionId) -> Arc<Pool> {
@@ -171,6 +183,11 @@ impl Publisher {
     /// The books of a route; none if it is not served.
     pub fn ledger(&self, route: &RouteName) -> Option<&Ledger> {
         self.ledgers.get(route)
+    }
+
+    /// What was repeated on a route so far, by version.
+    pub fn retries(&self, route: &RouteName) -> BTreeMap<VersionId, RetryCounts> {
+        self.retries.get(route).map(RetryBooks::counts).unwrap_or_default()
     }
 
     /// The endpoints of a version of a route, whether it has traffic or not; for checks and for `status`.

@@ -22,7 +22,7 @@ use tokio::time::{sleep_until, timeout};
 
 use super::Patience;
 use super::deadline::Alarm;
-use super::exchange::{Arrival, Client, Exchange};
+use super::exchange::{Arrival, Client, Exchange, Expiry};
 use super::socket::{ClientSocket, ClientStream};
 use crate::answer::{Answer, Refusal};
 use crate::edge::Edge;
@@ -236,14 +236,18 @@ async fn read_head(shared: &Shared, socket: &ClientSocket, received: &mut BytesM
 async fn until_deadline<W: Future>(work: W, exchange: &Exchange, alarm: &mut Alarm) -> Option<W::Output> {
     let mut work = pin!(work);
     std::future::poll_fn(|cx| {
-        if let Poll::Ready(done) = work.as_mut().poll(cx) {
-            return Poll::Ready(Some(done));
-        }
+        let mut poll_work = true;
         loop {
-            ready!(alarm.poll_due(cx, exchange.due()));
-            if exchange.expire() {
-                return Poll::Ready(None);
+            if poll_work && let Poll::Ready(done) = work.as_mut().poll(cx) {
+                return Poll::Ready(Some(done));
             }
+            ready!(alarm.poll_due(cx, exchange.due()));
+            poll_work = match exchange.expire() {
+                Expiry::Request => return Poll::Ready(None),
+                // The work sees that when it looks at its client.
+                Expiry::Attempt => true,
+                Expiry::Nothing => false,
+            };
         }
     })
     .await

@@ -1,7 +1,7 @@
 //! When a request is over, and the one timer of a connection that watches for it.
 //!
-//! Line: connection ► **deadline** ► edge. Two clocks run on a request: the route's total, and how long its version may be
-//! silent. Both are moments in atomics, which cost a store to move; the timer is only moved when it would ring too late,
+//! Line: connection ► **deadline** ► edge. Three clocks run on a request: the route's total, how long its version may be
+//! silent, and how long one attempt may take. All are moments in atomics, which cost a store to move; the timer is only moved when it would ring too late,
 //! and looks again when it rings too early. So a request costs no timer of its own.
 
 use std::future::Future;
@@ -15,6 +15,8 @@ use tokio::time::{Sleep, sleep};
 
 /// A moment that does not come.
 const NEVER: u64 = u64::MAX;
+/// As good as never, but said.
+const SOME_TIME: u64 = u64::MAX - 1;
 /// A timer that has not been set yet.
 const UNSET: Duration = Duration::from_hours(24);
 
@@ -26,11 +28,14 @@ pub(super) struct Deadline {
     quiet_since: AtomicU64,
     /// How long it may be silent.
     silence: AtomicU64,
+    /// When the present attempt is over; [`NEVER`] if nothing could follow it.
+    attempt: AtomicU64,
 }
 
 impl Default for Deadline {
     fn default() -> Self {
-        Self { total: AtomicU64::new(NEVER), quiet_since: AtomicU64::new(NEVER), silence: AtomicU64::new(NEVER) }
+        let never = || AtomicU64::new(NEVER);
+        Self { total: never(), quiet_since: never(), silence: never(), attempt: never() }
     }
 }
 
@@ -40,6 +45,7 @@ impl Deadline {
         self.total.store(moment(total), Relaxed);
         self.silence.store(u64::try_from(silence.as_micros()).unwrap_or(NEVER), Relaxed);
         self.rest();
+        self.free_attempt();
     }
 
     /// The version was heard at `now`, or begins to be waited for.
@@ -52,15 +58,30 @@ impl Deadline {
         self.quiet_since.store(NEVER, Relaxed);
     }
 
+    /// The present attempt can be followed by another, and must be if it is not answered by then.
+    pub(super) fn limit_attempt(&self, by: Option<Instant>) {
+        self.attempt.store(by.map_or(SOME_TIME, moment), Relaxed);
+    }
+
+    /// The present attempt may take as long as the request.
+    pub(super) fn free_attempt(&self) {
+        self.attempt.store(NEVER, Relaxed);
+    }
+
+    /// Whether the present attempt could be followed by another.
+    pub(super) fn is_attempt_limited(&self) -> bool {
+        self.attempt.load(Relaxed) != NEVER
+    }
+
     /// Whether the whole time is up at `now`.
     pub(super) fn total_is_over(&self, now: Instant) -> bool {
         moment(now) >= self.total.load(Relaxed)
     }
 
-    /// When the first of the two clocks runs out.
+    /// When the first of the clocks runs out.
     pub(super) fn due(&self) -> Instant {
         let silent = self.quiet_since.load(Relaxed).saturating_add(self.silence.load(Relaxed));
-        let due = self.total.load(Relaxed).min(silent);
+        let due = self.total.load(Relaxed).min(silent).min(self.attempt.load(Relaxed));
         origin().checked_add(Duration::from_micros(due)).unwrap_or_else(|| Instant::now() + UNSET)
     }
 }
@@ -136,6 +157,14 @@ mod tests {
         deadline.hear(start);
         deadline.rest();
         check(Duration::from_mins(1));
+        assert!(!deadline.is_attempt_limited());
+        deadline.limit_attempt(Some(start + Duration::from_secs(2)));
+        check(Duration::from_secs(2));
+        deadline.limit_attempt(None);
+        check(Duration::from_mins(1));
+        assert!(deadline.is_attempt_limited());
+        deadline.free_attempt();
+        assert!(!deadline.is_attempt_limited());
         assert!(!deadline.total_is_over(start + Duration::from_secs(59)));
         assert!(deadline.total_is_over(start + Duration::from_mins(1)));
     }

@@ -45,6 +45,17 @@ impl Client {
     }
 }
 
+/// What is over at a moment that was waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Expiry {
+    /// The request.
+    Request,
+    /// The present attempt on it.
+    Attempt,
+    /// Nothing.
+    Nothing,
+}
+
 /// One request at a time, and what both sides know of it.
 #[derive(Debug)]
 pub(crate) struct Exchange {
@@ -60,6 +71,7 @@ pub(crate) struct Exchange {
     awaits_client: AtomicBool,
     client_stalls: AtomicBool,
     expired: AtomicBool,
+    attempt_over: AtomicBool,
 }
 
 /// What is too large for an atomic.
@@ -85,6 +97,7 @@ impl Exchange {
             awaits_client: AtomicBool::new(false),
             client_stalls: AtomicBool::new(false),
             expired: AtomicBool::new(false),
+            attempt_over: AtomicBool::new(false),
         }
     }
 
@@ -99,7 +112,7 @@ impl Exchange {
     pub(crate) fn begin(&self, arrival: Arrival, body_left: u64, patience: Duration) {
         self.deadline.set(arrival.started + patience, Duration::MAX);
         self.body_left.store(body_left, Relaxed);
-        for flag in [&self.answering, &self.sent, &self.awaits_client, &self.client_stalls] {
+        for flag in [&self.answering, &self.sent, &self.awaits_client, &self.client_stalls, &self.attempt_over] {
             flag.store(false, Relaxed);
         }
         let mut notes = self.notes();
@@ -117,16 +130,30 @@ impl Exchange {
         self.notes().idle
     }
 
-    /// The moment of [`Exchange::due`] has come; to be called before the request is dropped, which looks at it. False if
-    /// the request goes on: a version is not silent while its client does not take what it said.
-    pub(crate) fn expire(&self) -> bool {
+    /// The moment of [`Exchange::due`] has come; to be called before the request is dropped, which looks at it. A version
+    /// is not silent while its client does not take what it said; and where another attempt could follow, only the
+    /// present one is over.
+    pub(crate) fn expire(&self) -> Expiry {
         let now = Instant::now();
-        if self.client_stalls() && !self.deadline.total_is_over(now) {
-            self.deadline.hear(now);
-            return false;
+        if !self.deadline.total_is_over(now) {
+            if self.client_stalls() {
+                self.deadline.hear(now);
+                self.deadline.free_attempt();
+                return Expiry::Nothing;
+            }
+            if self.deadline.is_attempt_limited() {
+                self.deadline.free_attempt();
+                self.attempt_over.store(true, Relaxed);
+                return Expiry::Attempt;
+            }
         }
         self.expired.store(true, Relaxed);
-        true
+        Expiry::Request
+    }
+
+    /// Whether the present attempt ran out of time and the framework has to hear of it.
+    pub(super) fn is_attempt_over(&self) -> bool {
+        self.attempt_over.load(Relaxed)
     }
 
     /// An answer that the edge could not give through the framework any more; none if some of another has been sent.
@@ -186,6 +213,22 @@ impl Exchange {
     /// The version is not waited for: it is not connected yet, or has said everything.
     pub(crate) fn rests(&self) {
         self.deadline.rest();
+    }
+
+    /// The request is whole and another attempt could follow the present one: it takes the place of this one if that is
+    /// not answered by then, or if the version is silent for too long.
+    pub(crate) fn limit_attempt(&self, by: Option<Instant>) {
+        self.deadline.limit_attempt(by);
+    }
+
+    /// The present attempt is answered, or given up: no other takes its place for want of time.
+    pub(crate) fn free_attempt(&self) {
+        self.deadline.free_attempt();
+    }
+
+    /// Whether the present attempt ran out of time; says so once.
+    pub(crate) fn take_attempt_over(&self) -> bool {
+        self.attempt_over.swap(false, Relaxed)
     }
 
     /// Whether some of the body has not been received.

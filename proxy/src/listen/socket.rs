@@ -184,8 +184,13 @@ impl ClientSocket {
         got.map_or(done, Ok)
     }
 
-    /// Between the end of the body and the end of the answer: notices that the client goes, keeps what else it sends.
+    /// Between the end of the body and the end of the answer: notices that the client goes, keeps what else it sends, and
+    /// breaks off when the present attempt is over.
     fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.exchange.is_attempt_over() {
+            // The only way to have the framework fail an attempt that waits for its answer.
+            return Poll::Ready(Err(ErrorKind::TimedOut.into()));
+        }
         let mut surplus = self.surplus();
         loop {
             if surplus.len() >= SURPLUS_BYTES {

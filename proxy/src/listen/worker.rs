@@ -19,8 +19,9 @@ use tracing::{error, warn};
 
 use super::Patience;
 use super::connection::{self, Shared};
-use crate::edge::{Edge, MAX_ATTEMPTS};
+use crate::edge::Edge;
 use crate::request::Load;
+use crate::retry::MOST_ATTEMPTS;
 use crate::snapshot::Snapshots;
 
 /// Connections to endpoints that are kept for reuse; small numbers cost half the throughput, large ones nothing.
@@ -84,7 +85,8 @@ impl Worker {
         let conf = ServerConf {
             threads: 1,
             upstream_keepalive_pool_size: UPSTREAM_POOL,
-            max_retries: MAX_ATTEMPTS,
+            // Each route has its own number; this one only has to be larger. One is for a kept connection that had gone.
+            max_retries: usize::try_from(MOST_ATTEMPTS + 1).unwrap_or(usize::MAX),
             ..ServerConf::default()
         };
         let is_draining = Arc::new(AtomicBool::new(false));

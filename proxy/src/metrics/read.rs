@@ -8,6 +8,7 @@ use prometheus::proto;
 use super::{Sample, Scrape, Value};
 use crate::outcome::Outcome;
 use crate::recorder::Counts;
+use crate::retry::books::{RetryCounts, RetryResult};
 use crate::view::{EndpointView, EvidenceView, RouteView};
 
 impl Sample {
@@ -43,6 +44,27 @@ fn by_outcome<'a>(
         .into_iter()
         .zip(counts.outcomes)
         .map(|(outcome, count)| Sample::number([route.as_str(), version.as_str(), outcome.as_str()], number(count)))
+}
+
+pub(super) fn retries(scrape: &Scrape<'_>) -> Vec<Sample> {
+    by_retries(scrape, |counts| {
+        RetryResult::ALL.into_iter().zip(counts.results).map(|(result, count)| (result.as_str(), count)).collect()
+    })
+}
+
+pub(super) fn stale_connections(scrape: &Scrape<'_>) -> Vec<Sample> {
+    by_retries(scrape, |counts| vec![("excused", counts.stale_excused), ("charged", counts.stale_charged)])
+}
+
+fn by_retries(scrape: &Scrape<'_>, read: fn(&RetryCounts) -> Vec<(&'static str, u64)>) -> Vec<Sample> {
+    let of_version = |(route, version, counts): (&RouteName, &VersionId, &RetryCounts)| -> Vec<Sample> {
+        let sample = |(result, count)| Sample::number([route.as_str(), version.as_str(), result], number(count));
+        read(counts).into_iter().map(sample).collect()
+    };
+    let all = scrape.view.retries.iter();
+    all.flat_map(|(route, versions)| versions.iter().map(move |(version, counts)| (route, version, counts)))
+        .flat_map(of_version)
+        .collect()
 }
 
 pub(super) fn durations(scrape: &Scrape<'_>) -> Vec<Sample> {

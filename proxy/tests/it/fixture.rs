@@ -12,6 +12,7 @@ use pointsman::admin::{self, AdminContext, DecisionLog, DecisionLogError, TokenF
 use pointsman::control::handle::{ControlHandle, Done, OrderError, OrderMessage};
 use pointsman::metrics::Metrics;
 use pointsman::recorder::{Counts, Failure};
+use pointsman::retry::books::RetryCounts;
 use pointsman::view::*;
 use pointsman_config::{RouteName, Share, Split, VersionId};
 use pointsman_rollout::{
@@ -359,11 +360,16 @@ pub(crate) fn view(routes: Vec<RouteView>) -> View {
         },
         state: StateView { file: "/var/lib/pointsman/state.db".to_owned(), problem: None },
         counts,
+        retries: [(route_name("delivery-time"), [(version("v2"), some_retries())].into())].into(),
         decisions: [((route_name("delivery-time"), "rollback"), 1)].into(),
         routes,
         ready: true,
         draining: false,
     }
+}
+
+fn some_retries() -> RetryCounts {
+    RetryCounts { results: [7, 2, 1, 4], stale_excused: 3, stale_charged: 5 }
 }
 
 /// 7 + 6 + … requests, one bucket apart.

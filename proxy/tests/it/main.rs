@@ -25,6 +25,7 @@ mod process;
 mod recorder;
 mod recovery;
 mod reload;
+mod retries;
 mod rollback;
 mod smuggling;
 mod state;

@@ -32,6 +32,15 @@ fn requests_are_counted_by_outcome_and_start_at_zero() {
 }
 
 #[test]
+fn what_was_repeated_is_told_by_what_came_of_it() {
+    let text = busy();
+    has(&text, r#"pointsman_retries_total{route="delivery-time",version="v2",result="success"} 7"#);
+    has(&text, r#"pointsman_retries_total{route="delivery-time",version="v2",result="budget_exhausted"} 4"#);
+    has(&text, r#"pointsman_stale_connections_total{route="delivery-time",version="v2",result="excused"} 3"#);
+    has(&text, r#"pointsman_stale_connections_total{route="delivery-time",version="v2",result="charged"} 5"#);
+}
+
+#[test]
 fn the_histogram_adds_up_and_has_the_edges_of_the_objectives() {
     let text = busy();
     let of_v1 = r#"pointsman_request_duration_seconds_bucket{route="delivery-time",version="v1",le="#;

@@ -164,6 +164,11 @@ impl Edge {
         answer.json()
     }
 
+    /// The body of an answer that is no JSON.
+    pub async fn text(&self, path: &str) -> String {
+        String::from_utf8(ask(self.admin, "GET", path, "").await.expect("an answer").body).unwrap()
+    }
+
     pub async fn status_of(&self, path: &str) -> u16 {
         ask(self.admin, "GET", path, "").await.expect("an answer").status
     }
