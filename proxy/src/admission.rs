@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use http::HeaderName;
+use http::{HeaderName, Version};
 
 use crate::answer::{REQUEST_ID, Refusal};
 use crate::forward;
@@ -20,6 +20,10 @@ pub(crate) trait RequestHead {
     fn host(&self) -> Option<&str>;
     /// The path, without the query.
     fn path(&self) -> &str;
+    /// The method.
+    fn method(&self) -> &str;
+    /// The version of HTTP that it came in.
+    fn version(&self) -> Version;
     /// Every value of a header, in the order of the head.
     fn values(&self, name: &HeaderName) -> impl Iterator<Item = &[u8]>;
 
@@ -39,6 +43,14 @@ impl RequestHead for pingora_http::RequestHeader {
         self.uri.path()
     }
 
+    fn method(&self) -> &str {
+        self.method.as_str()
+    }
+
+    fn version(&self) -> Version {
+        self.version
+    }
+
     fn values(&self, name: &HeaderName) -> impl Iterator<Item = &[u8]> {
         self.headers.get_all(name).iter().map(http::HeaderValue::as_bytes)
     }
@@ -55,6 +67,7 @@ pub(crate) fn admit(ctx: &mut RequestCtx, head: &impl RequestHead) -> Result<(),
     ctx.set_request_id(request_id);
     let exchange = ctx.exchange.clone().ok_or(Refusal::Internal)?;
     let arrival = exchange.arrival().ok_or(Refusal::Internal)?;
+    ctx.observe(head, &exchange.client, arrival.started);
     let position = ctx.snapshot().routes.position(head.host(), head.path()).ok_or(Refusal::NoRoute)?;
     let route = ctx.snapshot().routes.at(position).ok_or(Refusal::Internal)?;
     let assigned = route.assign.assign(head, &exchange.client, route.epoch.terms());

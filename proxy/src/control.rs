@@ -45,6 +45,7 @@ use self::health::{HealthChecks, Turned};
 use self::publisher::{Publisher, RoutePicture};
 use self::resolver::{Resolved, Resolver};
 use self::state::{Reopened, StateFile};
+use crate::observe::Observers;
 use crate::recorder::{Failure, Taken, Totals};
 use crate::retry::books::RetryCounts;
 use crate::view::{ConfigView, DecisionRow, Event, RouteView, View};
@@ -59,6 +60,9 @@ const FEW_ROUTES: usize = 50;
 const CLOCK_BEGINS_AT: Duration = Duration::from_hours(24 * 365 * 100);
 /// Longest that the state file may take for its last words.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Longest that the last lines and spans may take.
+const LAST_RECORDS: Duration = Duration::from_millis(500);
 
 /// What the rest of the process wants of the loop.
 #[derive(Debug)]
@@ -181,6 +185,7 @@ pub(crate) struct Control {
     checks: HealthChecks,
     resolver: Resolver,
     view: Arc<ArcSwap<View>>,
+    observers: Observers,
     /// The last looks, by route.
     looks: BTreeMap<RouteName, RouteView>,
     counts: BTreeMap<RouteName, Totals>,
@@ -218,6 +223,7 @@ impl Control {
             checks: parts.checks,
             resolver: parts.resolver,
             view: parts.view,
+            observers: Observers::default(),
             looks: BTreeMap::new(),
             counts: BTreeMap::new(),
             ticks: 0,
@@ -260,9 +266,10 @@ impl Control {
 
     async fn stop(self, stopped: oneshot::Sender<()>) {
         let now = self.now();
-        let Self { mut routes, state, .. } = self;
+        let Self { mut routes, state, observers, .. } = self;
         let saved: Vec<_> = routes.iter_mut().map(|route| (route.route().name.clone(), route.save(now))).collect();
         state.put(saved, []);
+        observers.flush(LAST_RECORDS).await;
         state.close(LAST_WORDS).await;
         // Whoever waited for the end may be gone.
         _ = stopped.send(());
@@ -581,6 +588,7 @@ impl Control {
             counts: self.counts.clone(),
             retries: self.retries(),
             decisions: self.events.counts().clone(),
+            observed: self.observers.counts(),
             ready: self.life != Life::Starting,
             draining: self.life == Life::Draining,
         }));

@@ -49,6 +49,7 @@ impl Edge {
         let answer = Answer { refusal, request_id: &request_id, version: ctx.version_header() };
         let body = answer.body();
         let head = answer.head(body.len())?;
+        ctx.answer_bytes = u64::try_from(body.len()).unwrap_or(u64::MAX);
         if let Some(exchange) = &ctx.exchange {
             exchange.answer_begins();
         }
@@ -166,8 +167,9 @@ impl ProxyHttp for Edge {
     ) -> Result<()> {
         ctx.sets_out();
         let request_id = ctx.request_id().clone();
+        let trace = ctx.trace();
         match &ctx.exchange {
-            Some(exchange) => forward::to_version(request, &exchange.client, &request_id),
+            Some(exchange) => forward::to_version(request, &exchange.client, &request_id, &trace),
             None => Error::err(ErrorType::InternalError),
         }
     }
@@ -225,10 +227,11 @@ impl ProxyHttp for Edge {
     fn upstream_response_body_filter(
         &self,
         _session: &mut Session,
-        _body: &mut Option<Bytes>,
+        body: &mut Option<Bytes>,
         end_of_stream: bool,
         ctx: &mut RequestCtx,
     ) -> Result<Option<Duration>> {
+        ctx.answer_bytes += body.as_ref().map_or(0, |chunk| u64::try_from(chunk.len()).unwrap_or(u64::MAX));
         if end_of_stream {
             ctx.told_all();
         } else {
@@ -268,6 +271,9 @@ impl ProxyHttp for Edge {
             session.set_keepalive(None);
         }
         let request_id = ctx.request_id().clone();
+        if let Some(timing) = ctx.server_timing(Instant::now()) {
+            answer.append_header(forward::SERVER_TIMING, timing)?;
+        }
         if let Some(cookie) = ctx.new_user.take() {
             forward::set_cookie(answer, cookie)?;
         }

@@ -10,18 +10,19 @@ use http::header::{
     CACHE_CONTROL, CONNECTION, EXPIRES, FORWARDED, HOST, PROXY_AUTHENTICATE, SET_COOKIE, TE, TRAILER,
     TRANSFER_ENCODING, UPGRADE,
 };
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 use pingora_error::Result;
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use crate::answer::{REQUEST_ID, VERSION};
 use crate::listen::Client;
+use crate::trace::{TRACEPARENT, TRACESTATE, Trace};
 
+/// How long the parts of a request took (<https://www.w3.org/TR/server-timing/>); a version may send its own.
+pub(crate) const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// Hop-by-hop headers of an answer; `connection` and `transfer-encoding` are the framework's.
 static HOP_BY_HOP: [HeaderName; 6] = [
     HeaderName::from_static("keep-alive"),
@@ -54,17 +55,16 @@ fn is_sound_id(id: &[u8]) -> bool {
         && id.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/+=@~".contains(byte))
 }
 
-/// The single value of a header; none if it is missing or there are several.
-fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
-    let mut values = headers.get_all(name).iter();
-    values.next().filter(|_| values.next().is_none())
-}
-
 /// Completes a request on its way to a version.
 ///
 /// # Errors
 /// Never in practice: every value comes from a header or is made here.
-pub(crate) fn to_version(request: &mut RequestHeader, client: &Client, request_id: &HeaderValue) -> Result<()> {
+pub(crate) fn to_version(
+    request: &mut RequestHeader,
+    client: &Client,
+    request_id: &HeaderValue,
+    trace: &Trace,
+) -> Result<()> {
     request.insert_header(FORWARDED_FOR, client.name.clone())?;
     let scheme = if client.is_secure { "https" } else { "http" };
     request.insert_header(FORWARDED_PROTO, HeaderValue::from_static(scheme))?;
@@ -76,58 +76,19 @@ pub(crate) fn to_version(request: &mut RequestHeader, client: &Client, request_i
         request.remove_header(&FORWARDED);
     }
     request.insert_header(REQUEST_ID, request_id.clone())?;
-    trace(request)
+    follow(request, trace)
 }
 
-/// Keeps a sound `traceparent`; otherwise begins a new trace, for which the client's `tracestate` means nothing.
-fn trace(request: &mut RequestHeader) -> Result<()> {
-    if only(&request.headers, &TRACEPARENT).is_some_and(|parent| is_sound_trace(parent.as_bytes())) {
-        return Ok(());
-    }
-    if request.headers.contains_key(TRACESTATE) {
+/// Puts the request into its trace; a client's `tracestate` means nothing in another.
+fn follow(request: &mut RequestHeader, trace: &Trace) -> Result<()> {
+    if !trace.keeps_state() && request.headers.contains_key(TRACESTATE) {
         request.remove_header(&TRACESTATE);
     }
-    request.insert_header(TRACEPARENT, new_trace())
+    trace.onward().map_or(Ok(()), |onward| request.insert_header(TRACEPARENT, onward))
 }
 
-/// W3C Trace Context, section 3.2: `00-<32 hex>-<16 hex>-<2 hex>`, neither id zero; later versions may add fields.
-fn is_sound_trace(parent: &[u8]) -> bool {
-    let mut fields = parent.split(|byte| *byte == b'-');
-    let mut field =
-        |digits: usize| fields.next().filter(|text| text.len() == digits && text.iter().all(|b| is_lower_hex(*b)));
-    let (version, trace, span, flags) = (field(2), field(32), field(16), field(2));
-    let whole = version.is_some() && flags.is_some() && is_nonzero(trace) && is_nonzero(span);
-    let ends_well = match version {
-        Some(b"00") => parent.len() == 55,
-        Some(b"ff") | None => false,
-        Some(_) => parent.len() == 55 || parent.get(55) == Some(&b'-'),
-    };
-    whole && ends_well
-}
-
-fn is_lower_hex(byte: u8) -> bool {
-    byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte)
-}
-
-fn is_nonzero(id: Option<&[u8]>) -> bool {
-    id.is_some_and(|id| id.iter().any(|digit| *digit != b'0'))
-}
-
-/// A new trace, not sampled: the edge itself writes no spans.
-fn new_trace() -> HeaderValue {
-    let mut parent = *b"00-00000000000000000000000000000000-0000000000000000-00";
-    // The lowest bit is set, so that neither id is zero.
-    let (trace, span) = (hex(rand::random::<u128>() | 1), hex(rand::random::<u128>() | 1));
-    if let Some(place) = parent.get_mut(3..35) {
-        place.copy_from_slice(&trace);
-    }
-    if let (Some(place), Some(digits)) = (parent.get_mut(36..52), span.get(16..)) {
-        place.copy_from_slice(digits);
-    }
-    header_value(&parent)
-}
-
-fn hex(number: u128) -> [u8; 32] {
+/// A number in 32 hexadecimal digits.
+pub(crate) fn hex(number: u128) -> [u8; 32] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = [0; 32];
     for (pair, byte) in text.chunks_exact_mut(2).zip(number.to_be_bytes()) {
@@ -208,6 +169,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::admission::RequestHead;
 
     fn client() -> Client {
         Client::new("192.0.2.7".parse().unwrap(), false)
@@ -226,7 +188,8 @@ mod tests {
 
     fn forwarded(headers: &[(&'static str, &str)]) -> RequestHeader {
         let mut request = request(headers);
-        to_version(&mut request, &client(), &ID).unwrap();
+        let trace = Trace::of(RequestHead::only(&request, &TRACEPARENT), None);
+        to_version(&mut request, &client(), &ID, &trace).unwrap();
         request
     }
 
@@ -263,16 +226,23 @@ mod tests {
 
     #[test]
     fn an_unsound_trace_is_replaced_by_a_sound_one() {
-        let zeros = "00-00000000000000000000000000000000-b7ad6b7169203331-01";
-        for parent in ["", "x", zeros, &PARENT.to_uppercase(), &format!("ff{}", &PARENT[2..]), &format!("{PARENT}-x")] {
-            let request = forwarded(&[("traceparent", parent), ("tracestate", "a=b")]);
-            let made = request.headers["traceparent"].as_bytes();
-            assert!(is_sound_trace(made) && made != parent.as_bytes(), "{parent}");
+        for parents in [&["x"][..], &[PARENT, PARENT], &[]] {
+            let mut headers = vec![("tracestate", "a=b")];
+            headers.extend(parents.iter().map(|parent| ("traceparent", *parent)));
+            let request = forwarded(&headers);
+            let made = request.headers.get_all("traceparent").iter().collect::<Vec<_>>();
+            assert!(made.len() == 1 && made[0].len() == 55 && made[0] != PARENT, "{made:?}");
             check(&request, "tracestate", &[]);
         }
-        let two = forwarded(&[("traceparent", PARENT), ("traceparent", PARENT)]);
-        assert_eq!(two.headers.get_all("traceparent").iter().count(), 1);
-        assert!(is_sound_trace(format!("01{}-more", &PARENT[2..]).as_bytes()), "a later version may say more");
+    }
+
+    #[test]
+    fn a_kept_trace_goes_on_under_the_edges_span() {
+        let mut request = request(&[("traceparent", PARENT), ("tracestate", "a=b")]);
+        let trace = Trace::of(Some(PARENT.as_bytes()), Some(0.0));
+        to_version(&mut request, &client(), &ID, &trace).unwrap();
+        check(&request, "traceparent", &[trace.onward().unwrap().to_str().unwrap()]);
+        check(&request, "tracestate", &["a=b"]);
     }
 
     #[test]

@@ -197,6 +197,20 @@ pub const ALL: &[Metric] = &[
         read: read::state_problem,
     },
     Metric {
+        name: "pointsman_access_log_lines_total",
+        kind: Kind::Counter,
+        labels: &["result"],
+        help: "Lines of the access log that were written, and those that were dropped because the disk was too slow or could not be written.",
+        read: read::log_lines,
+    },
+    Metric {
+        name: "pointsman_trace_spans_total",
+        kind: Kind::Counter,
+        labels: &["result"],
+        help: "Spans that the collector took (exported), and those that were dropped because it refused them, could not be reached or was too slow.",
+        read: read::spans,
+    },
+    Metric {
         name: "pointsman_build_info",
         kind: Kind::Gauge,
         labels: &["version"],

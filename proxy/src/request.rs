@@ -13,17 +13,20 @@ use crossbeam_utils::CachePadded;
 use http::HeaderValue;
 use tracing::debug;
 
+use crate::admission::RequestHead;
 use crate::answer::{Answer, Refusal};
 use crate::endpoint::{Endpoint, InFlight};
 use crate::failure;
 use crate::forward;
-use crate::listen::{Exchange, MALFORMED_CHUNKS};
+use crate::listen::{Client, Exchange, MALFORMED_CHUNKS};
+use crate::observe::{Ended, Seen};
 use crate::outcome::Outcome;
 use crate::pool::Pool;
 use crate::recorder::{Arm, AssignedBy, Assignment, Entry, Epoch, Failure};
 use crate::retry::books::{RetryResult, VersionRetries};
 use crate::retry::{self, AnswerSigns, Attempt, Failed, Next, Repeatable, Side};
 use crate::snapshot::{ServedRoute, Snapshot};
+use crate::trace::{TRACEPARENT, Trace};
 
 /// How soon a request breaks on a connection that had been closed before: its server's reset is one way back. Any time
 /// after that, the server may have taken the request.
@@ -48,6 +51,13 @@ pub(crate) struct RequestCtx {
     pub(crate) exchange: Option<Arc<Exchange>>,
     assigned: Option<Assigned>,
     request_id: Option<HeaderValue>,
+    trace: Option<Trace>,
+    /// For who is told of its end; none if nobody wants to be.
+    seen: Option<Box<Seen>>,
+    /// Bytes of the answer's body.
+    pub(crate) answer_bytes: u64,
+    /// From the last sending to the head of its answer.
+    head_wait: Option<Duration>,
     /// A `set-cookie` for a client that was no user yet.
     pub(crate) new_user: Option<HeaderValue>,
     /// Endpoints of the version being asked that have failed this request.
@@ -104,6 +114,10 @@ impl RequestCtx {
             exchange: None,
             assigned: None,
             request_id: None,
+            trace: None,
+            seen: None,
+            answer_bytes: 0,
+            head_wait: None,
             new_user: None,
             tried: Vec::new(),
             present: None,
@@ -134,6 +148,50 @@ impl RequestCtx {
 
     pub(crate) fn set_request_id(&mut self, id: HeaderValue) {
         self.request_id = Some(id);
+    }
+
+    /// Puts the request into its trace, and keeps what is to be told of it in the end.
+    pub(crate) fn observe(&mut self, head: &impl RequestHead, client: &Client, started: Instant) {
+        let observers = &self.snapshot.observers;
+        let trace = Trace::of(head.only(&TRACEPARENT), observers.trace_sample());
+        if observers.want(&trace) {
+            self.seen = Some(Box::new(Seen::new(head, client, started)));
+        }
+        self.trace = Some(trace);
+    }
+
+    /// The trace that it belongs to.
+    pub(crate) fn trace(&mut self) -> Trace {
+        *self.trace.get_or_insert_with(|| Trace::of(None, None))
+    }
+
+    /// The value of `server-timing` as of `now`, if the route says so: how long the version took to the head of its
+    /// answer, and how long everything else took up to here, the client's sending included; in milliseconds.
+    pub(crate) fn server_timing(&self, now: Instant) -> Option<HeaderValue> {
+        self.route()?.settings.server_timing.then_some(())?;
+        let (upstream, arrival) = (self.head_wait?, self.exchange.as_ref()?.arrival()?);
+        let edge = now.saturating_duration_since(arrival.started).saturating_sub(upstream);
+        let [upstream, edge] = [upstream, edge].map(|span| span.as_secs_f64() * 1_000.0);
+        HeaderValue::from_str(&format!("upstream;dur={upstream:.3}, edge;dur={edge:.3}")).ok()
+    }
+
+    /// Tells of the end, once.
+    fn tell(&mut self, outcome: Outcome) {
+        let Some(seen) = self.seen.take() else { return };
+        let ended = Ended {
+            route: self.route().map(|route| route.name.clone()),
+            version: self.pool().map(|pool| pool.version.clone()),
+            assigned_by: self.assigned.as_ref().map(|assigned| assigned.to.by),
+            outcome,
+            status: self.status,
+            request_id: self.request_id().clone(),
+            trace: self.trace(),
+            attempts: self.attempts,
+            request_bytes: self.body_bytes,
+            response_bytes: self.answer_bytes,
+            upstream_head: self.head_wait,
+        };
+        self.snapshot.observers.tell(seen, ended);
     }
 
     /// Assigns the request to a version of the route at `position`; from here on it counts.
@@ -338,6 +396,7 @@ impl RequestCtx {
         }
         self.status = Some(status);
         self.answered_as = Some(signs.outcome());
+        self.head_wait = self.sent.map(|sent| now.saturating_duration_since(sent));
         if let Some((epoch, entry)) = self.open_entry() {
             epoch.answered(entry, now);
         }
@@ -422,6 +481,7 @@ impl RequestCtx {
             Stage::Retry => self.note_retry(RetryResult::of(outcome)),
             Stage::Ended => return,
         }
+        self.tell(outcome);
         self.book(outcome);
         if let (Some(route), Some(assigned)) = (self.route(), &self.assigned) {
             debug!(route = %route.name, arm = ?assigned.to.arm, outcome = outcome.as_str(), status = self.status, attempts = self.attempts, "request ended");

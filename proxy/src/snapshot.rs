@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use pointsman_config::{Route, RouteName};
 
 use crate::assign::Assign;
+use crate::observe::Observers;
 use crate::pool::Pool;
 use crate::recorder::{Arm, Epoch, RecentIds};
 use crate::retry::books::RetryBooks;
@@ -22,6 +23,8 @@ pub struct Snapshot {
     pub routes: RouteTable,
     /// Ids that clients sent of late; the same in every generation.
     pub recent_ids: Arc<RecentIds>,
+    /// Who is told of requests that ended.
+    pub observers: Observers,
 }
 
 /// One route as the edge serves it.

@@ -9,6 +9,7 @@ use pointsman_rollout::{Change, Summary};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::observe::ObserverCounts;
 use crate::recorder::{Counts, Failure};
 use crate::retry::books::RetryCounts;
 
@@ -27,6 +28,8 @@ pub struct View {
     pub retries: BTreeMap<RouteName, BTreeMap<VersionId, RetryCounts>>,
     /// Decisions since the process started, by route and decision.
     pub decisions: BTreeMap<(RouteName, &'static str), u64>,
+    /// What became of the records that were made of requests.
+    pub observed: ObserverCounts,
     /// True once the first config is in force and the listeners accept.
     pub ready: bool,
     /// True while SIGTERM is being obeyed.

@@ -12,6 +12,7 @@ use pointsman_config::{Route, RouteName, Share, Split, VersionId};
 
 use crate::assign::Assign;
 use crate::endpoint::Endpoint;
+use crate::observe::Observers;
 use crate::outcome::ErrorPolicy;
 use crate::pool::Pool;
 use crate::recorder::{Ledger, Terms, Users};
@@ -55,6 +56,9 @@ pub struct Publisher {
     snapshots: Arc<Snapshots>,
     threads: usize,
     secrets: Secrets,
+    observers: Observers,
+    /// Whether something other than a route has to be published.
+    is_stale: bool,
     published: Vec<RoutePlan>,
     ledgers: BTreeMap<RouteName, Ledger>,
     /// By route: the trial, and its users.
@@ -70,12 +74,20 @@ impl Publisher {
             snapshots,
             threads,
             secrets: Secrets::default(),
+            observers: Observers::default(),
+            is_stale: false,
             published: Vec::new(),
             ledgers: BTreeMap::new(),
             users: BTreeMap::new(),
             retries: BTreeMap::new(),
             endpoints: HashMap::new(),
         }
+    }
+
+    /// Tells `observers` of the requests that begin after the next publication.
+    pub(crate) fn observe_with(&mut self, observers: Observers) {
+        self.observers = observers;
+        self.is_stale = true;
     }
 
     /// Signs users' cookies with `own` from the next publication on, where no file has the secret.
@@ -93,7 +105,7 @@ impl Publisher {
     pub fn publish(&mut self, routes: &[RoutePicture<'_>]) -> u64 {
         let plans: Vec<RoutePlan> = routes.iter().map(|picture| self.plan(picture)).collect();
         let present = self.snapshots.load();
-        if plans == self.published && present.generation > 0 {
+        if plans == self.published && present.generation > 0 && !self.is_stale {
             return present.generation;
         }
         self.keep_endpoints(&plans);
@@ -103,10 +115,12 @@ impl Publisher {
         self.retries.retain(|name, _| served.contains(name));
         let served = plans.iter().map(|plan| (plan.route.matches.clone(), Arc::new(self.serve(plan)))).collect();
         self.published = plans;
+        self.is_stale = false;
         self.snapshots.publish(Snapshot {
             generation: present.generation + 1,
             routes: RouteTable::new(served),
             recent_ids: Arc::clone(&present.recent_ids),
+            observers: self.observers.clone(),
         });
         present.generation + 1
     }

@@ -79,6 +79,8 @@ impl Control {
             self.park(route);
         }
         self.resolver.set(endpoints::names(&config.routes));
+        self.observers = self.observers.adjusted(&config);
+        self.publisher.observe_with(self.observers.clone());
         self.config = config;
         self.place_all();
         decided

@@ -188,6 +188,22 @@ pub(super) fn reloads(scrape: &Scrape<'_>) -> Vec<Sample> {
     vec![Sample::number(["ok"], number(config.reloads_ok)), Sample::number(["failed"], number(config.reloads_failed))]
 }
 
+pub(super) fn log_lines(scrape: &Scrape<'_>) -> Vec<Sample> {
+    let observed = scrape.view.observed;
+    vec![
+        Sample::number(["written"], number(observed.lines_written)),
+        Sample::number(["dropped"], number(observed.lines_dropped)),
+    ]
+}
+
+pub(super) fn spans(scrape: &Scrape<'_>) -> Vec<Sample> {
+    let observed = scrape.view.observed;
+    vec![
+        Sample::number(["exported"], number(observed.spans_exported)),
+        Sample::number(["dropped"], number(observed.spans_dropped)),
+    ]
+}
+
 pub(super) fn generation(scrape: &Scrape<'_>) -> Vec<Sample> {
     vec![Sample::number([], number(scrape.view.config.generation))]
 }

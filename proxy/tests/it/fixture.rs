@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use pointsman::admin::{self, AdminContext, DecisionLog, DecisionLogError, TokenFile};
 use pointsman::control::handle::{ControlHandle, Done, OrderError, OrderMessage};
 use pointsman::metrics::Metrics;
+use pointsman::observe::ObserverCounts;
 use pointsman::recorder::{Counts, Failure};
 use pointsman::retry::books::RetryCounts;
 use pointsman::view::*;
@@ -362,6 +363,7 @@ pub(crate) fn view(routes: Vec<RouteView>) -> View {
         counts,
         retries: [(route_name("delivery-time"), [(version("v2"), some_retries())].into())].into(),
         decisions: [((route_name("delivery-time"), "rollback"), 1)].into(),
+        observed: ObserverCounts { lines_written: 7, lines_dropped: 1, spans_exported: 5, spans_dropped: 2 },
         routes,
         ready: true,
         draining: false,

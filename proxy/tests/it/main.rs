@@ -27,6 +27,7 @@ mod recovery;
 mod reload;
 mod retries;
 mod rollback;
+mod seeing;
 mod smuggling;
 mod state;
 mod sticky;

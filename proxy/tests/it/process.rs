@@ -146,6 +146,31 @@ impl Edge {
         ask_with(self.address, "POST", "/v1/predict", headers, "12345").await.expect("an answer")
     }
 
+    /// One request for `path` with these header lines, each ended.
+    pub async fn ask_with(&self, path: &str, headers: &str) -> Answer {
+        ask_with(self.address, "POST", path, headers, "12345").await.expect("an answer")
+    }
+
+    /// One request for `path`.
+    pub async fn ask_path(&self, path: &str) -> Answer {
+        self.ask_with(path, "").await
+    }
+
+    /// Waits until a metric, named with its labels, has reached a value.
+    pub async fn wait_for_metric(&self, name: &str, at_least: f64) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let text =
+                String::from_utf8(ask(self.admin, "GET", "/metrics", "").await.expect("an answer").body).unwrap();
+            let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
+            if value.is_some_and(|value| value >= at_least) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{name} is {value:?}, not {at_least}\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// The version that answers one prediction with these header lines.
     pub async fn version_for(&self, headers: &str) -> String {
         let answer = self.predict_with(headers).await;
