@@ -679,6 +679,21 @@ routes:
     }
 
     #[tokio::test]
+    async fn what_cookies_are_signed_with_is_made_once_and_read_even_from_a_file_in_use() {
+        let (_folder, path) = folder();
+        let first = open(&path);
+        let secret = first.opened.cookie_secret;
+        first.state.close(SOON).await;
+        let second = open(&path);
+        assert_eq!(second.opened.cookie_secret, secret);
+        let beside = open(&path);
+        assert!(beside.state.view().problem.is_some());
+        assert_eq!(beside.opened.cookie_secret, secret);
+        let (_another, elsewhere) = folder();
+        assert_ne!(open(&elsewhere).opened.cookie_secret, secret);
+    }
+
+    #[tokio::test]
     async fn closing_writes_what_still_waits() {
         let (_folder, path) = folder();
         let opening = open(&path);

@@ -101,3 +101,16 @@ async fn a_tester_is_never_sent_to_another_version_than_the_one_asked_for() {
     assert_eq!(site.v1.predictions(), before);
     assert_eq!(edge.version_for("x-version: v1\r\n").await, "v1");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tester_gets_what_the_version_said_and_not_what_a_retry_would_have() {
+    let site = Site::new().await;
+    site.v2.set_faults(Faults::none().failing(1.0, 500).unwrap());
+    let retries = "retries: { replay: predictions }";
+    site.write(&site.text(&format!("weights: {{ v1: 99.9999%, v2: 0.0001% }}\n    {retries}\n    {OVERRIDES}")));
+    let edge = site.start().await;
+    edge.wait_for_weight(0.0001).await;
+    let answer = edge.predict_with("x-version: v2\r\n").await;
+    assert_eq!((answer.status, answer.header("x-pointsman-version")), (500, Some("v2")));
+    assert_eq!(site.v1.predictions(), 0);
+}
