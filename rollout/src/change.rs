@@ -149,6 +149,24 @@ pub enum Cause {
     },
     /// The config file.
     File,
+    /// Requests were divided otherwise than the weights say.
+    SplitMismatch {
+        /// The canary's share of the draws, as a ratio.
+        observed: f64,
+        /// The share that the weights asked for, as a ratio.
+        configured: f64,
+        /// How many requests, or users where assignment is sticky, were drawn.
+        drawn: u64,
+    },
+    /// The canary answers copied requests otherwise than stable.
+    MirrorDisagreement {
+        /// The share of the compared answers that disagreed, as a ratio.
+        disagreement: f64,
+        /// Stable's own, as a ratio.
+        noise: f64,
+        /// What is tolerated above it, as a ratio.
+        gate: f64,
+    },
 }
 
 impl fmt::Display for Cause {
@@ -161,6 +179,19 @@ impl fmt::Display for Cause {
             Self::Operator { actor, reason } if reason.is_empty() => write!(f, "by {actor}"),
             Self::Operator { actor, reason } => write!(f, "by {actor}: {reason}"),
             Self::File => f.write_str("the config file was changed"),
+            Self::SplitMismatch { observed, configured, drawn } => write!(
+                f,
+                "the split is not as configured: the canary got {:.2}% of {drawn} draws instead of {:.2}%, so its evidence is void",
+                100.0 * observed,
+                100.0 * configured
+            ),
+            Self::MirrorDisagreement { disagreement, noise, gate } => write!(
+                f,
+                "it answers {:.2}% of the copied requests otherwise than stable, which answers {:.2}% otherwise itself; {:.2} points more are tolerated",
+                100.0 * disagreement,
+                100.0 * noise,
+                100.0 * gate
+            ),
         }
     }
 }

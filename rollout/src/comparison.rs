@@ -13,9 +13,10 @@ use crate::forecast::{ExpectedRates, Forecast, Traffic, forecast};
 use crate::history::Counts;
 use crate::judge::{CountRow, Judge, log_limit};
 use crate::params::Params;
+use crate::split_check::{SplitCheck, SplitSummary};
 use crate::stats::Labels;
 use crate::summary::{Difference, Measure, Ratio, Summary, Tests};
-use crate::tally::{Row, Tally, to_f64};
+use crate::tally::{Drawn, Row, Tally, to_f64};
 use crate::verdict::{Regression, Verdict, Waiting};
 
 /// Ticks of 100 ms in a slice of one second.
@@ -32,6 +33,7 @@ const TRAFFIC_DECAY: f64 = 0.967_216_100_484_593_7;
 pub struct Comparison {
     errors: Judge,
     latency: Judge,
+    split: SplitCheck,
     counted: Counted,
     /// Rows of the tick, converted; kept to be filled again.
     error_rows: Vec<CountRow>,
@@ -143,6 +145,7 @@ impl Comparison {
         Self {
             errors: Judge::new(error_params(guard)),
             latency: Judge::new(latency_params(guard)),
+            split: SplitCheck::new(),
             counted: Counted::by(guard),
             error_rows: Vec::new(),
             latency_rows: Vec::new(),
@@ -171,6 +174,7 @@ impl Comparison {
     }
 
     fn forget_canary(&mut self) {
+        self.split = SplitCheck::new();
         self.canary = Tally::default();
         self.stable = Tally::default();
         self.canary_ticks = 0;
@@ -208,6 +212,22 @@ impl Comparison {
         }
     }
 
+    /// Units were drawn under `weight`; to be told before the tick in which they were.
+    pub fn draw(&mut self, weight: Share, drawn: Drawn) {
+        self.split.draw(weight, drawn);
+    }
+
+    /// Whether requests are proven to be divided otherwise than the weights say. Then labels tell nothing: no promotion,
+    /// and of the regressions only a catastrophe, which rests on what the canary itself does.
+    pub fn is_void(&self) -> bool {
+        self.split.is_void()
+    }
+
+    /// The draws, beside what they should have been.
+    pub fn split(&self) -> SplitSummary {
+        self.split.summary()
+    }
+
     /// 100 ms of a canary beside stable; `rows` per weight, none if nothing finished. Rows of weight 0 and 1 tell
     /// about stable only.
     pub fn tick(&mut self, rows: &[Row]) -> Verdict {
@@ -220,6 +240,8 @@ impl Comparison {
         if self.canary.requests > 0 {
             self.canary_ticks += 1;
         }
+        // First, so that nothing is decided on labels in the moment in which they turn out to tell nothing.
+        self.split.tick();
         self.errors.tick(&self.error_rows, &[], None);
         self.latency.tick(&self.latency_rows, &[], None);
         self.latch();
@@ -241,18 +263,34 @@ impl Comparison {
         self.latency_rows.push(compare(drawn && self.canary_ticks >= LATENCY_WARMUP_TICKS, slow_of));
     }
 
-    /// The first regression that is proven stays.
+    /// The first regression that is proven stays, as long as what it rests on does.
     fn latch(&mut self) {
-        if self.latched.is_none() {
-            let slow = self.latency.regression().map(|_| Regression::LatencyRegression);
-            self.latched = self.errors.regression().or(slow).map(|regression| (regression, self.errors.now_s()));
+        if self.is_void() && self.latched.is_some_and(|(regression, _)| regression != Regression::Catastrophic) {
+            self.latched = None;
         }
+        if self.latched.is_none() {
+            let found = if self.is_void() { self.catastrophe() } else { self.any_regression() };
+            self.latched = found.map(|regression| (regression, self.errors.now_s()));
+        }
+    }
+
+    fn any_regression(&self) -> Option<Regression> {
+        self.errors.regression().or(self.latency.regression().map(|_| Regression::LatencyRegression))
+    }
+
+    /// The fast path wins no more than the canary's own share of errors does against "at most 20 %", whoever was drawn.
+    fn catastrophe(&self) -> Option<Regression> {
+        let proven = self.errors.log_e_fast() >= log_limit(self.errors.params().alpha_fast);
+        proven.then_some(Regression::Catastrophic)
     }
 
     /// What the evidence says now, in the order of the analysis' section 8.
     pub fn verdict(&self) -> Verdict {
         if let Some((regression, _)) = self.latched {
             return Verdict::Rollback(regression);
+        }
+        if self.is_void() {
+            return Verdict::Continue(Waiting::SplitMismatch);
         }
         if let Some(hold) = self.errors.hold() {
             return Verdict::Continue(hold);
@@ -273,6 +311,11 @@ impl Comparison {
         } else {
             Waiting::Collecting
         })
+    }
+
+    /// Whether stable itself is failing, so that neither version can be blamed.
+    pub fn is_in_hold(&self) -> bool {
+        self.errors.history().hold()
     }
 
     /// Whether something looks wrong without being proven; also when [`Comparison::verdict`] says something else.
@@ -302,8 +345,10 @@ impl Comparison {
             confidence: 1.0 - self.errors.params().cs_alpha,
             evidence: self.tests(),
             burst_discount: self.errors.burst_discount(),
-            hold: self.errors.history().hold(),
+            hold: self.is_in_hold(),
             forecast: self.forecast(verdict),
+            split: Some(self.split.summary()),
+            mirror: None,
         }
     }
 

@@ -20,6 +20,7 @@ use crate::change::{Cause, Change, Decision};
 use crate::comparison::Comparison;
 use crate::desired::Desired;
 use crate::input::{Input, Ready, Refusal};
+use crate::mirror_gate::MirrorGate;
 use crate::phase::{Paused, Phase, PhaseName, Setback, Shifting, Stage};
 use crate::quarantine::Quarantine;
 use crate::recover::{ByHand, Identity, Saved, SavedPhase};
@@ -55,6 +56,12 @@ pub struct Rollout {
     /// Counts up whenever evidence begins from nothing.
     trial: u64,
     verdict: Verdict,
+    /// Whether it was told that the split is not as configured.
+    mismatch_told: bool,
+    /// What copies of requests show, where there are any.
+    mirror: Option<MirrorGate>,
+    /// Whether it was told that they show another model.
+    disagreement_told: bool,
     /// What judges a canary that has all traffic, where there is no control group.
     limit: Option<Absolute>,
     ready: BTreeMap<VersionId, Ready>,
@@ -121,6 +128,9 @@ impl Rollout {
             pair: None,
             trial: 0,
             verdict: Verdict::Continue(Waiting::NoCanaryTraffic),
+            mismatch_told: false,
+            mirror: gate_of(&route),
+            disagreement_told: false,
             limit: None,
             ready: BTreeMap::new(),
             unready_since: None,
@@ -198,7 +208,9 @@ impl Rollout {
 
     /// The comparison as it stands; costs some bisections.
     pub fn summary(&self) -> Summary {
-        self.comparison.summary()
+        let summary = self.comparison.summary();
+        let mirror = self.mirror.as_ref().and_then(MirrorGate::summary);
+        Summary { verdict: self.with_mirror(summary.verdict), mirror, ..summary }
     }
 
     /// Where the route stands.
@@ -310,7 +322,7 @@ impl Rollout {
         self.ready.get(version).copied().unwrap_or_default()
     }
 
-    /// Starts or ends the test that judges a canary with all traffic.
+    /// Starts or ends the test that judges a canary by itself: one with all traffic, or one whose comparison is void.
     fn arm_limit(&mut self) {
         let desired = self.desired();
         let alone = match &desired.granted {
@@ -319,7 +331,7 @@ impl Rollout {
             }
             Split::Canary { share, .. } => *share == Share::WHOLE,
         };
-        if !alone {
+        if !alone && !self.is_void() {
             self.limit = None;
         } else if self.limit.is_none() {
             let guard = &self.route.guard;
@@ -348,7 +360,7 @@ impl Rollout {
             before,
             after: self.desired().granted,
             cause,
-            evidence: (self.pair.is_some() && decision.rests_on_evidence()).then(|| self.comparison.summary()),
+            evidence: (self.pair.is_some() && decision.rests_on_evidence()).then(|| self.summary()),
         }
     }
 
@@ -395,7 +407,14 @@ impl Rollout {
     fn begin_trial(&mut self) {
         self.pair = None;
         self.trial += 1;
+        self.mismatch_told = false;
         self.verdict = Verdict::Continue(Waiting::NoCanaryTraffic);
+    }
+
+    /// Whether the present comparison means nothing, because requests are not divided as the weights say.
+    fn is_void(&self) -> bool {
+        let is_present = || self.pair.is_some() && tick::compared(&self.desired().granted) == self.pair;
+        self.comparison.is_void() && is_present()
     }
 
     /// Whether the present build of `version` was taken back.
@@ -407,4 +426,9 @@ impl Rollout {
     fn is_barred(&self) -> bool {
         self.identity.canary.as_ref().is_some_and(|canary| self.bars(canary))
     }
+}
+
+/// The gate that copies of the route's requests are for.
+fn gate_of(route: &Route) -> Option<MirrorGate> {
+    route.mirror.as_ref().map(|mirror| MirrorGate::new(mirror, &route.guard))
 }

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::forecast::Forecast;
+use crate::mirror_gate::MirrorSummary;
+use crate::split_check::SplitSummary;
 use crate::tally::Tally;
 use crate::verdict::Verdict;
 
@@ -36,6 +38,31 @@ pub struct Summary {
     pub hold: bool,
     /// How far promotion is, if things stay as they are.
     pub forecast: Option<Forecast>,
+    /// Whether requests were divided as the weights say, on which all of the above rests; none in old records.
+    #[serde(default)]
+    pub split: Option<SplitSummary>,
+    /// What copies of requests showed; none without.
+    #[serde(default)]
+    pub mirror: Option<MirrorSummary>,
+}
+
+impl Summary {
+    /// Every test, by the name that metrics and the API give it.
+    pub fn tests(&self) -> Vec<(&'static str, Measure)> {
+        let tests = &self.evidence;
+        let mut named = vec![
+            ("slow", tests.slow),
+            ("fast", tests.fast),
+            ("latency", tests.latency),
+            ("promotion", tests.promotion),
+            ("promotion_latency", tests.promotion_latency),
+        ];
+        named.extend(self.split.map(|split| ("split", split.evidence)));
+        if let Some(mirror) = self.mirror.as_ref().filter(|mirror| mirror.gate.is_some()) {
+            named.extend([("mirror", mirror.disagrees), ("promotion_mirror", mirror.agrees)]);
+        }
+        named
+    }
 }
 
 /// The difference of two error rates, valid at every look.

@@ -44,11 +44,17 @@ pub enum Waiting {
     BaselineFailingHold,
     /// The canary has had no request.
     NoCanaryTraffic,
+    /// Requests were not divided as the weights say, so that no comparison of their outcomes means anything.
+    SplitMismatch,
+    /// It is not excluded yet that the canary answers copied requests otherwise than stable.
+    MirrorPending,
+    /// The canary answers copied requests otherwise than stable.
+    MirrorDisagreement,
 }
 
 impl Verdict {
     /// Every verdict there is.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::Rollback(Regression::Catastrophic),
         Self::Rollback(Regression::ErrorRegression),
         Self::Rollback(Regression::LatencyRegression),
@@ -59,6 +65,9 @@ impl Verdict {
         Self::Continue(Waiting::CommonCauseHold),
         Self::Continue(Waiting::BaselineFailingHold),
         Self::Continue(Waiting::NoCanaryTraffic),
+        Self::Continue(Waiting::SplitMismatch),
+        Self::Continue(Waiting::MirrorPending),
+        Self::Continue(Waiting::MirrorDisagreement),
         Self::Inconclusive,
     ];
 
@@ -114,6 +123,9 @@ impl Waiting {
             Self::CommonCauseHold => "common_cause_hold",
             Self::BaselineFailingHold => "baseline_failing_hold",
             Self::NoCanaryTraffic => "no_canary_traffic",
+            Self::SplitMismatch => "split_mismatch",
+            Self::MirrorPending => "mirror_pending",
+            Self::MirrorDisagreement => "mirror_disagreement",
         }
     }
 }

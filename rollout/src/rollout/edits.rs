@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pointsman_config::{Plan, Route, Split};
 
-use super::Rollout;
+use super::{Rollout, gate_of};
 use crate::change::{Cause, Change, Decision};
 use crate::phase::{Paused, Phase, PhaseName, Setback};
 use crate::recover::Identity;
@@ -19,11 +19,19 @@ impl Rollout {
         let served = self.serving().clone();
         let identity = Identity::of(&route);
         let same = identity == self.identity;
+        let same_mirror = route.mirror == self.route.mirror && route.guard.promotion == self.route.guard.promotion;
         self.route = route;
         self.identity = identity;
         self.by_hand = None;
         self.comparison.regauge(&self.route.guard);
         self.trust_stable();
+        if !same_mirror {
+            self.begin_mirror();
+        }
+        if self.comparison.is_void() {
+            // Whoever edits the route has seen it, or has put right what was wrong.
+            self.begin_trial();
+        }
         if same {
             return self.go_on(&before, from, now);
         }
@@ -44,6 +52,7 @@ impl Rollout {
     /// Starts what the file asks, from the beginning.
     pub(super) fn begin(&mut self, before: &Split, from: PhaseName, now: Time) -> Vec<Change> {
         self.begin_trial();
+        self.begin_mirror();
         self.limit = None;
         self.unready_since = None;
         self.alert = None;
@@ -52,6 +61,12 @@ impl Rollout {
         self.arm_limit();
         let decision = if matches!(self.phase, Phase::Warming) { Decision::Start } else { Decision::Edit };
         self.told_if_changed(decision, before, from)
+    }
+
+    /// What copies of requests show from here on is fresh.
+    pub(super) fn begin_mirror(&mut self) {
+        self.mirror = gate_of(&self.route);
+        self.disagreement_told = false;
     }
 
     /// Where the file's plan begins; weights by hand go before it.

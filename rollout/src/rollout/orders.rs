@@ -92,8 +92,8 @@ impl Rollout {
             return Err(self.wrong_phase("be resumed", "it is not paused"));
         };
         let (phase, since) = self.at_stage(paused.stage, now);
-        if matches!(self.verdict, Verdict::Rollback(_)) {
-            // A regression that was only to alert has been seen by the operator: what is judged from here on is fresh.
+        if matches!(self.verdict, Verdict::Rollback(_)) || self.comparison.is_void() {
+            // What was only told has been seen by the operator: what is judged from here on is fresh.
             self.begin_trial();
         }
         self.limit = None;
@@ -137,10 +137,10 @@ impl Rollout {
         let (from, before) = (self.phase.name(), self.desired().granted);
         self.by_hand = by_hand;
         self.limit = None;
-        self.enter(phase, (Decision::SetWeights, cause.clone()), now);
-        if super::tick::compared(split).is_none() {
+        if self.comparison.is_void() || super::tick::compared(split).is_none() {
             self.begin_trial();
         }
+        self.enter(phase, (Decision::SetWeights, cause.clone()), now);
         Ok(self.change((Decision::SetWeights, cause), from, before))
     }
 

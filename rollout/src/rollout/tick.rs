@@ -6,7 +6,8 @@ use pointsman_config::{OnRegression, Promotion, Share, Split, Step, Strategy, Ve
 
 use super::{Alert, Rollout};
 use crate::change::{Cause, Change, Decision};
-use crate::input::{Observed, Ready, Seen};
+use crate::input::{Mirrored, Observed, Ready, Seen};
+use crate::mirror_gate::{MirrorGate, MirrorVerdict};
 use crate::phase::{Paused, Phase, Setback, Shifting, Stage};
 use crate::tally::Tally;
 use crate::time::Time;
@@ -24,12 +25,13 @@ impl Rollout {
             self.ready.clone_from(seen.ready);
         }
         let found = self.judge(seen.rows);
+        self.compare_mirrored(seen.mirrored);
         self.note_readiness(now);
         if let Some(cause) = self.setback(found, now) {
             return self.answer_setback(cause, now).into_iter().collect();
         }
         self.alert = None;
-        self.advance(seen, now).into_iter().collect()
+        self.doubt(now).or_else(|| self.advance(seen, now)).into_iter().collect()
     }
 
     /// Feeds the tests; gives what they prove against the canary.
@@ -59,12 +61,13 @@ impl Rollout {
         let (stable, canary) = pair;
         let mut rows = std::mem::take(&mut self.rows);
         rows.clear();
-        rows.extend(
-            seen.iter()
-                .filter(|seen| seen.stable == *stable && seen.canary.as_ref() == Some(canary))
-                .map(|seen| seen.row),
-        );
-        self.verdict = self.comparison.tick(&rows);
+        let of_pair = |seen: &&Observed| seen.stable == *stable && seen.canary.as_ref() == Some(canary);
+        for seen in seen.iter().filter(of_pair) {
+            self.comparison.draw(seen.row.weight, seen.drawn);
+            rows.push(seen.row);
+        }
+        let verdict = self.comparison.tick(&rows);
+        self.verdict = self.with_mirror(verdict);
         if let Phase::Shifting(Shifting { step, fresh }) = &mut self.phase {
             let weight = self.route.plan.step(*step).map(|step| step.weight);
             for row in rows.iter().filter(|row| Some(row.weight) == weight) {
@@ -74,14 +77,85 @@ impl Rollout {
         self.rows = rows;
     }
 
-    /// Feeds the absolute limit where the canary has all traffic; true once it is broken.
+    /// Feeds the absolute limit where the canary is judged by itself; true once it is broken. While stable is still there
+    /// and fails as well, the canary cannot be blamed.
     fn judge_alone(&mut self, granted: &Split, seen: &[Observed]) -> bool {
-        let Some(limit) = &mut self.limit else { return false };
+        let excused = self.is_void() && self.comparison.is_in_hold();
+        let Some(limit) = self.limit.as_mut().filter(|_| !excused) else { return false };
         let alone = match granted {
             Split::Whole(whole) => whole,
             Split::Canary { canary, .. } => canary,
         };
         limit.tick(tally_of(alone, seen))
+    }
+
+    /// Feeds the gate with what copies of stable's requests showed.
+    fn compare_mirrored(&mut self, mirrored: &[Mirrored]) {
+        let (stable, Some(gate)) = (&self.route.stable, &mut self.mirror) else { return };
+        for seen in mirrored {
+            if seen.stable == *stable && seen.version == *gate.version() {
+                gate.observe(seen.tally);
+            }
+        }
+    }
+
+    /// What copies of requests say about the canary of this rollout, as long as there is something to hold: not once it
+    /// has all traffic, nor when it was taken back.
+    pub(super) fn mirror_verdict(&self) -> MirrorVerdict {
+        let on_trial = match &self.phase {
+            Phase::Steady | Phase::Warming | Phase::Shifting(_) | Phase::Paused(_) => !self.promoted,
+            Phase::Promoting | Phase::Baking | Phase::RollingBack(_) | Phase::RolledBack(_) => false,
+        };
+        let is_canary = |gate: &&MirrorGate| on_trial && self.identity.canary.as_ref() == Some(gate.version());
+        self.mirror.as_ref().filter(is_canary).map_or(MirrorVerdict::Open, MirrorGate::verdict)
+    }
+
+    /// `verdict`, unless copies of requests hold what it would allow, or are what is wrong.
+    pub(super) fn with_mirror(&self, verdict: Verdict) -> Verdict {
+        match (verdict, self.mirror_verdict()) {
+            (Verdict::Promote | Verdict::Continue(Waiting::Collecting), MirrorVerdict::Disagrees) => {
+                Verdict::Continue(Waiting::MirrorDisagreement)
+            }
+            (Verdict::Promote, MirrorVerdict::Pending) => Verdict::Continue(Waiting::MirrorPending),
+            (_, MirrorVerdict::Open | MirrorVerdict::Pending | MirrorVerdict::Disagrees) => verdict,
+        }
+    }
+
+    /// Tells, once, what makes the evidence doubtful or forbids going on without being the canary's regression.
+    fn doubt(&mut self, now: Time) -> Option<Change> {
+        if self.is_void() && !self.mismatch_told {
+            self.mismatch_told = true;
+            let change = self.stop_for_mismatch(now);
+            self.arm_limit();
+            return Some(change);
+        }
+        if self.mirror_verdict() == MirrorVerdict::Disagrees && !self.disagreement_told {
+            self.disagreement_told = true;
+            let cause = self.mirror.as_ref().and_then(disagreement)?;
+            return Some(self.change((Decision::Alert, cause), self.phase.name(), self.desired().granted));
+        }
+        None
+    }
+
+    /// A plan that moves by itself stops where it stands, since its evidence is void; everything else is only told.
+    fn stop_for_mismatch(&mut self, now: Time) -> Change {
+        let cause = self.mismatch();
+        if matches!(self.phase, Phase::Shifting(_)) {
+            let why = self.mismatch_in_words();
+            self.enter(self.stopped(why, now), (Decision::Pause, cause), now)
+        } else {
+            self.change((Decision::Alert, cause), self.phase.name(), self.desired().granted)
+        }
+    }
+
+    /// How far the split is from what is configured.
+    pub(super) fn mismatch(&self) -> Cause {
+        let split = self.comparison.split();
+        Cause::SplitMismatch {
+            observed: split.observed.unwrap_or_default(),
+            configured: split.configured.unwrap_or_default(),
+            drawn: split.drawn.canary + split.drawn.stable,
+        }
     }
 
     /// Remembers since when a canary that should serve cannot. A version that was promoted long ago is no canary any
@@ -183,7 +257,7 @@ impl Rollout {
         let blue_green = plan_of_route.strategy == Strategy::BlueGreen;
         let automatic = plan_of_route.promotion == Promotion::Automatic;
         let deadline = plan_of_route.step_deadline;
-        if all_up(ready) {
+        if all_up(ready) && self.mirror_verdict() == MirrorVerdict::Open {
             if !blue_green && self.readiness(&self.route.stable).up > 0 {
                 return Some(self.enter_step(0, "every endpoint of the canary is ready", now));
             }
@@ -227,6 +301,7 @@ impl Rollout {
         self.by_hand = None;
         self.comparison.new_baseline();
         self.begin_trial();
+        self.begin_mirror();
         Some(self.enter(Phase::Steady, plan(Decision::Finish, "it served well through the bake"), now))
     }
 
@@ -235,15 +310,22 @@ impl Rollout {
         now.since(self.since) >= step.hold && shifting.fresh.requests >= self.step_requests() && !self.held_back()
     }
 
-    /// Whether the comparison forbids going on: a suspicion, a common cause, or no data.
+    /// Whether the evidence forbids going on: a suspicion, a common cause, no data, a split that is not as configured, or
+    /// answers to copied requests that may be other ones.
     pub(super) fn held_back(&self) -> bool {
         let waiting = matches!(
             self.verdict,
             Verdict::Continue(
-                Waiting::Suspect | Waiting::CommonCauseHold | Waiting::BaselineFailingHold | Waiting::NoCanaryTraffic
+                Waiting::Suspect
+                    | Waiting::CommonCauseHold
+                    | Waiting::BaselineFailingHold
+                    | Waiting::NoCanaryTraffic
+                    | Waiting::SplitMismatch
+                    | Waiting::MirrorPending
+                    | Waiting::MirrorDisagreement
             )
         );
-        waiting || self.comparison.is_suspect()
+        waiting || self.comparison.is_suspect() || self.mirror_verdict() != MirrorVerdict::Open
     }
 
     /// How many answers of the canary a step needs: so many that a canary failing at `max_error_rate` would have shown
@@ -271,6 +353,16 @@ impl Rollout {
         let cause = Cause::Deadline { waiting_for };
         self.enter(self.stopped(cause.to_string(), now), (Decision::Pause, cause), now)
     }
+}
+
+/// What copies of requests showed; none where nothing is to be held for it.
+fn disagreement(gate: &MirrorGate) -> Option<Cause> {
+    let seen = gate.summary()?;
+    Some(Cause::MirrorDisagreement {
+        disagreement: seen.disagreement.unwrap_or_default(),
+        noise: seen.noise.unwrap_or_default(),
+        gate: seen.gate?,
+    })
 }
 
 /// A decision of the plan.

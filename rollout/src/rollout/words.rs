@@ -4,11 +4,15 @@ use pointsman_config::{OnRegression, Promotion, Split, Strategy, VersionId};
 
 use super::Rollout;
 use crate::change::in_words;
+use crate::mirror_gate::MirrorVerdict;
 use crate::phase::{Phase, Shifting};
 use crate::quarantine::Held;
 use crate::status::{Quarantined, Status, span_in_words};
 use crate::time::Time;
 use crate::verdict::{Verdict, Waiting};
+
+/// Why a canary waits whose copies have not been compared often enough.
+const MIRROR_PENDING: &str = "it is not excluded yet that the canary answers copied requests otherwise than stable";
 
 impl Rollout {
     /// Where the route stands at `now`.
@@ -51,6 +55,7 @@ impl Rollout {
     fn why_in_words(&self) -> String {
         match &self.phase {
             Phase::Paused(paused) => paused.why.clone(),
+            Phase::Steady | Phase::Shifting(_) if self.is_void() => self.mismatch_in_words(),
             Phase::RollingBack(setback) | Phase::RolledBack(setback) => setback.why.clone(),
             Phase::Steady | Phase::Shifting(_) | Phase::Promoting | Phase::Baking if self.alert.is_some() => {
                 self.alert.as_ref().map(|alert| alert.why.clone()).unwrap_or_default()
@@ -58,28 +63,70 @@ impl Rollout {
             Phase::Steady if self.by_hand.is_some() => {
                 "weights were set by hand; they hold until the route's next change in the file".to_owned()
             }
-            Phase::Steady | Phase::Shifting(_) => self.held_in_words().unwrap_or_default().to_owned(),
-            Phase::Warming | Phase::Promoting | Phase::Baking => String::new(),
+            Phase::Steady | Phase::Shifting(_) => self.held_in_words().unwrap_or_default(),
+            Phase::Warming => self.mirror_in_words().unwrap_or_default(),
+            Phase::Promoting | Phase::Baking => String::new(),
         }
     }
 
     /// What the comparison holds against going on.
-    fn held_in_words(&self) -> Option<&'static str> {
+    fn held_in_words(&self) -> Option<String> {
         self.pair.as_ref()?;
         match self.verdict {
-            Verdict::Continue(Waiting::Suspect) => Some("the canary looks worse than stable, not yet beyond doubt"),
+            Verdict::Continue(Waiting::Suspect) => {
+                Some("the canary looks worse than stable, not yet beyond doubt".to_owned())
+            }
             Verdict::Continue(Waiting::CommonCauseHold) => {
-                Some("both versions fail alike: held, neither promoted nor rolled back")
+                Some("both versions fail alike: held, neither promoted nor rolled back".to_owned())
             }
             Verdict::Continue(Waiting::BaselineFailingHold) => {
-                Some("stable fails more than the canary: held until it recovers")
+                Some("stable fails more than the canary: held until it recovers".to_owned())
             }
-            Verdict::Continue(Waiting::NoCanaryTraffic) => Some("the canary has had no request yet"),
+            Verdict::Continue(Waiting::NoCanaryTraffic) => Some("the canary has had no request yet".to_owned()),
+            Verdict::Continue(Waiting::SplitMismatch) => Some(self.mismatch_in_words()),
+            Verdict::Continue(Waiting::MirrorPending) => Some(MIRROR_PENDING.to_owned()),
+            Verdict::Continue(Waiting::MirrorDisagreement) => Some(self.disagreement_in_words()),
+            Verdict::Continue(Waiting::Collecting) if self.mirror_verdict() == MirrorVerdict::Pending => {
+                Some(MIRROR_PENDING.to_owned())
+            }
             Verdict::Continue(Waiting::Collecting)
             | Verdict::Promote
             | Verdict::Inconclusive
             | Verdict::Rollback(_) => None,
         }
+    }
+
+    /// How far a split is off, what can be wrong with it, and the way out.
+    pub(super) fn mismatch_in_words(&self) -> String {
+        let causes = if self.route.sticky.is_some() {
+            "likely causes: clients choose their keys so that they get one version, or something before the edge that \
+             divides users as well sends only some of them here"
+        } else {
+            "each request draws by itself here, so nothing outside the edge can do this: look for a defect of the edge"
+        };
+        let name = &self.route.name;
+        let way_out = if matches!(self.phase, Phase::Shifting(_) | Phase::Paused(_)) {
+            format!("`pointsman resume {name}` compares anew")
+        } else {
+            format!("any edit of `{name}` in the file, or `pointsman weights`, compares anew")
+        };
+        format!("{}; {causes}; when that is put right, {way_out}", self.mismatch())
+    }
+
+    /// What copies of requests hold against going on.
+    fn mirror_in_words(&self) -> Option<String> {
+        match self.mirror_verdict() {
+            MirrorVerdict::Open => None,
+            MirrorVerdict::Pending => Some(MIRROR_PENDING.to_owned()),
+            MirrorVerdict::Disagrees => Some(self.disagreement_in_words()),
+        }
+    }
+
+    fn disagreement_in_words(&self) -> String {
+        format!(
+            "the canary answers copied requests otherwise than stable; `pointsman promote {}` promotes it all the same",
+            self.route.name
+        )
     }
 
     /// What will happen next, and when or on which condition.
@@ -130,6 +177,9 @@ impl Rollout {
                 "waits until every endpoint of {} is ready: {} of {} are",
                 plan.canary, ready.up, ready.total
             );
+        }
+        if self.mirror_verdict() != MirrorVerdict::Open {
+            return format!("waits until {} is known to answer copied requests as stable does", plan.canary);
         }
         match (&plan.strategy, plan.promotion) {
             (Strategy::Canary(_), _) if self.readiness(&self.route.stable).up == 0 => {

@@ -14,7 +14,7 @@ const HISTORY: u32 = 3_000;
 const LONG_HISTORY: u32 = 18_000;
 
 /// Counts the seeds that `story` says yes to, on all cores.
-fn count(seeds: u64, story: impl Fn(u64) -> bool + Sync) -> u64 {
+pub(crate) fn count(seeds: u64, story: impl Fn(u64) -> bool + Sync) -> u64 {
     let (next, hits) = (AtomicU64::new(0), AtomicU64::new(0));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
@@ -30,7 +30,7 @@ fn count(seeds: u64, story: impl Fn(u64) -> bool + Sync) -> u64 {
 }
 
 /// The largest count that is still credible (at 1 %) if the chance per seed is `rate`: more refutes the budget.
-fn binomial_limit(seeds: u64, rate: f64) -> u64 {
+pub(crate) fn binomial_limit(seeds: u64, rate: f64) -> u64 {
     let n = f64::from(u32::try_from(seeds).unwrap());
     let mut probability = (1.0 - rate).powf(n);
     let (mut below, mut k) = (probability, 0_u32);

@@ -11,7 +11,9 @@
 mod absolute;
 mod budget;
 mod comparison;
+mod mirror;
 mod properties;
+mod split;
 mod stories;
 mod traffic;
 mod vectors;

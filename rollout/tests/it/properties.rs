@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use pointsman_config::{Plan, Promotion, Split, VersionId};
-use pointsman_rollout::{Change, Decision, OrderKind, PhaseName};
+use pointsman_rollout::{Cause, Change, Decision, MirrorTally, OrderKind, PhaseName, Regression};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use crate::mirror::mirrored;
 use crate::world::{World, blue_green, canary_plan, percent, route, version, weights, with_revision};
 
 /// What the test remembers of versions that were taken back, apart from the machine's own books.
@@ -140,4 +141,109 @@ fn a_new_revision_names_a_version_anew_and_nothing_else_in_the_file_does() {
     world.mend("v2");
     world.edit(with_revision(route(Plan::Rollout(canary_plan(Promotion::Automatic))), "r2"));
     world.run_until(PhaseName::Shifting, Duration::from_secs(1));
+}
+
+/// What was told and not yet answered by anybody.
+#[derive(Default)]
+struct Doubts {
+    void: bool,
+    disagrees: bool,
+    told: [u32; 2],
+}
+
+impl Doubts {
+    fn note(&mut self, changes: &[Change]) {
+        for change in changes {
+            self.check(change);
+            match change.cause {
+                Cause::SplitMismatch { .. } => {
+                    assert!(!std::mem::replace(&mut self.void, true), "told twice");
+                    self.told[0] += 1;
+                }
+                Cause::MirrorDisagreement { .. } => {
+                    assert!(!std::mem::replace(&mut self.disagrees, true), "told twice");
+                    assert_eq!(change.before, change.after, "it moves nothing");
+                    self.told[1] += 1;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn check(&self, change: &Change) {
+        let forward = matches!(change.decision, Decision::Step | Decision::Promote);
+        let by_itself = matches!(change.cause, Cause::Plan { .. });
+        assert!(!(forward && by_itself && (self.void || self.disagrees)), "{change:?}");
+        let by_labels = [Regression::ErrorRegression, Regression::LatencyRegression]
+            .map(|regression| Cause::Evidence { regression })
+            .contains(&change.cause);
+        assert!(!(self.void && by_labels), "{change:?}");
+    }
+
+    fn answered(&mut self) {
+        (self.void, self.disagrees) = (false, false);
+    }
+}
+
+/// The world changes; nobody answers anything.
+fn drift(world: &mut World, rng: &mut StdRng) {
+    match rng.random_range(0..6) {
+        0 => world.break_version(some_version(rng).as_str(), rng.random_range(2..50)),
+        1 => world.mend("v2"),
+        2 => world.requests = [1, 20, 100, 400][rng.random_range(0..4)],
+        3 => world.true_share = rng.random_bool(0.5).then(|| percent(rng.random_range(0..=100))),
+        4 => {
+            let compared = rng.random_range(0..30);
+            let disagreed = if rng.random_bool(0.5) { 0 } else { compared / 5 };
+            world.mirrored = MirrorTally { compared, disagreed, noise_compared: 3, noise_disagreed: 0 };
+        }
+        _ => {}
+    }
+}
+
+/// Somebody does something about it.
+fn answer(world: &mut World, doubts: &mut Doubts, rng: &mut StdRng) {
+    match rng.random_range(0..6) {
+        0 => world.restart(),
+        1 => {
+            let changes = world.edit(mirrored(some_plan(rng), Some(0.01)));
+            doubts.answered();
+            return doubts.note(&changes);
+        }
+        2 => {
+            // To go on is to have seen what is wrong with the split, and no answer to what the copies show.
+            if world.order(OrderKind::Resume).is_ok() {
+                doubts.void = false;
+            }
+            return;
+        }
+        3 if world.order(OrderKind::Pause).is_ok() => return,
+        4 if world.order(OrderKind::Promote).is_err() => return,
+        5 if world.order(OrderKind::Retry(version("v2"))).is_err() => return,
+        _ => {}
+    }
+    doubts.answered();
+}
+
+#[test]
+fn over_random_histories_nothing_goes_forward_on_void_evidence_or_against_what_copies_show() {
+    let mut told = [0, 0];
+    for seed in 0..300 {
+        let mut rng = StdRng::seed_from_u64(7_000 + seed);
+        let mut world = World::new(mirrored(some_plan(&mut rng), Some(0.01)));
+        let mut doubts = Doubts::default();
+        for _ in 0..60 {
+            if rng.random_bool(0.15) {
+                answer(&mut world, &mut doubts, &mut rng);
+            } else {
+                drift(&mut world, &mut rng);
+            }
+            for _ in 0..rng.random_range(0..150) {
+                let changes = world.tick();
+                doubts.note(&changes);
+            }
+        }
+        told = [told[0] + doubts.told[0], told[1] + doubts.told[1]];
+    }
+    assert!(told[0] > 100 && told[1] > 30, "the histories reach both: {told:?}");
 }

@@ -9,7 +9,8 @@ use pointsman_config::{
     Version, VersionId,
 };
 use pointsman_rollout::{
-    Change, Drawn, Input, Observed, Order, OrderKind, PhaseName, Ready, Refusal, Rollout, Row, Saved, Seen, Tally, Time,
+    Change, Drawn, Input, MirrorTally, Mirrored, Observed, Order, OrderKind, PhaseName, Ready, Refusal, Rollout, Row,
+    Saved, Seen, Tally, Time,
 };
 
 /// One tick.
@@ -70,6 +71,10 @@ pub(crate) struct World {
     pub(crate) requests: u64,
     /// One in this many fails, by version; none means none.
     pub(crate) fails_one_in: BTreeMap<VersionId, u64>,
+    /// What the canary truly gets of the draws, whatever the weight; none: its weight.
+    pub(crate) true_share: Option<Share>,
+    /// What copies of stable's requests to v2 show in each tick.
+    pub(crate) mirrored: MirrorTally,
     now: Time,
     applied: Split,
     served: BTreeMap<VersionId, u64>,
@@ -87,6 +92,8 @@ impl World {
             ready,
             requests: 100,
             fails_one_in: BTreeMap::new(),
+            true_share: None,
+            mirrored: MirrorTally::default(),
             now: Time::default(),
             applied,
             served: BTreeMap::new(),
@@ -133,7 +140,8 @@ impl World {
         self.now = self.now.plus(TICK);
         let rows: Vec<Observed> = self.traffic().into_iter().collect();
         let applied = self.applied.clone();
-        let seen = Seen { rows: &rows, ready: &self.ready, applied: &applied, mirrored: &[] };
+        let mirrored = [Mirrored { stable: version("v1"), version: version("v2"), tally: self.mirrored }];
+        let seen = Seen { rows: &rows, ready: &self.ready, applied: &applied, mirrored: &mirrored };
         let changes = self.rollout.step(Input::Tick(&seen), self.now).unwrap();
         self.applied = self.rollout.desired().effective(&self.ready);
         self.changes.extend(changes.clone());
@@ -202,7 +210,8 @@ impl World {
             Split::Whole(whole) => (whole, None, Share::ZERO),
             Split::Canary { stable, canary, share } => (stable, Some(canary), share),
         };
-        let parts = self.requests * u64::from(weight.ppm()) + self.left_over;
+        let drawn_by = self.true_share.filter(|_| weight > Share::ZERO && weight < Share::WHOLE).unwrap_or(weight);
+        let parts = self.requests * u64::from(drawn_by.ppm()) + self.left_over;
         self.left_over = parts % u64::from(Share::PARTS);
         let to_canary = parts / u64::from(Share::PARTS);
         let canary_tally = canary.as_ref().map(|version| self.serve(version, to_canary)).unwrap_or_default();
