@@ -116,7 +116,7 @@ pub const ALL: &[Metric] = &[
         name: "pointsman_weight_ratio",
         kind: Kind::Gauge,
         labels: &["route", "version", "kind"],
-        help: "Share of the route's traffic, 0 to 1: desired (what file, plan or operator asks), effective (what the edge applies), observed (what traffic did over the last 10 s; absent without traffic).",
+        help: "Share of the route's traffic, 0 to 1: desired (what file, plan or operator asks), effective (what the edge applies), observed (what the split gave it of the requests that began in the last 10 s, overrides not among them; absent without).",
         read: read::weights,
     },
     Metric {
@@ -137,7 +137,7 @@ pub const ALL: &[Metric] = &[
         name: "pointsman_analysis_evidence",
         kind: Kind::Gauge,
         labels: &["route", "test"],
-        help: "Natural logarithm of the e-value of a test of the canary; it decides when it reaches pointsman_analysis_evidence_limit.",
+        help: "Natural logarithm of the e-value of a test of the canary; it decides when it reaches pointsman_analysis_evidence_limit. Against it: slow, fast, latency, mirror (answers to copied requests); for it: promotion, promotion_latency, promotion_mirror; against the comparison itself: split (requests are not divided as configured).",
         read: read::evidence,
     },
     Metric {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pointsman_config::{RouteName, VersionId};
-use pointsman_rollout::{Change, Summary};
+use pointsman_rollout::{Change, MirrorSummary, Summary};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -126,7 +126,7 @@ pub struct WeightView {
     pub desired: f64,
     /// What the edge applies: desired, cut by quarantine and readiness.
     pub effective: f64,
-    /// What traffic did over the last 10 s; none without traffic.
+    /// What the split gave it of the requests that began in the last 10 s, overrides not among them; none without.
     pub observed: Option<f64>,
 }
 
@@ -179,9 +179,13 @@ pub struct AnalysisView {
     pub evidence: BTreeMap<String, EvidenceView>,
     /// What is still needed for a promotion, in words.
     pub forecast: Option<String>,
+    /// What copies of requests showed, compared or not; none without.
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    pub mirror: Option<MirrorSummary>,
     /// Everything, as the decision log keeps it.
     #[schema(value_type = Option<Object>)]
-    pub summary: Option<Summary>,
+    pub summary: Option<Box<Summary>>,
 }
 
 /// An always-valid interval with its point estimate.

@@ -9,8 +9,8 @@ use super::client::Admin;
 use super::history::style;
 use super::print::Page;
 use super::words::{
-    BAD, BOLD, CAREFUL, DIM, GOOD, Say, factor, grouped, moment, odds, paint, paragraph, percent, percent_in_text,
-    question, rates, signed_points, span, time_of_day,
+    BAD, BOLD, CAREFUL, DIM, GOOD, Say, copies, factor, grouped, moment, odds, paint, paragraph, percent,
+    percent_in_text, question, rates, signed_points, span, split, time_of_day,
 };
 use crate::recorder::Failure;
 use crate::view::DecisionRow;
@@ -130,6 +130,8 @@ fn seen(change: &Change, evidence: &Summary) -> String {
     page.push_str(&side(&format!("{:<names$}", format!("{stable} stable")), evidence.stable, all));
     page.push_str(&side(&format!("{:<names$}", format!("{canary} canary")), evidence.canary, all));
     page.push_str(&paragraph(&compared(stable, canary, evidence), 2));
+    page.extend(evidence.split.and_then(|seen| split(canary, &seen)).map(|line| paragraph(&line, 2)));
+    page.extend(evidence.mirror.as_ref().map(|seen| paragraph(&copies(stable, seen), 2)));
     page
 }
 
@@ -186,15 +188,7 @@ fn compared(stable: &str, canary: &str, evidence: &Summary) -> String {
 /// Every test: its odds, and the odds at which it decides.
 fn sure(change: &Change, evidence: &Summary) -> String {
     let (stable, canary) = (change.stable.as_str(), canary_of(change));
-    let tests = &evidence.evidence;
-    let rows = [
-        ("slow", tests.slow),
-        ("fast", tests.fast),
-        ("latency", tests.latency),
-        ("promotion", tests.promotion),
-        ("promotion_latency", tests.promotion_latency),
-    ]
-    .map(|(test, measure)| (question(test, stable), measure));
+    let rows: Vec<_> = evidence.tests().into_iter().map(|(test, measure)| (question(test, stable), measure)).collect();
     let width = rows.iter().map(|(what, _)| what.chars().count()).max().unwrap_or_default();
     let head = format!("  {:<width$} {:>17} {:>17}", format!("{canary}:"), "odds", "decides at");
     let mut page = format!("\n{}\n{}\n", paint(BOLD, "How sure it was"), paint(DIM, &head));
@@ -239,6 +233,14 @@ fn advice(row: &DecisionRow) -> String {
     let route = row.route.as_str();
     let lines = match row.change.decision {
         Decision::Rollback | Decision::RollbackDone => after_rollback(row),
+        Decision::Pause | Decision::Alert if matches!(row.change.cause, Cause::SplitMismatch { .. }) => {
+            after_mismatch(row)
+        }
+        Decision::Alert if matches!(row.change.cause, Cause::MirrorDisagreement { .. }) => vec![
+            "Traffic was left as it is, and no further step is taken.".to_owned(),
+            format!("Look at what {} answers to the same requests as {}.", canary_of(&row.change), row.change.stable),
+            format!("`pointsman promote {route}` promotes it all the same; `pointsman rollback {route}` gives up."),
+        ],
         Decision::Pause => vec![
             format!("`pointsman resume {route}` goes on; `pointsman rollback {route}` gives up."),
             "While it is paused, a proven regression still takes the canary back.".to_owned(),
@@ -269,6 +271,27 @@ fn advice(row: &DecisionRow) -> String {
     format!("\n{}\n{listed}", paint(style, "What to do"))
 }
 
+fn after_mismatch(row: &DecisionRow) -> Vec<String> {
+    let (route, canary) = (row.route.as_str(), canary_of(&row.change));
+    vec![
+        format!(
+            "{canary} and {} did not get the same kind of requests, so comparing them says nothing.",
+            row.change.stable
+        ),
+        "Where users are drawn (`sticky`), clients may choose their keys so that they get one version, or something \
+         before this edge that divides users as well sends only some of them here. Where each request draws by itself, \
+         it is a defect of the edge."
+            .to_owned(),
+        format!(
+            "When that is put right, `pointsman resume {route}` compares anew; where weights are set by hand, any edit of \
+             the route or `pointsman weights` does."
+        ),
+        format!(
+            "Until then {canary} is only taken back for what it does itself: most requests failing, or more than is ever allowed."
+        ),
+    ]
+}
+
 fn after_rollback(row: &DecisionRow) -> Vec<String> {
     let (route, canary) = (row.route.as_str(), canary_of(&row.change));
     let mut lines = vec![format!("Users no longer see {canary}: its requests went back to {}.", row.change.stable)];
@@ -280,9 +303,13 @@ fn after_rollback(row: &DecisionRow) -> Vec<String> {
     ));
     let elsewhere = match &row.change.cause {
         Cause::Operator { .. } => "To try the same build again",
-        Cause::Plan { .. } | Cause::Evidence { .. } | Cause::NotReady { .. } | Cause::Deadline { .. } | Cause::File => {
-            "If the cause lay elsewhere"
-        }
+        Cause::Plan { .. }
+        | Cause::Evidence { .. }
+        | Cause::NotReady { .. }
+        | Cause::Deadline { .. }
+        | Cause::SplitMismatch { .. }
+        | Cause::MirrorDisagreement { .. }
+        | Cause::File => "If the cause lay elsewhere",
     };
     lines.push(format!("{elsewhere}: `pointsman retry {route} {canary} --reason TEXT`."));
     lines

@@ -4,6 +4,7 @@ use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
+use pointsman_rollout::{MirrorSummary, SplitSummary};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -143,8 +144,49 @@ pub(crate) fn question(test: &str, stable: &str) -> String {
         "latency" => format!("slower than {stable}"),
         "promotion" => "errors within margin".to_owned(),
         "promotion_latency" => "latency within margin".to_owned(),
+        "split" => "split not as configured".to_owned(),
+        "mirror" => format!("answers unlike {stable}"),
+        "promotion_mirror" => format!("answers like {stable}"),
         other => other.replace('_', " "),
     }
+}
+
+/// How the draws went beside what was configured; none before the first.
+pub(crate) fn split(canary: &str, seen: &SplitSummary) -> Option<String> {
+    let (observed, configured) = (seen.observed?, seen.configured?);
+    Some(format!(
+        "{canary} got {} of {} draws; {} was configured.",
+        percent_in_text(observed),
+        grouped(seen.drawn.canary + seen.drawn.stable),
+        percent_in_text(configured)
+    ))
+}
+
+/// What copies of requests showed.
+pub(crate) fn copies(stable: &str, seen: &MirrorSummary) -> String {
+    let part = |disagreed: u64, compared: u64, share: Option<f64>| {
+        format!(
+            "{} of {} copies ({})",
+            grouped(disagreed),
+            grouped(compared),
+            percent_in_text(share.unwrap_or_default())
+        )
+    };
+    let tally = seen.tally;
+    let mut text = format!(
+        "{} answered {} unlike {stable}",
+        seen.version,
+        part(tally.disagreed, tally.compared, seen.disagreement)
+    );
+    if seen.noise.is_some() {
+        let noise = part(tally.noise_disagreed, tally.noise_compared, seen.noise);
+        text.say(format_args!(", which answered {noise} unlike itself"));
+    }
+    match seen.gate {
+        Some(gate) => text.say(format_args!("; {} points more are let pass.", significant(100.0 * gate))),
+        None => text.push_str("; no gate is set."),
+    }
+    text
 }
 
 /// A latency in milliseconds: `0.8 ms`, `12 ms`, `1.25 s`.
@@ -251,6 +293,33 @@ mod tests {
         assert_eq!(told([-0.01, 0.0, 0.02]), "v2's error rate is the same as v1's");
         assert_eq!(told([0.1, 0.5, 0.9]), "v2's error rate is 50.0 points above v1's");
         assert_eq!(told([-0.9, -0.5, -0.1]), "v2's error rate is 50.0 points below v1's");
+    }
+
+    #[test]
+    fn draws_and_copies_are_told_with_their_counts() {
+        let measure = pointsman_rollout::Measure { log_e: None, limit: 1.0 };
+        let drawn = pointsman_rollout::Drawn { canary: 710, stable: 9_290 };
+        let seen = SplitSummary { drawn, configured: Some(0.05), observed: Some(0.071), evidence: measure };
+        assert_eq!(split("v2", &seen).unwrap(), "v2 got 7.1% of 10,000 draws; 5% was configured.");
+        assert_eq!(split("v2", &SplitSummary { observed: None, ..seen }), None);
+        let tally =
+            pointsman_rollout::MirrorTally { compared: 1_000, disagreed: 42, noise_compared: 100, noise_disagreed: 1 };
+        let mut seen = MirrorSummary {
+            version: "v2".parse().unwrap(),
+            tally,
+            disagreement: Some(0.042),
+            noise: Some(0.01),
+            gate: Some(0.01),
+            disagrees: measure,
+            agrees: measure,
+        };
+        assert_eq!(
+            copies("v1", &seen),
+            "v2 answered 42 of 1,000 copies (4.2%) unlike v1, which answered 1 of 100 copies (1%) unlike itself; 1.00 points \
+             more are let pass."
+        );
+        (seen.noise, seen.gate) = (None, None);
+        assert_eq!(copies("v1", &seen), "v2 answered 42 of 1,000 copies (4.2%) unlike v1; no gate is set.");
     }
 
     #[test]

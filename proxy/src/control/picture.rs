@@ -104,8 +104,9 @@ fn with_traffic(empty: VersionView, route: &ControlledRoute, window: &Window, no
 }
 
 fn analysis(status: &Status, summary: Option<&Summary>) -> AnalysisView {
+    let mirror = summary.and_then(|summary| summary.mirror.clone());
     let Some(summary) = summary.filter(|_| status.comparing) else {
-        return AnalysisView { verdict: "none".to_owned(), ..AnalysisView::default() };
+        return AnalysisView { verdict: "none".to_owned(), mirror, ..AnalysisView::default() };
     };
     let difference = summary.error_rate_difference.map(|found| DifferenceView {
         low: found.low,
@@ -118,21 +119,14 @@ fn analysis(status: &Status, summary: Option<&Summary>) -> AnalysisView {
         error_rate_difference: difference,
         evidence: evidence(summary),
         forecast: summary.forecast.as_ref().map(in_words),
-        summary: Some(summary.clone()),
+        mirror,
+        summary: Some(Box::new(summary.clone())),
     }
 }
 
 fn evidence(summary: &Summary) -> BTreeMap<String, EvidenceView> {
-    let tests = &summary.evidence;
-    let named = [
-        ("slow", tests.slow),
-        ("fast", tests.fast),
-        ("latency", tests.latency),
-        ("promotion", tests.promotion),
-        ("promotion_latency", tests.promotion_latency),
-    ];
     let view = |measure: Measure| EvidenceView { log_e: measure.log_e, limit: measure.limit };
-    named.into_iter().map(|(name, measure)| (name.to_owned(), view(measure))).collect()
+    summary.tests().into_iter().map(|(name, measure)| (name.to_owned(), view(measure))).collect()
 }
 
 fn in_words(forecast: &Forecast) -> String {

@@ -228,6 +228,8 @@ pub(crate) fn regression() -> Summary {
         burst_discount: 1.4,
         hold: false,
         forecast: None,
+        split: None,
+        mirror: None,
     }
 }
 
@@ -291,7 +293,8 @@ pub(crate) fn shifting() -> RouteView {
             error_rate_difference: Some(DifferenceView { low: -0.001_1, estimate: 0.000_2, high: 0.003_4 }),
             evidence: evidence.into(),
             forecast: Some("387 more requests of the canary, 77 s at this weight".to_owned()),
-            summary: Some(collecting()),
+            mirror: None,
+            summary: Some(Box::new(collecting())),
         },
         quarantined: Vec::new(),
         last_decision: Some(line(41)),

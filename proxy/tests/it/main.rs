@@ -16,6 +16,7 @@ mod admin;
 mod cli;
 mod drain;
 mod edge;
+mod evidence;
 mod fixture;
 mod harness;
 mod metrics;

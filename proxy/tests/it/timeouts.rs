@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use pointsman::listen::Patience;
 use pointsman::outcome::Outcome;
 use pointsman_chaos::fakes::FakeModel;
-use pointsman_config::Route;
+use pointsman_config::{Route, RouteName};
+use pointsman_rollout::Row;
 
 use crate::harness::{RawServer, TestEdge, eventually, get, post, route};
 
@@ -169,6 +170,12 @@ async fn a_connection_that_cannot_be_opened_in_time_is_a_connect_failure() {
     edge.expect_outcomes("v1", &[(Outcome::Connect, 1)]).await;
 }
 
+/// What was judged since the last call.
+fn judged(edge: &mut TestEdge, route: &RouteName) -> Vec<Row> {
+    let taken = edge.publisher.ledger_mut(route).unwrap().take(Instant::now());
+    taken.into_iter().map(|taken| taken.row).filter(|row| row.stable.requests > 0).collect()
+}
+
 #[tokio::test]
 async fn a_hanging_version_is_judged_before_its_timeout_and_once() {
     let v1 = FakeModel::start("v1").await.unwrap();
@@ -183,17 +190,17 @@ async fn a_hanging_version_is_judged_before_its_timeout_and_once() {
     let name = edge.route.name.clone();
     let mut rows = Vec::new();
     let seen = eventually(|| {
-        rows.extend(edge.publisher.ledger_mut(&name).unwrap().take(Instant::now()));
+        rows.extend(judged(&mut edge, &name));
         !rows.is_empty()
     });
     assert!(seen.await);
     let span = began.elapsed();
     assert!((Duration::from_millis(1_900)..Duration::from_millis(3_500)).contains(&span), "judged after {span:?}");
-    let row = rows[0].row.stable;
+    let row = rows[0].stable;
     assert_eq!((row.requests, row.errors, row.slow), (1, 1, 1));
     assert_eq!(client.answer().await.unwrap().status, 504);
     edge.expect_outcomes("v1", &[(Outcome::Timeout, 1)]).await;
-    assert!(edge.publisher.ledger_mut(&name).unwrap().take(Instant::now()).is_empty(), "not judged again when it ends");
+    assert!(judged(&mut edge, &name).is_empty(), "not judged again when it ends");
 }
 
 #[tokio::test]
@@ -212,7 +219,7 @@ async fn a_slow_upload_is_neither_unanswered_nor_slow() {
     // Past the moment at which a version that hangs would have been judged.
     tokio::time::sleep(Duration::from_millis(2_400)).await;
     let name = edge.route.name.clone();
-    assert!(edge.publisher.ledger_mut(&name).unwrap().take(Instant::now()).is_empty(), "nobody waits for the version");
+    assert!(judged(&mut edge, &name).is_empty(), "nobody waits for the version");
     for (client, rest) in clients.iter_mut().zip(["abcd", "4\r\nabcd\r\n0\r\n\r\n"]) {
         client.send(rest.as_bytes()).await;
         assert_eq!(client.answer().await.unwrap().status, 200);
@@ -238,11 +245,11 @@ async fn a_version_that_hangs_after_a_slow_upload_is_judged_from_its_end() {
     let name = edge.route.name.clone();
     let mut rows = Vec::new();
     let seen = eventually(|| {
-        rows.extend(edge.publisher.ledger_mut(&name).unwrap().take(Instant::now()));
+        rows.extend(judged(&mut edge, &name));
         !rows.is_empty()
     });
     assert!(seen.await);
-    let row = rows[0].row.stable;
+    let row = rows[0].stable;
     assert_eq!((row.requests, row.errors, row.slow), (1, 1, 1));
     assert!(began.elapsed() < Duration::from_millis(3_500), "before its timeout");
 }

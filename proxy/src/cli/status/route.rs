@@ -6,8 +6,8 @@ use time::OffsetDateTime;
 
 use super::table::{phase_style, stable_first};
 use crate::cli::words::{
-    BAD, BOLD, CAREFUL, DIM, GOOD, Say, ago, latency, moment, odds, paint, percent, percent_in_text, question, rates,
-    signed_points, span, weight, wrapped,
+    BAD, BOLD, CAREFUL, DIM, GOOD, Say, ago, copies, latency, moment, odds, paint, percent, percent_in_text, question,
+    rates, signed_points, span, split, weight, wrapped,
 };
 use crate::view::{AnalysisView, DecisionLine, EvidenceView, QuarantineView, RouteView, VersionView, WeightView};
 
@@ -27,6 +27,7 @@ pub(super) fn block(route: &RouteView, now: OffsetDateTime) -> String {
     page.push_str(&versions(route));
     page.push_str(&endpoints(route));
     page.push_str(&comparison(route));
+    page.push_str(&labelled("copies", &mirrored(route)));
     page.push_str(&quarantine(route));
     page.push('\n');
     page.push_str(&labelled("next", &route.next));
@@ -207,9 +208,16 @@ fn comparison(route: &RouteView) -> String {
     let verdict = verdict(analysis, canary, &route.stable);
     let mut page = format!("\n{}", labelled_in(verdict_style(analysis), "worse?", &verdict));
     page.push_str(&labelled("", &difference(analysis, canary, &route.stable)));
+    let drawn = analysis.summary.as_ref().and_then(|summary| split(canary.as_str(), &summary.split?));
+    page.push_str(&labelled("split", &drawn.unwrap_or_default()));
     page.push_str(&evidence(analysis, &route.stable));
     page.push_str(&labelled("forecast", analysis.forecast.as_deref().unwrap_or_default()));
     page
+}
+
+/// What copies of requests showed, whether the version that got them has traffic or not.
+fn mirrored(route: &RouteView) -> String {
+    route.analysis.mirror.as_ref().map(|seen| copies(route.stable.as_str(), seen)).unwrap_or_default()
 }
 
 fn verdict(analysis: &AnalysisView, canary: &VersionId, stable: &VersionId) -> String {
@@ -224,6 +232,17 @@ fn verdict(analysis: &AnalysisView, canary: &VersionId, stable: &VersionId) -> S
         ("continue", "common_cause_hold") => "cannot be told: both fail alike, so the cause lies elsewhere".to_owned(),
         ("continue", "baseline_failing_hold") => format!("no: it is {stable} that fails; held until it recovers"),
         ("continue", "no_canary_traffic") => format!("not known: {canary} has had no request"),
+        ("continue", "split_mismatch") => {
+            format!(
+                "cannot be told: requests are not divided as configured, so {canary} and {stable} cannot be compared"
+            )
+        }
+        ("continue", "mirror_pending") => {
+            format!("no, but it is not excluded yet that {canary} answers copied requests otherwise than {stable}")
+        }
+        ("continue", "mirror_disagreement") => {
+            format!("it answers otherwise: {canary} disagrees with {stable} on copied requests; held")
+        }
         ("inconclusive", _) => "not decided in time; neither was proven".to_owned(),
         (verdict, reason) => format!("{verdict} ({reason})"),
     }
@@ -233,7 +252,8 @@ fn verdict_style(analysis: &AnalysisView) -> Style {
     match (analysis.verdict.as_str(), analysis.reason.as_str()) {
         ("rollback", _) => BAD,
         ("promote", _) => GOOD,
-        (_, "suspect" | "common_cause_hold" | "baseline_failing_hold") | ("inconclusive", _) => CAREFUL,
+        (_, "suspect" | "common_cause_hold" | "baseline_failing_hold" | "split_mismatch" | "mirror_disagreement")
+        | ("inconclusive", _) => CAREFUL,
         _ => BOLD,
     }
 }
