@@ -3,6 +3,7 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
+use std::time::Instant;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use pointsman::endpoint::Endpoint;
@@ -15,7 +16,7 @@ fn pick(criterion: &mut Criterion) {
             (0..count).map(|number| Arc::new(Endpoint::new(([127, 0, 0, 1], 9000 + number).into()))).collect();
         let pool = Pool::new("v1".parse().unwrap(), endpoints);
         criterion.bench_function(&format!("pick/of {count} endpoints, and enter"), |bencher| {
-            bencher.iter(|| black_box(&pool).pick(&[]).map(|(_, endpoint)| endpoint.enter()));
+            bencher.iter(|| black_box(&pool).pick(&[], Instant::now()).map(|(_, endpoint)| endpoint.enter()));
         });
     }
     let snapshots = Snapshots::new(Snapshot { generation: 1, ..Snapshot::default() });

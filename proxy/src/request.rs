@@ -20,7 +20,7 @@ use crate::failure;
 use crate::forward;
 use crate::listen::{Client, Exchange, MALFORMED_CHUNKS};
 use crate::observe::{Ended, Seen};
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Weighs};
 use crate::pool::Pool;
 use crate::recorder::{Arm, AssignedBy, Assignment, Entry, Epoch, Failure};
 use crate::retry::books::{RetryResult, VersionRetries};
@@ -262,7 +262,7 @@ impl RequestCtx {
 
     /// Begins an attempt on an endpoint that has not refused a connection to this request; none if there is none.
     pub(crate) fn next_endpoint(&mut self) -> Option<Arc<Endpoint>> {
-        let (position, endpoint) = self.pool()?.pick(&self.tried)?;
+        let (position, endpoint) = self.pool()?.pick(&self.tried, Instant::now())?;
         let endpoint = Arc::clone(endpoint);
         self.present = Some(position);
         self.attempts += 1;
@@ -278,6 +278,9 @@ impl RequestCtx {
     pub(crate) fn sets_out(&mut self) {
         let now = Instant::now();
         self.sent = Some(now);
+        if let Some(attempt) = &mut self.in_flight {
+            attempt.sets_out(now);
+        }
         self.heard(now);
     }
 
@@ -295,7 +298,7 @@ impl RequestCtx {
     /// The present attempt failed: true if another is to follow, for which everything is ready then.
     pub(crate) fn failed(&mut self, failed: Failed, repeatable: Repeatable) -> bool {
         self.tried.extend(self.present.take());
-        let another_endpoint = self.pool().is_some_and(|pool| pool.pick(&self.tried).is_some());
+        let another_endpoint = self.pool().is_some_and(|pool| pool.pick(&self.tried, Instant::now()).is_some());
         let Some(attempt) = self.attempt(failed, repeatable, another_endpoint) else { return false };
         let Some(route) = self.route() else { return false };
         let settings = &route.settings.retries;
@@ -312,8 +315,25 @@ impl RequestCtx {
                 self.turn_to_stable();
             }
         }
+        let now = Instant::now();
+        if let Some(attempt) = &mut self.in_flight {
+            attempt.answered(false, now);
+        }
+        self.attempt_ends(failed.outcome(), now);
         self.turn();
         true
+    }
+
+    /// The present attempt is over and came to `outcome`.
+    fn attempt_ends(&mut self, outcome: Outcome, now: Instant) {
+        if let (Some(attempt), Some(weighs)) = (self.in_flight.take(), self.weigh(outcome)) {
+            attempt.ends(weighs, now);
+        }
+    }
+
+    /// How `outcome` weighs on this request's route.
+    fn weigh(&self, outcome: Outcome) -> Option<Weighs> {
+        self.route().map(|route| route.epoch.terms().errors.weigh(outcome))
     }
 
     /// What is known of the present attempt, had it failed like this; none before the request is assigned.
@@ -397,6 +417,10 @@ impl RequestCtx {
         self.status = Some(status);
         self.answered_as = Some(signs.outcome());
         self.head_wait = self.sent.map(|sent| now.saturating_duration_since(sent));
+        let is_good = self.weigh(signs.outcome()) == Some(Weighs::Good);
+        if let Some(attempt) = &mut self.in_flight {
+            attempt.answered(is_good, now);
+        }
         if let Some((epoch, entry)) = self.open_entry() {
             epoch.answered(entry, now);
         }
@@ -431,6 +455,7 @@ impl RequestCtx {
         }
         if self.retry_books().is_some_and(|books| !books.excuses_stale(Instant::now())) {
             self.book(Outcome::Reset);
+            self.attempt_ends(Outcome::Reset, Instant::now());
         }
         self.turn();
         self.repeats = true;
@@ -475,7 +500,7 @@ impl RequestCtx {
     /// The request has ended and is booked, unless it has been already.
     pub(crate) fn finish(&mut self) {
         let outcome = self.outcome.unwrap_or_else(|| self.outcome_of_answer());
-        self.in_flight = None;
+        self.attempt_ends(outcome, Instant::now());
         match std::mem::replace(&mut self.stage, Stage::Ended) {
             Stage::First => {}
             Stage::Retry => self.note_retry(RetryResult::of(outcome)),
