@@ -17,7 +17,7 @@ pub struct HealthCheck {
     pub timeout: Duration,
     /// So many good checks in a row bring an endpoint up. Default 1.
     pub healthy_after: u32,
-    /// So many bad checks in a row take it down. Default 1.
+    /// So many bad checks in a row take it down. Default 2.
     pub unhealthy_after: u32,
 }
 
@@ -28,7 +28,7 @@ impl Default for HealthCheck {
             interval: Duration::from_secs(1),
             timeout: Duration::from_millis(500),
             healthy_after: 1,
-            unhealthy_after: 1,
+            unhealthy_after: 2,
         }
     }
 }

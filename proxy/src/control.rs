@@ -48,7 +48,7 @@ use self::state::{Reopened, StateFile};
 use crate::observe::Observers;
 use crate::recorder::{Failure, Taken, Totals};
 use crate::retry::books::RetryCounts;
-use crate::view::{ConfigView, DecisionRow, Event, RouteView, View};
+use crate::view::{ConfigView, DecisionRow, EndpointTurn, Event, RouteView, View};
 
 /// Between two looks at what was counted.
 const TICK: Duration = Duration::from_millis(100);
@@ -306,6 +306,7 @@ impl Control {
 
     async fn tick(&mut self) {
         let (now, began) = (self.now(), Instant::now());
+        self.find_outliers(now);
         let mut decided = Vec::new();
         for (position, route) in self.routes.iter_mut().enumerate() {
             let rows = rows_of(&mut self.publisher, &route.route().name, began);
@@ -440,10 +441,13 @@ impl Control {
     /// Tells the data path which endpoints are up; new ones do not know it yet.
     fn mark_all(&self) {
         for route in &self.routes {
-            let name = &route.route().name;
-            for version in route.addresses().keys() {
-                self.endpoints.mark(name, version, &self.publisher.endpoints(name, version));
-            }
+            self.mark(&route.route().name);
+        }
+    }
+
+    fn mark(&self, route: &RouteName) {
+        if let Some(live) = self.publisher.live(route) {
+            self.endpoints.mark(route, live, Instant::now());
         }
     }
 
@@ -451,20 +455,40 @@ impl Control {
     fn take_turns(&mut self, first: Turned, waiting: &mut mpsc::UnboundedReceiver<Turned>) {
         let (mut next, mut moved) = (Some(first), false);
         while let Some(turned) = next {
-            let (name, version) = (turned.target.route.clone(), turned.target.version.clone());
-            if self.endpoints.note(turned) {
+            if let Some(turn) = self.endpoints.note(turned) {
                 moved = true;
-                self.endpoints.mark(&name, &version, &self.publisher.endpoints(&name, &version));
-                let ready = self.endpoints.ready(&name);
-                if let Some(route) = self.routes.iter_mut().find(|route| route.route().name == name) {
-                    route.set_ready(ready);
-                }
+                let route = turn.route.clone();
+                self.endpoints_moved(&route, [turn]);
             }
             next = waiting.try_recv().ok();
         }
         // Most of what comes in is known already, and looking at every route for it would be dear.
         if moved {
             self.publish();
+        }
+    }
+
+    /// Endpoints whose requests fail sit out, others come back; what that means for weights is published with the tick.
+    fn find_outliers(&mut self, now: Time) {
+        for position in 0..self.routes.len() {
+            let Some(name) = self.routes.get(position).map(|route| route.route().name.clone()) else { continue };
+            let Some(live) = self.publisher.live(&name) else { continue };
+            let turns = self.endpoints.find_outliers(&name, live, now);
+            if !turns.is_empty() {
+                self.endpoints_moved(&name, turns);
+            }
+        }
+    }
+
+    /// Everybody learns which endpoints of a route take requests now.
+    fn endpoints_moved(&mut self, name: &RouteName, turns: impl IntoIterator<Item = EndpointTurn>) {
+        self.mark(name);
+        let ready = self.endpoints.ready(name);
+        if let Some(route) = self.routes.iter_mut().find(|route| route.route().name == *name) {
+            route.set_ready(ready);
+        }
+        if self.events.has_listeners() {
+            turns.into_iter().for_each(|turn| self.events.send(Event::Endpoint(turn)));
         }
     }
 
@@ -566,7 +590,12 @@ impl Control {
         let endpoints = &self.endpoints;
         let versions = route.route().versions.keys();
         let seen = versions.map(|version| {
-            (version.clone(), endpoints.view(&name, version, &self.publisher.endpoints(&name, version)))
+            let live = self.publisher.endpoints(&name, version);
+            let seen = picture::Endpoints {
+                views: endpoints.view((&name, version), &live, now),
+                ejections: endpoints.ejections(&name, version),
+            };
+            (version.clone(), seen)
         });
         let beside = picture::Beside { endpoints: seen.collect(), last_decision: self.events.newest(&name) };
         self.looks.insert(name.clone(), picture::of(route, beside, now));

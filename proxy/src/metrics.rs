@@ -158,8 +158,15 @@ pub const ALL: &[Metric] = &[
         name: "pointsman_endpoint_up",
         kind: Kind::Gauge,
         labels: &["route", "version", "endpoint"],
-        help: "1 while the endpoint passes its health check, else 0.",
+        help: "1 while the endpoint takes requests: it passes its health check and does not sit out; else 0.",
         read: read::endpoints_up,
+    },
+    Metric {
+        name: "pointsman_endpoint_ejections_total",
+        kind: Kind::Counter,
+        labels: &["route", "version"],
+        help: "Times that an endpoint of the version sat out because its requests failed.",
+        read: read::ejections,
     },
     Metric {
         name: "pointsman_endpoint_requests_in_flight",

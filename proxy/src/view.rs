@@ -149,6 +149,8 @@ pub struct VersionView {
     pub p99_ms: Option<f64>,
     /// Its build, if the file names one.
     pub revision: Option<String>,
+    /// How often one of its endpoints was ejected since the process started.
+    pub ejections: u64,
     /// Where it runs.
     pub endpoints: Vec<EndpointView>,
 }
@@ -158,12 +160,32 @@ pub struct VersionView {
 pub struct EndpointView {
     /// As the file writes it; with the resolved address behind it where that differs.
     pub address: String,
-    /// `up`, `down` or `unresolved`.
+    /// `up`; `down`: its checks fail; `ejected`: its requests fail, so it sits out for a while; `draining`: it left the file
+    /// or its name, and finishes what it has; `unresolved`: its name has no address.
     pub state: String,
     /// Requests it is working on for this edge.
     pub in_flight: u32,
-    /// What the last health check found, if it found it down.
+    /// Why it is not up, or what its last check found.
     pub problem: Option<String>,
+}
+
+/// An endpoint came up, went down, or sits out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EndpointTurn {
+    /// When (RFC 3339).
+    pub at: String,
+    /// Of which route.
+    #[schema(value_type = String)]
+    pub route: RouteName,
+    /// Of which version.
+    #[schema(value_type = String)]
+    pub version: VersionId,
+    /// As the file writes it; with the resolved address behind it where that differs.
+    pub endpoint: String,
+    /// `up`, `down` or `ejected`.
+    pub state: String,
+    /// Why.
+    pub why: Option<String>,
 }
 
 /// The comparison of canary and stable.
@@ -260,6 +282,8 @@ pub enum Event {
     Decision(DecisionRow),
     /// One route, once a second.
     Sample(RouteView),
+    /// An endpoint came up, went down, or sits out.
+    Endpoint(EndpointTurn),
     /// The config file was accepted or refused.
     Config(ConfigView),
 }

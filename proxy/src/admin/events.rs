@@ -55,9 +55,9 @@ pub struct Missed {
     pub events: u64,
 }
 
-/// Decisions and config changes at once, every route once a second.
+/// Decisions, turns of endpoints and config changes at once, every route once a second.
 ///
-/// Server-sent events: `decision`, `sample`, `config`, and `missed` where the reader was too slow. Each has one JSON
+/// Server-sent events: `decision`, `sample`, `endpoint`, `config`, and `missed` where the reader was too slow. Each has one JSON
 /// object as its data, with its name in `type`; a decision has its number as its id. The stream begins with the config
 /// and every route as they stand. No more than 32 are open at a time, and one whose reader takes nothing for 10 s is cut.
 #[utoipa::path(get, path = "/api/v1/events", tag = "events", security(("token" = [])), responses(
@@ -91,7 +91,7 @@ fn written(event: Result<Event, BroadcastStreamRecvError>) -> sse::Event {
             let named = sse::Event::default().event(name(&event)).data(json(&event));
             match &event {
                 Event::Decision(row) => named.id(row.id.to_string()),
-                Event::Sample(_) | Event::Config(_) => named,
+                Event::Sample(_) | Event::Endpoint(_) | Event::Config(_) => named,
             }
         }
         Err(BroadcastStreamRecvError::Lagged(events)) => {
@@ -104,6 +104,7 @@ const fn name(event: &Event) -> &'static str {
     match event {
         Event::Decision(_) => "decision",
         Event::Sample(_) => "sample",
+        Event::Endpoint(_) => "endpoint",
         Event::Config(_) => "config",
     }
 }

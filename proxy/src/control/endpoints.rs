@@ -6,15 +6,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use pointsman_config::{Endpoint as Written, HealthCheck, Route, RouteName, VersionId};
-use pointsman_rollout::Ready;
+use pointsman_config::{Ejection, Endpoint as Written, HealthCheck, Route, RouteName, VersionId, WarmUp};
+use pointsman_rollout::{Ready, Time};
 use tracing::{info, warn};
 
+use super::events::now_in_words;
 use super::health::{Check, Target, Turned};
+use super::publisher::Live;
 use super::resolver::{Resolved, literal};
+use crate::ejection::{Member, Outliers, SitsOut, Turn};
 use crate::endpoint::Endpoint;
-use crate::view::EndpointView;
+use crate::view::{EndpointTurn, EndpointView};
 
 /// Addresses of every version of one route.
 pub(crate) type Addresses = BTreeMap<VersionId, Vec<SocketAddr>>;
@@ -35,10 +39,21 @@ pub(crate) struct Endpoints {
 #[derive(Debug, Default)]
 struct OfRoute {
     versions: BTreeMap<VersionId, Vec<Placed>>,
-    how: HealthCheck,
+    rules: Rules,
     standings: BTreeMap<(VersionId, SocketAddr), Standing>,
     /// The checks that the standings come from.
     checks: BTreeMap<(VersionId, SocketAddr), Check>,
+    /// Who sits out, by version.
+    outliers: BTreeMap<VersionId, Outliers>,
+}
+
+/// What a route says of its endpoints.
+#[derive(Debug, Default)]
+struct Rules {
+    how: HealthCheck,
+    warm_up: Option<WarmUp>,
+    slow_start: Duration,
+    ejection: Ejection,
 }
 
 /// One endpoint as written, and where it is.
@@ -101,7 +116,12 @@ impl Endpoints {
         }
         let known = self.routes.entry(route.name.clone()).or_default();
         known.versions = versions;
-        known.how = route.health_check.clone();
+        known.rules = Rules {
+            how: route.health_check.clone(),
+            warm_up: route.warm_up.clone(),
+            slow_start: route.slow_start,
+            ejection: route.ejection,
+        };
         known.stand([main, &route.stable]);
         known.begin_checks(&mut self.checks_begun);
     }
@@ -119,20 +139,35 @@ impl Endpoints {
         self.routes.remove(route);
     }
 
-    /// Takes in what a check found; true if the target came up or went down. What an outdated check still says, or what
+    /// Takes in what a check found; the turn if the target came up or went down. What an outdated check still says, or what
     /// is known already, changes nothing.
-    pub(crate) fn note(&mut self, turned: Turned) -> bool {
+    pub(crate) fn note(&mut self, turned: Turned) -> Option<EndpointTurn> {
         let Turned { target: Target { route, version, address }, number, up, problem } = turned;
-        let known = self.routes.get_mut(&route).and_then(|known| known.of_check(&(version.clone(), address), number));
-        let Some(standing) = known else { return false };
+        let known = self.routes.get_mut(&route)?;
+        let shown = known.shown(&version, address);
+        let standing = known.of_check(&(version.clone(), address), number)?;
         let moved = standing.up != up;
         match (&problem, moved) {
             (None, true) => info!(%route, %version, endpoint = %address, "endpoint is up"),
             (Some(problem), true) => warn!(%route, %version, endpoint = %address, problem, "endpoint is down"),
             (_, false) => {}
         }
-        *standing = Standing { up, problem };
-        moved
+        *standing = Standing { up, problem: problem.clone() };
+        let state = if up { "up" } else { "down" }.to_owned();
+        moved.then(|| EndpointTurn { at: now_in_words(), route, version, endpoint: shown, state, why: problem })
+    }
+
+    /// Looks at what became of the requests of `route`: endpoints that fail sit out for a while, others come back.
+    pub(crate) fn find_outliers(&mut self, route: &RouteName, live: &Live, now: Time) -> Vec<EndpointTurn> {
+        let Some(known) = self.routes.get_mut(route) else { return Vec::new() };
+        let mut turns = Vec::new();
+        for (version, endpoints) in live {
+            let members: Vec<Member> = endpoints.iter().map(|endpoint| member(endpoint)).collect();
+            let outliers = known.outliers.entry(version.clone()).or_default();
+            let found = outliers.look(&known.rules.ejection, &members, now);
+            turns.extend(found.into_iter().map(|turn| known.told(route, version, turn)));
+        }
+        turns
     }
 
     /// The addresses of every version of `route`.
@@ -153,14 +188,23 @@ impl Endpoints {
         versions.into_iter().flatten().collect()
     }
 
-    /// Tells the data path which of a version's endpoints are up.
-    pub(crate) fn mark(&self, route: &RouteName, version: &VersionId, live: &[Arc<Endpoint>]) {
+    /// Tells the data path which of a version's endpoints take requests, as of `now`.
+    pub(crate) fn mark(&self, route: &RouteName, live: &Live, now: Instant) {
         let Some(known) = self.routes.get(route) else { return };
-        for endpoint in live {
-            if let Some(standing) = known.standings.get(&(version.clone(), endpoint.address())) {
-                endpoint.set_up(standing.up);
+        for (version, endpoints) in live {
+            for endpoint in endpoints {
+                match (endpoint.is_up(), known.takes_requests(version, endpoint.address())) {
+                    (false, Some(true)) => endpoint.comes_up(known.rules.slow_start, now),
+                    (true, Some(false)) => endpoint.goes_down(),
+                    (_, Some(_) | None) => {}
+                }
             }
         }
+    }
+
+    /// How often endpoints of a version were ejected.
+    pub(crate) fn ejections(&self, route: &RouteName, version: &VersionId) -> u64 {
+        self.routes.get(route).and_then(|known| known.outliers.get(version)).map_or(0, Outliers::ejections)
     }
 
     /// What is to be checked, and how.
@@ -168,43 +212,43 @@ impl Endpoints {
         self.routes.iter().flat_map(|(route, known)| known.checks(route)).collect()
     }
 
-    /// The endpoints of one version for people; `live` knows what they work on.
-    pub(crate) fn view(&self, route: &RouteName, version: &VersionId, live: &[Arc<Endpoint>]) -> Vec<EndpointView> {
+    /// The endpoints of one version for people, as of `now`; `live` knows what they work on.
+    pub(crate) fn view(&self, of: (&RouteName, &VersionId), live: &[Arc<Endpoint>], now: Time) -> Vec<EndpointView> {
+        let (route, version) = of;
         let Some(known) = self.routes.get(route) else { return Vec::new() };
         let placed = known.versions.get(version).into_iter().flatten();
-        placed.flat_map(|placed| self.view_placed(known, version, placed, live)).collect()
+        placed.flat_map(|placed| self.view_placed((known, version), placed, live, now)).collect()
     }
 
     fn view_placed(
         &self,
-        known: &OfRoute,
-        version: &VersionId,
+        (known, version): (&OfRoute, &VersionId),
         placed: &Placed,
         live: &[Arc<Endpoint>],
+        now: Time,
     ) -> Vec<EndpointView> {
         if placed.addresses.is_empty() {
             let problem = self.unresolved.get(&placed.written).cloned();
-            return vec![EndpointView {
-                address: placed.written.to_string(),
-                state: "unresolved".to_owned(),
-                in_flight: 0,
-                problem,
-            }];
+            let (address, state) = (placed.written.to_string(), "unresolved".to_owned());
+            return vec![EndpointView { address, state, in_flight: 0, problem }];
         }
         let of_address = |address: &SocketAddr| {
-            let standing = known.standings.get(&(version.clone(), *address));
+            let (state, problem) = known.state(version, *address, now);
+            let live = live.iter().find(|endpoint| endpoint.address() == *address);
             EndpointView {
                 address: shown(&placed.written, *address),
-                state: if standing.is_some_and(|standing| standing.up) { "up" } else { "down" }.to_owned(),
-                in_flight: live
-                    .iter()
-                    .find(|endpoint| endpoint.address() == *address)
-                    .map_or(0, |endpoint| endpoint.in_flight()),
-                problem: standing.and_then(|standing| standing.problem.clone()),
+                state: state.to_owned(),
+                in_flight: live.map_or(0, |endpoint| endpoint.in_flight()),
+                problem,
             }
         };
         placed.addresses.iter().map(of_address).collect()
     }
+}
+
+/// What the rules for outliers need to know of an endpoint.
+fn member(endpoint: &Endpoint) -> Member {
+    Member { address: endpoint.address(), is_up: endpoint.is_up(), answers: endpoint.answers() }
 }
 
 /// As the file writes it; with the address behind it where that differs.
@@ -239,7 +283,8 @@ impl OfRoute {
 
     fn ready(&self, version: &VersionId) -> Ready {
         let standings = self.standings.iter().filter(|((of, _), _)| of == version);
-        let up = standings.filter(|(_, standing)| standing.up).count();
+        let takes = |address: &SocketAddr| self.sits_out(version, *address).is_none();
+        let up = standings.filter(|((_, address), standing)| standing.up && takes(address)).count();
         let nowhere =
             self.versions.get(version).into_iter().flatten().filter(|placed| placed.addresses.is_empty()).count();
         Ready { up, total: self.addresses_of(version).len() + nowhere }
@@ -249,11 +294,12 @@ impl OfRoute {
     fn begin_checks(&mut self, begun: &mut u64) {
         let mut before = std::mem::take(&mut self.checks);
         for (target, standing) in &self.standings {
-            let (how, host) = (self.how.clone(), self.host_of(&target.0, target.1));
-            let same = before.remove(target).filter(|check| check.how == how && check.host == host);
-            let check = same.unwrap_or_else(|| {
+            let (how, warm_up) = (self.rules.how.clone(), self.rules.warm_up.clone());
+            let wanted =
+                Check { number: 0, how, warm_up, host: self.host_of(&target.0, target.1), starts_up: standing.up };
+            let check = before.remove(target).filter(|check| check.asks_as(&wanted)).unwrap_or_else(|| {
                 *begun += 1;
-                Check { number: *begun, how, host, starts_up: standing.up }
+                Check { number: *begun, ..wanted }
             });
             self.checks.insert(target.clone(), check);
         }
@@ -269,6 +315,60 @@ impl OfRoute {
         self.checks.iter().map(move |((version, address), check)| {
             (Target { route: route.clone(), version: version.clone(), address: *address }, check.clone())
         })
+    }
+
+    /// Why and how long an endpoint sits out.
+    fn sits_out(&self, version: &VersionId, address: SocketAddr) -> Option<&SitsOut> {
+        self.outliers.get(version)?.sits_out(address)
+    }
+
+    /// Whether an endpoint takes requests; none if it is not known.
+    fn takes_requests(&self, version: &VersionId, address: SocketAddr) -> Option<bool> {
+        let standing = self.standings.get(&(version.clone(), address))?;
+        Some(standing.up && self.sits_out(version, address).is_none())
+    }
+
+    /// An endpoint in a word, and what is wrong with it.
+    fn state(&self, version: &VersionId, address: SocketAddr, now: Time) -> (&'static str, Option<String>) {
+        let standing = self.standings.get(&(version.clone(), address));
+        let problem = standing.and_then(|standing| standing.problem.clone());
+        match self.sits_out(version, address) {
+            _ if !standing.is_some_and(|standing| standing.up) => ("down", problem),
+            Some(out) => {
+                let left = out.until.since(now).as_secs_f64().ceil();
+                ("ejected", Some(format!("{}; it gets requests again in {left} s", out.why)))
+            }
+            None => ("up", problem),
+        }
+    }
+
+    /// Logs an ejection or its end; gives it for everybody else.
+    fn told(&self, route: &RouteName, version: &VersionId, turn: Turn) -> EndpointTurn {
+        let (address, state, why) = match turn {
+            Turn::Out { address, why, lasts } => {
+                warn!(%route, %version, endpoint = %address, why, seconds = lasts.as_secs_f64(), "endpoint sits out");
+                (address, "ejected", format!("{why}; for {} s", lasts.as_secs_f64()))
+            }
+            Turn::Back { address, why } => {
+                info!(%route, %version, endpoint = %address, why, "endpoint gets requests again");
+                (address, "up", why.to_owned())
+            }
+        };
+        EndpointTurn {
+            at: now_in_words(),
+            route: route.clone(),
+            version: version.clone(),
+            endpoint: self.shown(version, address),
+            state: state.to_owned(),
+            why: Some(why),
+        }
+    }
+
+    /// As the file writes it; with the address behind it where that differs.
+    fn shown(&self, version: &VersionId, address: SocketAddr) -> String {
+        let mut placed = self.versions.get(version).into_iter().flatten();
+        let found = placed.find(|placed| placed.addresses.contains(&address));
+        found.map_or_else(|| address.to_string(), |placed| shown(&placed.written, address))
     }
 
     /// The endpoint as the file writes it, for the Host header.
@@ -311,7 +411,7 @@ mod tests {
     fn turn(endpoints: &mut Endpoints, of: &str, address: &str, up: bool) -> bool {
         let target = target(of, address);
         let number = endpoints.checks().get(&target).map_or(0, |check| check.number);
-        endpoints.note(Turned { target, number, up, problem: (!up).then(|| "no".to_owned()) })
+        endpoints.note(Turned { target, number, up, problem: (!up).then(|| "no".to_owned()) }).is_some()
     }
 
     fn target(of: &str, address: &str) -> Target {
@@ -364,7 +464,7 @@ mod tests {
         assert!(!endpoints.learn([(name, Err("gone".to_owned()))].into()));
         endpoints.place(&by_name, &version("v1"));
         assert_eq!(endpoints.addresses(&by_name.name)[&version("v1")], [address]);
-        let view = endpoints.view(&by_name.name, &version("v1"), &[]);
+        let view = endpoints.view((&by_name.name, &version("v1")), &[], Time::default());
         assert_eq!((view[0].address.as_str(), view[0].state.as_str()), ("model.internal:1 (10.0.0.7:1)", "up"));
     }
 
@@ -387,11 +487,11 @@ mod tests {
         endpoints.remove(&of_file.name);
         endpoints.place(&of_file, &version("v1"));
         let down = |number| Turned { target: first.clone(), number, up: false, problem: Some("no".to_owned()) };
-        assert!(!endpoints.note(down(outdated)));
+        assert!(endpoints.note(down(outdated)).is_none());
         check_ready(&endpoints, "v1", 1, 1);
         let present = endpoints.checks()[&first].number;
-        assert!(endpoints.note(down(present)));
-        assert!(!endpoints.note(down(present)), "told again it is no news");
+        assert!(endpoints.note(down(present)).is_some());
+        assert!(endpoints.note(down(present)).is_none(), "told again it is no news");
         check_ready(&endpoints, "v1", 0, 1);
     }
 
@@ -414,5 +514,58 @@ mod tests {
     fn only_names_are_looked_up() {
         let route = route(&[("v1", &["10.0.0.1:1", "a.internal:1", "b.internal:1"]), ("v2", &["a.internal:1"])]);
         assert_eq!(names([&route]), [written("a.internal:1"), written("b.internal:1")].into());
+    }
+
+    fn live_of(endpoints: &Endpoints, route: &Route) -> Live {
+        let addresses = endpoints.addresses(&route.name);
+        let of = |addresses: Vec<SocketAddr>| addresses.into_iter().map(|at| Arc::new(Endpoint::new(at))).collect();
+        addresses.into_iter().map(|(version, addresses)| (version, of(addresses))).collect()
+    }
+
+    #[test]
+    fn an_endpoint_that_fails_sits_out_is_no_capacity_and_comes_back() {
+        let route = route(&[("v1", &["10.0.0.1:1", "10.0.0.2:1"])]);
+        let mut endpoints = placed(&route);
+        let live = live_of(&endpoints, &route);
+        let at = |seconds| Time::after_start(Duration::from_secs(seconds));
+        assert_eq!(endpoints.find_outliers(&route.name, &live, at(0)), []);
+        for _ in 0..5 {
+            live[&version("v1")][1].enter().ends(crate::outcome::Weighs::Bad, Instant::now());
+        }
+        let turns = endpoints.find_outliers(&route.name, &live, at(1));
+        let told: Vec<_> =
+            turns.iter().map(|turn| (turn.endpoint.as_str(), turn.state.as_str(), turn.why.as_deref())).collect();
+        assert_eq!(told, [("10.0.0.2:1", "ejected", Some("5 failures in a row; for 10 s"))]);
+        endpoints.mark(&route.name, &live, Instant::now());
+        assert!(!live[&version("v1")][1].is_up());
+        check_ready(&endpoints, "v1", 1, 2);
+        let seen = endpoints.view((&route.name, &version("v1")), &live[&version("v1")], at(4));
+        let problem = "5 failures in a row; it gets requests again in 7 s";
+        assert_eq!((seen[1].state.as_str(), seen[1].problem.as_deref()), ("ejected", Some(problem)));
+        assert_eq!(endpoints.ejections(&route.name, &version("v1")), 1);
+
+        let turns = endpoints.find_outliers(&route.name, &live, at(11));
+        assert_eq!((turns.len(), turns[0].state.as_str()), (1, "up"));
+        endpoints.mark(&route.name, &live, Instant::now());
+        assert!(live[&version("v1")][1].is_up() && !live[&version("v1")][1].is_warm(), "it starts slowly");
+        check_ready(&endpoints, "v1", 2, 2);
+    }
+
+    #[test]
+    fn what_is_up_from_the_beginning_has_no_slow_start_and_what_comes_up_by_a_check_has() {
+        let route = route(&[("v1", &["10.0.0.1:1"]), ("v2", &["10.0.0.2:1"])]);
+        let mut endpoints = placed(&route);
+        let live = live_of(&endpoints, &route);
+        endpoints.mark(&route.name, &live, Instant::now());
+        let (one, two) = (&live[&version("v1")][0], &live[&version("v2")][0]);
+        assert!(one.is_up() && one.is_warm() && !two.is_up());
+        turn(&mut endpoints, "v2", "10.0.0.2:1", true);
+        endpoints.mark(&route.name, &live, Instant::now());
+        assert!(two.is_up() && !two.is_warm());
+        turn(&mut endpoints, "v1", "10.0.0.1:1", false);
+        endpoints.mark(&route.name, &live, Instant::now());
+        turn(&mut endpoints, "v1", "10.0.0.1:1", true);
+        endpoints.mark(&route.name, &live, Instant::now());
+        assert!(one.is_up() && !one.is_warm(), "a restart is a start");
     }
 }

@@ -1,32 +1,31 @@
 //! Active checks: every endpoint is asked at its interval whether it is ready; what changes goes to the control loop.
 //!
-//! Line: (endpoints) ► **health** ► control ► pool. The checks run beside the loop and know nothing of weights; two
-//! failures in a row take an endpoint out, one success brings it back.
+//! Line: (endpoints) ► **health** ► control ► pool. The checks run beside the loop and know nothing of weights. What comes up
+//! answers its golden calls first ([`warm_up`]), where the route has some.
+
+mod call;
+mod warm_up;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::Duration;
 
-use http::{Request, header};
-use http_body_util::Empty;
-use hyper_util::rt::TokioIo;
-use nix::errno::Errno;
-use pointsman_config::{HealthCheck, RouteName, VersionId};
+use pointsman_config::{HealthCheck, RouteName, VersionId, WarmUp};
 use thiserror::Error;
-use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tracing::{info, warn};
 
+use self::call::{CallError, Callee};
+use self::warm_up::{WarmUpError, warm_up};
 use crate::control::state::in_words;
 
-/// Failures in a row that take an endpoint out.
-const FAILURES_TO_DOWN: u32 = 2;
 /// Checks under way at a time; the others wait for their turn.
 const CONCURRENT: usize = 256;
+/// Endpoints that are warmed up at a time, apart from the checks of all others.
+const WARMING: usize = 64;
 /// After so many checks without news the standing is told all the same, so that whatever was missed is put right.
 const CHECKS_PER_REPEAT: u32 = 10;
 
@@ -42,12 +41,14 @@ pub(crate) struct Target {
 }
 
 /// How a target is checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Check {
     /// Another number is another check, even of the same target; what an earlier one still says is outdated.
     pub(crate) number: u64,
     /// How often, and how.
     pub(crate) how: HealthCheck,
+    /// What it must answer whenever it comes up.
+    pub(crate) warm_up: Option<WarmUp>,
     /// The Host header: the endpoint as the file writes it.
     pub(crate) host: String,
     /// What it counts as until checks say otherwise.
@@ -67,31 +68,32 @@ pub(crate) struct Turned {
     pub(crate) problem: Option<String>,
 }
 
+impl Check {
+    /// Whether `other` asks the same in the same way.
+    pub(crate) fn asks_as(&self, other: &Self) -> bool {
+        self.how == other.how && self.warm_up == other.warm_up && self.host == other.host
+    }
+}
+
 /// Why a check failed.
 #[derive(Debug, Error)]
 enum CheckError {
-    #[error("no connection")]
-    Connect(#[source] std::io::Error),
-    #[error("no answer within {} ms", .0.as_millis())]
-    Timeout(Duration),
-    #[error("the answer is no HTTP")]
-    Http(#[source] hyper::Error),
-    #[error("`{path}` cannot be asked for")]
-    Path { path: String, source: http::Error },
+    #[error(transparent)]
+    Call(#[from] CallError),
     #[error("`{path}` answered {status}")]
     Status { path: String, status: u16 },
+    #[error(transparent)]
+    WarmUp(#[from] WarmUpError),
 }
 
 impl CheckError {
     /// Whether this process lacks something to ask with, which says nothing of the endpoint.
     fn is_ours(&self) -> bool {
-        let first: &dyn std::error::Error = self;
-        std::iter::successors(Some(first), |error| error.source())
-            .filter_map(|error| error.downcast_ref::<std::io::Error>()?.raw_os_error())
-            .any(|code| {
-                let lacking = [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::EADDRNOTAVAIL, Errno::ENOMEM];
-                lacking.contains(&Errno::from_raw(code))
-            })
+        match self {
+            Self::Call(error) => error.is_ours(),
+            Self::WarmUp(error) => error.is_ours(),
+            Self::Status { .. } => false,
+        }
     }
 }
 
@@ -125,6 +127,7 @@ impl Drop for Unasked {
 #[derive(Debug, Clone)]
 struct Common {
     places: Arc<Semaphore>,
+    warming: Arc<Semaphore>,
     unasked: Arc<AtomicUsize>,
     turned: mpsc::UnboundedSender<Turned>,
 }
@@ -151,7 +154,8 @@ impl HealthChecks {
 
 /// Keeps one task for each target until the loop is gone.
 async fn follow(mut changes: watch::Receiver<BTreeMap<Target, Check>>, turned: mpsc::UnboundedSender<Turned>) {
-    let common = Common { places: Arc::new(Semaphore::new(CONCURRENT)), unasked: Arc::default(), turned };
+    let (places, warming) = (Arc::new(Semaphore::new(CONCURRENT)), Arc::new(Semaphore::new(WARMING)));
+    let common = Common { places, warming, unasked: Arc::default(), turned };
     let mut running: BTreeMap<Target, (Check, JoinHandle<()>)> = BTreeMap::new();
     while changes.changed().await.is_ok() {
         let wanted = changes.borrow_and_update().clone();
@@ -175,17 +179,12 @@ async fn follow(mut changes: watch::Receiver<BTreeMap<Target, Check>>, turned: m
 }
 
 async fn check_for_ever(target: Target, check: Check, common: Common) {
-    let mut standing = Standing::new(check.starts_up);
+    let mut standing = Standing::new(&check);
     let mut unasked = None;
     // Checks of many endpoints that appeared together spread over the interval after the first one.
     let mut pause = check.how.interval.mul_f64(rand::random_range(0.5..1.0));
     loop {
-        let found = {
-            // The semaphore is never closed.
-            let _place = common.places.acquire().await;
-            ask(target.address, &check).await
-        };
-        let due = match found.err() {
+        let due = match common.examine(&target, &check, &mut standing).await.err() {
             Some(error) if error.is_ours() => {
                 unasked.get_or_insert_with(|| Unasked::begin(&common.unasked, &error));
                 false
@@ -195,15 +194,34 @@ async fn check_for_ever(target: Target, check: Check, common: Common) {
                 standing.note(problem.map(|error| in_words(&error)))
             }
         };
-        if due {
-            let (up, problem) = (standing.up, standing.problem.clone());
-            let news = Turned { target: target.clone(), number: check.number, up, problem };
-            if common.turned.send(news).is_err() {
-                return;
-            }
+        if due && !common.tell(&target, &check, (standing.up, standing.problem.clone())) {
+            return;
         }
         sleep(pause).await;
         pause = check.how.interval;
+    }
+}
+
+impl Common {
+    /// One check; the golden calls as well if it would bring the target up.
+    async fn examine(&self, target: &Target, check: &Check, standing: &mut Standing) -> Result<(), CheckError> {
+        {
+            // The semaphore is never closed.
+            let _place = self.places.acquire().await;
+            ask(target.address, check).await?;
+        }
+        let Some(plan) = check.warm_up.as_ref().filter(|_| standing.is_about_to_come_up()) else { return Ok(()) };
+        let _place = self.warming.acquire().await;
+        let under_way = format!("its check passes; {} golden calls are under way", plan.calls);
+        standing.untold = None;
+        // If nobody listens any more, the next word is the last one.
+        _ = self.tell(target, check, (false, Some(under_way)));
+        Ok(warm_up(callee(target.address, check), plan).await?)
+    }
+
+    /// False if nobody listens any more.
+    fn tell(&self, target: &Target, check: &Check, (up, problem): (bool, Option<String>)) -> bool {
+        self.turned.send(Turned { target: target.clone(), number: check.number, up, problem }).is_ok()
     }
 }
 
@@ -211,6 +229,11 @@ async fn check_for_ever(target: Target, check: Check, common: Common) {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Standing {
     up: bool,
+    /// Good checks in a row that bring it up.
+    healthy_after: u32,
+    /// Bad checks in a row that take it down.
+    unhealthy_after: u32,
+    successes: u32,
     failures: u32,
     problem: Option<String>,
     /// Checks since it was last told; none before the first time.
@@ -218,8 +241,15 @@ struct Standing {
 }
 
 impl Standing {
-    fn new(up: bool) -> Self {
-        Self { up, failures: 0, problem: None, untold: None }
+    fn new(check: &Check) -> Self {
+        let (healthy_after, unhealthy_after) = (check.how.healthy_after, check.how.unhealthy_after);
+        let up = check.starts_up;
+        Self { up, healthy_after, unhealthy_after, successes: 0, failures: 0, problem: None, untold: None }
+    }
+
+    /// Whether one more good check brings it up.
+    fn is_about_to_come_up(&self) -> bool {
+        !self.up && self.successes.saturating_add(1) >= self.healthy_after
     }
 
     /// One more result; true if it is to be told.
@@ -235,58 +265,38 @@ impl Standing {
     fn take_in(&mut self, problem: Option<String>) -> bool {
         let before = self.clone();
         match problem {
-            None => (self.up, self.failures, self.problem) = (true, 0, None),
+            None => {
+                self.up |= self.is_about_to_come_up();
+                self.successes = self.successes.saturating_add(1);
+                (self.failures, self.problem) = (0, None);
+            }
             Some(problem) => {
                 self.failures = self.failures.saturating_add(1);
-                self.up &= self.failures < FAILURES_TO_DOWN;
-                self.problem = Some(problem);
+                self.up &= self.failures < self.unhealthy_after;
+                (self.successes, self.problem) = (0, Some(problem));
             }
         }
         (self.up, &self.problem) != (before.up, &before.problem)
     }
 }
 
-async fn ask(address: SocketAddr, check: &Check) -> Result<(), CheckError> {
-    let asked = async {
-        let stream = TcpStream::connect(address).await.map_err(CheckError::Connect)?;
-        match &check.how.path {
-            Some(path) => get(stream, path, &check.host).await,
-            None => Ok(()),
-        }
-    };
-    timeout(check.how.timeout, asked).await.unwrap_or(Err(CheckError::Timeout(check.how.timeout)))
+fn callee(address: SocketAddr, check: &Check) -> Callee<'_> {
+    Callee { address, host: &check.host, patience: check.how.timeout }
 }
 
-async fn get(stream: TcpStream, path: &str, host: &str) -> Result<(), CheckError> {
-    let request = Request::get(path)
-        .header(header::HOST, host)
-        .header(header::CONNECTION, "close")
-        .header(header::USER_AGENT, "pointsman-health");
-    let request = request
-        .body(Empty::<bytes::Bytes>::new())
-        .map_err(|source| CheckError::Path { path: path.to_owned(), source })?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(CheckError::Http)?;
-    tokio::pin!(connection);
-    let answer = sender.send_request(request);
-    tokio::pin!(answer);
-    let head = tokio::select! {
-        head = &mut answer => head,
-        ended = &mut connection => match ended {
-            Ok(()) => answer.await,
-            Err(error) => Err(error),
-        },
-    };
-    let status = head.map_err(CheckError::Http)?.status();
-    if status.is_success() {
-        Ok(())
-    } else {
-        Err(CheckError::Status { path: path.to_owned(), status: status.as_u16() })
-    }
+async fn ask(address: SocketAddr, check: &Check) -> Result<(), CheckError> {
+    let callee = callee(address, check);
+    let Some(path) = &check.how.path else { return Ok(callee.connect().await?) };
+    let status = callee.status(path).await?;
+    if status.is_success() { Ok(()) } else { Err(CheckError::Status { path: path.clone(), status: status.as_u16() }) }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use nix::errno::Errno;
+    use pointsman_config::{Example, Golden};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
@@ -297,9 +307,13 @@ mod tests {
         Some("no".to_owned())
     }
 
+    fn standing(starts_up: bool) -> Standing {
+        Standing::new(&Check { starts_up, ..by_path(None) })
+    }
+
     #[test]
     fn one_failure_is_told_and_the_second_takes_out() {
-        let mut standing = Standing::new(true);
+        let mut standing = standing(true);
         assert!(standing.note(None), "the first result is always told");
         assert!(!standing.note(None), "nothing new");
         assert!(standing.note(failed()), "a problem is news");
@@ -308,19 +322,19 @@ mod tests {
         assert!(!standing.up);
         assert!(!standing.note(failed()), "still down");
         assert!(standing.note(None));
-        assert_eq!(standing, Standing { untold: Some(0), ..Standing::new(true) });
+        assert_eq!((standing.up, standing.failures, standing.problem), (true, 0, None));
     }
 
     #[test]
     fn a_standing_without_news_is_told_again_after_ten_checks() {
-        let mut standing = Standing::new(true);
+        let mut standing = standing(true);
         let told: Vec<_> = (0..=20).filter(|_| standing.note(None)).collect();
         assert_eq!(told, [0, 10, 20]);
     }
 
     #[test]
     fn failures_must_come_in_a_row() {
-        let mut standing = Standing::new(true);
+        let mut standing = standing(true);
         for problem in [failed(), None, failed(), None, failed()] {
             standing.note(problem);
             assert!(standing.up);
@@ -329,11 +343,23 @@ mod tests {
 
     #[test]
     fn what_starts_as_not_ready_needs_one_success() {
-        let mut standing = Standing::new(false);
+        let mut standing = standing(false);
         standing.note(failed());
         assert!(!standing.up);
         assert!(standing.note(None));
         assert!(standing.up);
+    }
+
+    #[test]
+    fn as_many_results_in_a_row_are_needed_as_the_route_says() {
+        let mut check = by_path(None);
+        (check.how.healthy_after, check.how.unhealthy_after) = (3, 2);
+        let mut standing = Standing::new(&check);
+        let ups = [None, None, failed(), None, None, None, failed(), None, failed(), failed(), None].map(|result| {
+            standing.note(result);
+            standing.up
+        });
+        assert_eq!(ups, [false, false, false, false, false, true, true, true, true, false, false]);
     }
 
     fn by_path(path: Option<&str>) -> Check {
@@ -343,7 +369,7 @@ mod tests {
             timeout: Duration::from_millis(500),
             ..HealthCheck::default()
         };
-        Check { number: 1, how, host: "model:80".to_owned(), starts_up: false }
+        Check { number: 1, how, warm_up: None, host: "model:80".to_owned(), starts_up: false }
     }
 
     /// A server that gives every connection `answer`, byte for byte.
@@ -382,11 +408,14 @@ mod tests {
     #[tokio::test]
     async fn a_closed_port_and_a_silent_server_fail() {
         let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        assert!(matches!(ask(closed, &by_path(None)).await, Err(CheckError::Connect(_))));
+        assert!(matches!(ask(closed, &by_path(None)).await, Err(CheckError::Call(CallError::Connect(_)))));
         let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut check = by_path(Some("/ready"));
         check.how.timeout = Duration::from_millis(30);
-        assert!(matches!(ask(silent.local_addr().unwrap(), &check).await, Err(CheckError::Timeout(_))));
+        assert!(matches!(
+            ask(silent.local_addr().unwrap(), &check).await,
+            Err(CheckError::Call(CallError::Timeout(_)))
+        ));
     }
 
     #[test]
@@ -401,15 +430,15 @@ mod tests {
             (Errno::ENETUNREACH, false),
             (Errno::ETIMEDOUT, false),
         ] {
-            assert_eq!(CheckError::Connect(code.into()).is_ours(), ours, "{code}");
+            assert_eq!(CheckError::from(CallError::Connect(code.into())).is_ours(), ours, "{code}");
         }
-        assert!(!CheckError::Timeout(Duration::ZERO).is_ours());
+        assert!(!CheckError::from(CallError::Timeout(Duration::ZERO)).is_ours());
     }
 
     #[test]
     fn targets_that_cannot_be_asked_are_counted_while_that_lasts() {
         let all = Arc::default();
-        let lacks = CheckError::Connect(Errno::EMFILE.into());
+        let lacks = CheckError::from(CallError::Connect(Errno::EMFILE.into()));
         let two = [Unasked::begin(&all, &lacks), Unasked::begin(&all, &lacks)];
         assert_eq!(all.load(Relaxed), 2);
         drop(two);
@@ -444,6 +473,35 @@ mod tests {
             let check = Check { number, starts_up: true, ..by_path(None) };
             checks.set([(target.clone(), check)].into());
             while turned.recv().await.unwrap().number != number {}
+        }
+        checks.set(BTreeMap::new());
+    }
+
+    /// It passes its check at once, but its model is not the one that was trained.
+    #[tokio::test]
+    async fn an_endpoint_that_answers_a_golden_call_wrongly_stays_down_and_says_why() {
+        let body = r#"{"prediction":31.5}"#;
+        let answer: &'static str = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()).leak();
+        let address = server(answer).await;
+        let target = Target { route: "r".parse().unwrap(), version: "v1".parse().unwrap(), address };
+        let (tell, mut turned) = mpsc::unbounded_channel();
+        let checks = HealthChecks::start(&tokio::runtime::Handle::current(), tell);
+        let example = |expect| Example { body: "{}".to_owned(), expect: Some(expect), tolerance: 0.1 };
+        for (number, second, wrong) in [(1, 40.0, true), (2, 31.55, false)] {
+            let golden = Golden::Examples(vec![example(31.5), example(second)]);
+            let timeout = Duration::from_secs(5);
+            let warm_up = Some(WarmUp { path: "/v1/predict".to_owned(), golden, calls: 3, timeout });
+            checks.set([(target.clone(), Check { number, warm_up, ..by_path(Some("/ready")) })].into());
+            let mut told: Vec<Turned> = Vec::new();
+            while told.len() < 2 {
+                let turned = turned.recv().await.unwrap();
+                if turned.number == number {
+                    told.push(turned);
+                }
+            }
+            assert_eq!(told[0].problem.as_deref(), Some("its check passes; 3 golden calls are under way"));
+            let problem = wrong.then_some("warm-up: example 2 should give 40 within 0.1, and gave 31.5");
+            assert_eq!((told[1].up, told[1].problem.as_deref()), (!wrong, problem));
         }
         checks.set(BTreeMap::new());
     }

@@ -22,9 +22,17 @@ const SHORT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Beside {
     /// By version.
-    pub(crate) endpoints: BTreeMap<VersionId, Vec<EndpointView>>,
+    pub(crate) endpoints: BTreeMap<VersionId, Endpoints>,
     /// The newest decision.
     pub(crate) last_decision: Option<DecisionLine>,
+}
+
+/// A version's endpoints.
+#[derive(Debug, Default)]
+pub(crate) struct Endpoints {
+    pub(crate) views: Vec<EndpointView>,
+    /// How often one was ejected.
+    pub(crate) ejections: u64,
 }
 
 /// The route at `now`.
@@ -72,7 +80,7 @@ fn weights(route: &ControlledRoute, now: Time) -> BTreeMap<VersionId, WeightView
     route.route().versions.keys().map(|version| (version.clone(), weight(version))).collect()
 }
 
-fn version(route: &ControlledRoute, name: &VersionId, endpoints: Vec<EndpointView>, now: Time) -> VersionView {
+fn version(route: &ControlledRoute, name: &VersionId, endpoints: Endpoints, now: Time) -> VersionView {
     let revision = route.route().versions.get(name).and_then(|version| version.revision.clone());
     let empty = VersionView {
         requests: 0,
@@ -83,7 +91,8 @@ fn version(route: &ControlledRoute, name: &VersionId, endpoints: Vec<EndpointVie
         p95_ms: None,
         p99_ms: None,
         revision,
-        endpoints,
+        ejections: endpoints.ejections,
+        endpoints: endpoints.views,
     };
     route.window(name).map_or_else(|| empty.clone(), |window| with_traffic(empty.clone(), route, window, now))
 }

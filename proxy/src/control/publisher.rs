@@ -26,6 +26,9 @@ const UNANSWERED_AT_LEAST: Duration = Duration::from_secs(2);
 /// Nor before this many times the latency threshold.
 const UNANSWERED_THRESHOLDS: u32 = 4;
 
+/// The endpoints of a route's versions, with their load.
+pub(crate) type Live = BTreeMap<VersionId, Vec<Arc<Endpoint>>>;
+
 /// One route as it shall be served.
 #[derive(Debug, Clone)]
 pub struct RoutePicture<'a> {
@@ -64,7 +67,7 @@ pub struct Publisher {
     /// By route: the trial, and its users.
     users: BTreeMap<RouteName, (u64, Arc<Users>)>,
     retries: BTreeMap<RouteName, RetryBooks>,
-    endpoints: HashMap<RouteName, BTreeMap<VersionId, Vec<Arc<Endpoint>>>>,
+    endpoints: HashMap<RouteName, Live>,
 }
 
 impl Publisher {
@@ -204,6 +207,11 @@ impl Publisher {
         self.retries.get(route).map(RetryBooks::counts).unwrap_or_default()
     }
 
+    /// The endpoints of every version of a route; none if it is not served.
+    pub(crate) fn live(&self, route: &RouteName) -> Option<&Live> {
+        self.endpoints.get(route)
+    }
+
     /// The endpoints of a version of a route, whether it has traffic or not; for checks and for `status`.
     pub fn endpoints(&self, route: &RouteName, version: &VersionId) -> Vec<Arc<Endpoint>> {
         self.endpoints.get(route).and_then(|versions| versions.get(version)).cloned().unwrap_or_default()
@@ -304,7 +312,7 @@ mod tests {
         publisher.publish(&[picture(&one, 0, &[(id("v1"), addresses(&[1, 2]))].into())]);
         let before = publisher.endpoints(&one.name, &id("v1"));
         let _busy = before[1].enter();
-        before[1].set_up(false);
+        before[1].goes_down();
         publisher.publish(&[picture(&one, 5, &[(id("v1"), addresses(&[3, 2])), (id("v2"), addresses(&[2]))].into())]);
         let after = publisher.endpoints(&one.name, &id("v1"));
         assert!(Arc::ptr_eq(&before[1], &after[1]) && after[1].in_flight() == 1 && !after[1].is_up());

@@ -9,7 +9,7 @@ use super::{Sample, Scrape, Value};
 use crate::outcome::Outcome;
 use crate::recorder::Counts;
 use crate::retry::books::{RetryCounts, RetryResult};
-use crate::view::{EndpointView, EvidenceView, RouteView};
+use crate::view::{EndpointView, EvidenceView, RouteView, VersionView};
 
 impl Sample {
     pub(super) fn number<const N: usize>(labels: [&str; N], value: f64) -> Self {
@@ -164,6 +164,17 @@ pub(super) fn quarantined(scrape: &Scrape<'_>) -> Vec<Sample> {
 
 pub(super) fn endpoints_up(scrape: &Scrape<'_>) -> Vec<Sample> {
     by_endpoint(scrape, |endpoint| flag(endpoint.state == "up"))
+}
+
+pub(super) fn ejections(scrape: &Scrape<'_>) -> Vec<Sample> {
+    let of_route = |route: &RouteView| -> Vec<Sample> {
+        let versions = route.versions.iter();
+        let line = |(version, seen): (&VersionId, &VersionView)| {
+            Sample::number([route.name.as_str(), version.as_str()], number(seen.ejections))
+        };
+        versions.map(line).collect()
+    };
+    scrape.view.routes.iter().flat_map(of_route).collect()
 }
 
 pub(super) fn endpoints_in_flight(scrape: &Scrape<'_>) -> Vec<Sample> {

@@ -260,6 +260,7 @@ fn version_view(revision: &str, rate: f64, errors: f64, endpoints: Vec<EndpointV
         p95_ms: Some(31.0),
         p99_ms: Some(1_240.0),
         revision: Some(revision.to_owned()),
+        ejections: 2,
         endpoints,
     }
 }

@@ -1,0 +1,134 @@
+//! One request of the edge's own to an endpoint.
+//!
+//! Line: health, warm-up ► **call** ► endpoint. A connection for each: whether one can be opened is part of the question.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode, header};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use nix::errno::Errno;
+use thiserror::Error;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// Longest answer that is read.
+const MAX_ANSWER_BYTES: usize = 8 << 20;
+
+/// Why there is no answer.
+#[derive(Debug, Error)]
+pub(super) enum CallError {
+    #[error("no connection")]
+    Connect(#[source] std::io::Error),
+    #[error("no answer within {} ms", .0.as_millis())]
+    Timeout(Duration),
+    #[error("the answer is no HTTP")]
+    Http(#[source] hyper::Error),
+    #[error("`{path}` cannot be asked for")]
+    Path { path: String, source: http::Error },
+    #[error("the answer of `{path}` is longer than {} MiB", MAX_ANSWER_BYTES >> 20)]
+    TooLong { path: String },
+}
+
+impl CallError {
+    /// Whether this process lacks something to ask with, which says nothing of the endpoint.
+    pub(super) fn is_ours(&self) -> bool {
+        let first: &dyn std::error::Error = self;
+        std::iter::successors(Some(first), |error| error.source())
+            .filter_map(|error| error.downcast_ref::<std::io::Error>()?.raw_os_error())
+            .any(|code| {
+                let lacking = [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::EADDRNOTAVAIL, Errno::ENOMEM];
+                lacking.contains(&Errno::from_raw(code))
+            })
+    }
+}
+
+/// Whom to ask, as whom, and for how long.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Callee<'a> {
+    pub(super) address: SocketAddr,
+    /// The Host header.
+    pub(super) host: &'a str,
+    /// For the whole call.
+    pub(super) patience: Duration,
+}
+
+impl Callee<'_> {
+    /// Whether a connection can be opened.
+    pub(super) async fn connect(self) -> Result<(), CallError> {
+        self.within(async { TcpStream::connect(self.address).await.map(drop).map_err(CallError::Connect) }).await
+    }
+
+    /// The status that `path` answers with.
+    pub(super) async fn status(self, path: &str) -> Result<StatusCode, CallError> {
+        self.within(async { self.exchange(self.get(path)?, async |answer| Ok(answer.status())).await }).await
+    }
+
+    /// Status and body of `path`.
+    pub(super) async fn fetch(self, path: &str) -> Result<(StatusCode, Bytes), CallError> {
+        self.within(async { self.exchange(self.get(path)?, async |answer| whole(path, answer).await).await }).await
+    }
+
+    /// Status and body of the answer to a JSON `body`.
+    pub(super) async fn post(self, path: &str, body: Bytes) -> Result<(StatusCode, Bytes), CallError> {
+        let request = self.request(Method::POST, path, body)?;
+        self.within(self.exchange(request, async |answer| whole(path, answer).await)).await
+    }
+
+    fn get(self, path: &str) -> Result<Request<Full<Bytes>>, CallError> {
+        self.request(Method::GET, path, Bytes::new())
+    }
+
+    fn request(self, method: Method, path: &str, body: Bytes) -> Result<Request<Full<Bytes>>, CallError> {
+        Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, self.host)
+            .header(header::CONNECTION, "close")
+            .header(header::USER_AGENT, "pointsman-health")
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::new(body))
+            .map_err(|source| CallError::Path { path: path.to_owned(), source })
+    }
+
+    async fn within<T>(self, call: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
+        timeout(self.patience, call).await.unwrap_or(Err(CallError::Timeout(self.patience)))
+    }
+
+    /// Sends `request` on a connection of its own; `read` takes from the answer what is wanted.
+    async fn exchange<T>(
+        self,
+        request: Request<Full<Bytes>>,
+        read: impl AsyncFnOnce(http::Response<Incoming>) -> Result<T, CallError>,
+    ) -> Result<T, CallError> {
+        let stream = TcpStream::connect(self.address).await.map_err(CallError::Connect)?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(CallError::Http)?;
+        tokio::pin!(connection);
+        let answer = async { read(sender.send_request(request).await.map_err(CallError::Http)?).await };
+        tokio::pin!(answer);
+        tokio::select! {
+            found = &mut answer => found,
+            ended = &mut connection => match ended {
+                // It may have ended because everything has been said.
+                Ok(()) => answer.await,
+                Err(error) => Err(CallError::Http(error)),
+            },
+        }
+    }
+}
+
+async fn whole(path: &str, answer: http::Response<Incoming>) -> Result<(StatusCode, Bytes), CallError> {
+    let status = answer.status();
+    match Limited::new(answer.into_body(), MAX_ANSWER_BYTES).collect().await {
+        Ok(body) => Ok((status, body.to_bytes())),
+        Err(error) if error.is::<LengthLimitError>() => Err(CallError::TooLong { path: path.to_owned() }),
+        Err(error) => Err(match error.downcast::<hyper::Error>() {
+            Ok(error) => CallError::Http(*error),
+            Err(error) => CallError::Connect(std::io::Error::other(error)),
+        }),
+    }
+}
