@@ -51,7 +51,8 @@ pub struct WarmUp {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Golden {
-    /// The endpoint's own: the `golden` list of the model description at this path, such as `/v1/model`.
+    /// The endpoint's own, from the model description at this path, such as `/v1/model`: its `golden` holds a `tolerance` and
+    /// `examples`, each with an `input` and its `prediction`.
     Model(String),
     /// These.
     Examples(Vec<Example>),
@@ -73,8 +74,8 @@ pub struct Example {
 pub struct Ejection {
     /// Failures in a row; 0 turns this off. Default 5.
     pub consecutive_failures: u32,
-    /// An endpoint whose success rate is so many standard deviations below its pool's mean sits out, where the pool has
-    /// at least three endpoints with enough requests; 0 turns this off. Default 1.9.
+    /// An endpoint whose success rate is so many standard deviations, and five points, below that of the others sits out,
+    /// where the pool has at least three endpoints with enough requests; 0 turns this off. Default 1.9.
     pub success_rate_deviations: f64,
     /// Requests in one interval from which a success rate means something. Default 100.
     pub success_rate_requests: u32,

@@ -10,6 +10,7 @@
 
 pub(crate) mod config_watch;
 mod controlled;
+mod draining;
 mod endpoints;
 pub(crate) mod events;
 pub mod handle;
@@ -42,7 +43,7 @@ use self::endpoints::Endpoints;
 use self::events::Events;
 use self::handle::{Done, OrderError, OrderMessage};
 use self::health::{HealthChecks, Turned};
-use self::publisher::{Publisher, RoutePicture};
+use self::publisher::{Live, Publisher, RoutePicture};
 use self::resolver::{Resolved, Resolver};
 use self::state::{Reopened, StateFile};
 use crate::observe::Observers;
@@ -307,6 +308,7 @@ impl Control {
     async fn tick(&mut self) {
         let (now, began) = (self.now(), Instant::now());
         self.find_outliers(now);
+        self.publisher.forget_drained(began);
         let mut decided = Vec::new();
         for (position, route) in self.routes.iter_mut().enumerate() {
             let rows = rows_of(&mut self.publisher, &route.route().name, began);
@@ -426,7 +428,9 @@ impl Control {
             return;
         }
         let pictures: Vec<_> = self.routes.iter().zip(&splits).map(|(route, split)| picture(route, split)).collect();
-        let generation = self.publisher.publish(&pictures);
+        let endpoints = &self.endpoints;
+        let mark = |route: &RouteName, live: &Live| endpoints.mark(route, live, Instant::now());
+        let generation = self.publisher.publish_marked(&pictures, mark);
         debug!(generation, "published");
         for (route, split) in self.routes.iter_mut().zip(splits) {
             route.set_applied(split);
@@ -483,9 +487,9 @@ impl Control {
     /// Everybody learns which endpoints of a route take requests now.
     fn endpoints_moved(&mut self, name: &RouteName, turns: impl IntoIterator<Item = EndpointTurn>) {
         self.mark(name);
-        let ready = self.endpoints.ready(name);
+        let (ready, now) = (self.endpoints.ready(name), self.now());
         if let Some(route) = self.routes.iter_mut().find(|route| route.route().name == *name) {
-            route.set_ready(ready);
+            route.set_ready(ready, now);
         }
         if self.events.has_listeners() {
             turns.into_iter().for_each(|turn| self.events.send(Event::Endpoint(turn)));
@@ -502,11 +506,12 @@ impl Control {
 
     /// Places the endpoints of every route anew and has them checked.
     fn place_all(&mut self) {
+        let now = self.now();
         for route in &mut self.routes {
             self.endpoints.place(route.route(), &route.main());
             let name = route.route().name.clone();
             route.set_addresses(self.endpoints.addresses(&name));
-            route.set_ready(self.endpoints.ready(&name));
+            route.set_ready(self.endpoints.ready(&name), now);
         }
         self.checks.set(self.endpoints.checks());
         self.republish = true;
@@ -591,10 +596,9 @@ impl Control {
         let versions = route.route().versions.keys();
         let seen = versions.map(|version| {
             let live = self.publisher.endpoints(&name, version);
-            let seen = picture::Endpoints {
-                views: endpoints.view((&name, version), &live, now),
-                ejections: endpoints.ejections(&name, version),
-            };
+            let mut views = endpoints.view((&name, version), &live, now);
+            views.extend(self.publisher.draining((&name, version), Instant::now()));
+            let seen = picture::Endpoints { views, ejections: endpoints.ejections(&name, version) };
             (version.clone(), seen)
         });
         let beside = picture::Beside { endpoints: seen.collect(), last_decision: self.events.newest(&name) };
@@ -754,7 +758,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut control = control(&folder, config(1, 10)).await;
         bring_up(&mut control, "r0").await;
-        assert_eq!(control.routes[0].applied().share_of(&"v2".parse().unwrap()).ppm(), 100_000);
+        // One endpoint of five carries 28 % of what is asked for its version, 10 %.
+        assert_eq!(control.routes[0].applied().share_of(&"v2".parse().unwrap()).ppm(), 28_000);
         let hung = rusqlite::Connection::open(folder.path().join("state.db")).unwrap();
         hung.busy_timeout(Duration::from_secs(5)).unwrap();
         hung.execute_batch("BEGIN EXCLUSIVE").unwrap();

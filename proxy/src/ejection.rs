@@ -65,6 +65,7 @@ struct Record {
 pub(crate) struct Outliers {
     records: BTreeMap<SocketAddr, Record>,
     interval_began: Option<Time>,
+    somebody_is_out: bool,
     ejections: u64,
 }
 
@@ -78,22 +79,47 @@ struct Rate {
 
 impl Outliers {
     /// Looks at everybody at `now`: who goes out and who comes back, in this order of events.
-    pub(crate) fn look(&mut self, rule: &Ejection, members: &[Member], now: Time) -> Vec<Turn> {
-        self.records.retain(|address, _| members.iter().any(|member| member.address == *address));
-        for member in members {
-            let fresh = || Record { before: member.answers, ..Record::default() };
-            self.records.entry(member.address).or_insert_with(fresh);
+    pub(crate) fn look(
+        &mut self,
+        rule: &Ejection,
+        members: impl ExactSizeIterator<Item = Member> + Clone,
+        now: Time,
+    ) -> Vec<Turn> {
+        let is_over = self.interval_began.is_none_or(|began| now.since(began) >= rule.interval);
+        let others = self.records.len() != members.len();
+        // Most looks are at pools in which nothing happens.
+        let is_due = is_over || others || self.somebody_is_out || members.clone().any(|member| fails(rule, &member));
+        if !is_due {
+            return Vec::new();
         }
+        let members: Vec<Member> = members.collect();
+        self.look_at(rule, &members, is_over, now)
+    }
+
+    fn look_at(&mut self, rule: &Ejection, members: &[Member], is_over: bool, now: Time) -> Vec<Turn> {
+        self.know(members);
         let mut turns = self.who_is_due(now);
         turns.extend(self.who_is_missed(members));
         turns.extend(self.failing_in_a_row(rule, members, now));
-        let began = *self.interval_began.get_or_insert(now);
-        if now.since(began) >= rule.interval {
+        if is_over {
             self.interval_began = Some(now);
             turns.extend(self.failing_too_often(rule, members, now));
             self.begin_interval(members);
         }
+        self.somebody_is_out = self.records.values().any(|record| record.out.is_some());
         turns
+    }
+
+    /// Forgets those that are gone; those that are new begin here.
+    fn know(&mut self, members: &[Member]) {
+        let mut before = std::mem::take(&mut self.records);
+        self.records = members
+            .iter()
+            .map(|member| {
+                let fresh = || Record { before: member.answers, ..Record::default() };
+                (member.address, before.remove(&member.address).unwrap_or_else(fresh))
+            })
+            .collect();
     }
 
     /// Why and how long an endpoint sits out; none if it does not.
@@ -126,9 +152,7 @@ impl Outliers {
     }
 
     fn failing_in_a_row(&mut self, rule: &Ejection, members: &[Member], now: Time) -> Vec<Turn> {
-        let limit = rule.consecutive_failures;
-        let fails = |member: &&Member| limit > 0 && member.is_up && member.answers.failures_in_a_row >= limit;
-        let mut failing: Vec<Member> = members.iter().filter(fails).copied().collect();
+        let mut failing: Vec<Member> = members.iter().filter(|member| fails(rule, member)).copied().collect();
         failing.sort_by_key(|member| std::cmp::Reverse(member.answers.failures_in_a_row));
         let why = |member: &Member| format!("{} failures in a row", member.answers.failures_in_a_row);
         failing.iter().filter_map(|member| self.eject(rule, members, (member.address, why(member)), now)).collect()
@@ -211,6 +235,12 @@ impl Outliers {
     }
 }
 
+/// Whether it takes requests and failed as many in a row as it may not.
+fn fails(rule: &Ejection, member: &Member) -> bool {
+    let limit = rule.consecutive_failures;
+    limit > 0 && member.is_up && member.answers.failures_in_a_row >= limit
+}
+
 impl Rate {
     fn success(&self) -> f64 {
         self.successes / self.requests
@@ -290,7 +320,7 @@ mod tests {
 
         /// One look; the pool does what it says, as the control loop would.
         fn look(&mut self, seconds: u64) -> Vec<(u16, bool)> {
-            let turns = self.outliers.look(&self.rule, &self.members, at(seconds));
+            let turns = self.outliers.look(&self.rule, self.members.iter().copied(), at(seconds));
             let done = turns.into_iter().map(|turn| {
                 let (address, is_up) = match turn {
                     Turn::Out { address, .. } => (address, false),

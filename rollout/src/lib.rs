@@ -2,6 +2,7 @@
 
 mod absolute;
 mod bets;
+mod capacity;
 mod catastrophe;
 mod change;
 mod comparison;
@@ -27,6 +28,7 @@ mod time;
 mod verdict;
 
 pub use absolute::Absolute;
+pub use capacity::Capacity;
 pub use change::{Cause, Change, Decision};
 pub use comparison::Comparison;
 pub use confidence::{Interval, difference_interval, ratio_interval, stratified_difference};

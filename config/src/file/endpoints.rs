@@ -28,7 +28,7 @@ pub(crate) struct HealthCheckFile {
     #[schemars(extend("default" = 1))]
     pub(crate) healthy_after: Value<Count>,
     /// So many bad checks in a row take it down, 1 to 100.
-    #[schemars(extend("default" = 1))]
+    #[schemars(extend("default" = 2))]
     pub(crate) unhealthy_after: Value<Count>,
 }
 
@@ -41,7 +41,7 @@ pub(crate) struct WarmUpFile {
     /// Where the calls are posted.
     #[schemars(extend("default" = "/v1/predict"))]
     pub(crate) path: Value<CheckPath>,
-    /// The endpoint's own examples: the `golden` list of the model description at this path, such as /v1/model.
+    /// The endpoint's own examples: those under `golden` of the model description at this path, such as /v1/model.
     pub(crate) model: Value<CheckPath>,
     /// These examples, at most 100.
     pub(crate) examples: List<ExampleFile>,
@@ -74,8 +74,8 @@ pub(crate) struct EjectionFile {
     /// Failures in a row; 0 turns this off.
     #[schemars(extend("default" = 5))]
     pub(crate) consecutive_failures: Value<Count>,
-    /// An endpoint whose success rate is so many standard deviations below its pool's mean sits out, where the pool has at
-    /// least three endpoints with enough requests. 0 to 10; 0 turns this off.
+    /// An endpoint whose success rate is so many standard deviations, and five points, below that of the others sits out,
+    /// where the pool has at least three endpoints with enough requests. 0 to 10; 0 turns this off.
     #[schemars(extend("default" = 1.9))]
     pub(crate) success_rate_deviations: Value<Factor>,
     /// Requests in one interval from which a success rate means something, at least 1.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use pointsman_config::{Plan, Route, Share, Split, VersionId};
 use pointsman_rollout::{
-    Change, Input, Observed, Order, PhaseName, Ready, Refusal, Rollout, Saved, Seen, Status, Summary, Time,
+    Capacity, Change, Input, Observed, Order, PhaseName, Ready, Refusal, Rollout, Saved, Seen, Status, Summary, Time,
 };
 
 use super::endpoints::Addresses;
@@ -34,6 +34,8 @@ pub(crate) struct ControlledRoute {
     /// The trial that it counts users for.
     counted_trial: u64,
     ready: BTreeMap<VersionId, Ready>,
+    /// What of that weights count on.
+    capacity: Capacity,
     addresses: Addresses,
     windows: BTreeMap<VersionId, Window>,
     summary: Option<Summary>,
@@ -59,6 +61,7 @@ impl ControlledRoute {
                 rollout,
                 applied,
                 ready,
+                capacity: Capacity::default(),
                 addresses,
                 windows,
                 summary: None,
@@ -102,13 +105,19 @@ impl ControlledRoute {
     }
 
     /// Some of its endpoints came up or went down.
-    pub(crate) fn set_ready(&mut self, ready: BTreeMap<VersionId, Ready>) {
+    pub(crate) fn set_ready(&mut self, ready: BTreeMap<VersionId, Ready>, now: Time) {
+        self.capacity.note(&ready, now);
         self.ready = ready;
     }
 
     /// What shall be applied now.
     pub(crate) fn effective(&self) -> Split {
-        self.rollout.desired().effective(&self.ready)
+        self.rollout.desired().effective(self.capacity.ready())
+    }
+
+    /// Why a canary gets less than it is granted; none if it does not.
+    pub(crate) fn cut_in_words(&self) -> Option<String> {
+        self.rollout.desired().cut_in_words(self.capacity.ready())
     }
 
     /// The present snapshot does `split`, and counts for the present trial.
@@ -144,6 +153,9 @@ impl ControlledRoute {
 
     /// A tick passed.
     pub(crate) fn tick(&mut self, rows: &[Observed], now: Time) -> Vec<Change> {
+        if self.capacity.waits() {
+            self.capacity.note(&self.ready, now);
+        }
         let seen = Seen { rows, ready: &self.ready, applied: &self.applied, mirrored: &[] };
         // Only an order can be refused.
         let changes = self.rollout.step(Input::Tick(&seen), now).unwrap_or_default();
@@ -289,7 +301,7 @@ routes:
     fn taken_back(canary: &str) -> ControlledRoute {
         let (mut controlled, _) = ControlledRoute::begin(route(canary), None, at(0));
         let up = Ready { up: 1, total: 1 };
-        controlled.set_ready(["v1", "v2", "v3"].map(|version| (version.parse().unwrap(), up)).into());
+        controlled.set_ready(["v1", "v2", "v3"].map(|version| (version.parse().unwrap(), up)).into(), at(0));
         controlled.tick(&[], at(0));
         let order = Order { kind: OrderKind::Rollback, actor: "test".to_owned(), reason: String::new() };
         controlled.obey(&order, at(1)).unwrap();

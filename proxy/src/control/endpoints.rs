@@ -115,6 +115,7 @@ impl Endpoints {
             versions.insert(name.clone(), placed);
         }
         let known = self.routes.entry(route.name.clone()).or_default();
+        known.outliers.retain(|version, _| versions.contains_key(version));
         known.versions = versions;
         known.rules = Rules {
             how: route.health_check.clone(),
@@ -162,9 +163,11 @@ impl Endpoints {
         let Some(known) = self.routes.get_mut(route) else { return Vec::new() };
         let mut turns = Vec::new();
         for (version, endpoints) in live {
-            let members: Vec<Member> = endpoints.iter().map(|endpoint| member(endpoint)).collect();
-            let outliers = known.outliers.entry(version.clone()).or_default();
-            let found = outliers.look(&known.rules.ejection, &members, now);
+            let members = endpoints.iter().map(|endpoint| member(endpoint));
+            let found = match known.outliers.get_mut(version) {
+                Some(outliers) => outliers.look(&known.rules.ejection, members, now),
+                None => known.outliers.entry(version.clone()).or_default().look(&known.rules.ejection, members, now),
+            };
             turns.extend(found.into_iter().map(|turn| known.told(route, version, turn)));
         }
         turns

@@ -54,8 +54,17 @@ pub(crate) fn of(route: &ControlledRoute, mut beside: Beside, now: Time) -> Rout
         steps: status.steps.map(count),
         since_s: status.since.as_secs_f64(),
         next: status.next,
-        why: status.why,
+        why: why(status.why, route.cut_in_words()),
         quarantined: status.quarantined.into_iter().map(quarantine).collect(),
+    }
+}
+
+/// What the phase says, and what the endpoints say.
+fn why(phase: String, cut: Option<String>) -> String {
+    match cut {
+        Some(cut) if phase.is_empty() => cut,
+        Some(cut) => format!("{phase}; {cut}"),
+        None => phase,
     }
 }
 

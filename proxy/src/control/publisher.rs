@@ -6,10 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pointsman_config::{Route, RouteName, Share, Split, VersionId};
 
+use super::draining::Draining;
 use crate::assign::Assign;
 use crate::endpoint::Endpoint;
 use crate::observe::Observers;
@@ -20,6 +21,7 @@ use crate::retry::books::{RetryBooks, RetryCounts};
 use crate::route::RouteTable;
 use crate::snapshot::{ServedRoute, Snapshot, Snapshots};
 use crate::user_cookie::{Secret, SecretFiles, Secrets};
+use crate::view::EndpointView;
 
 /// A request without an answer is not judged as a timeout before this, however low the latency threshold.
 const UNANSWERED_AT_LEAST: Duration = Duration::from_secs(2);
@@ -68,6 +70,7 @@ pub struct Publisher {
     users: BTreeMap<RouteName, (u64, Arc<Users>)>,
     retries: BTreeMap<RouteName, RetryBooks>,
     endpoints: HashMap<RouteName, Live>,
+    draining: Draining,
 }
 
 impl Publisher {
@@ -84,6 +87,7 @@ impl Publisher {
             users: BTreeMap::new(),
             retries: BTreeMap::new(),
             endpoints: HashMap::new(),
+            draining: Draining::default(),
         }
     }
 
@@ -106,12 +110,18 @@ impl Publisher {
     /// Puts `routes` in force, in their order, in place of everything before; does nothing if nothing is different.
     /// Gives the generation in force.
     pub fn publish(&mut self, routes: &[RoutePicture<'_>]) -> u64 {
+        self.publish_marked(routes, |_, _| {})
+    }
+
+    /// The same; `mark` says which endpoints of a route take requests, before the first request can see a new one.
+    pub(crate) fn publish_marked(&mut self, routes: &[RoutePicture<'_>], mark: impl Fn(&RouteName, &Live)) -> u64 {
         let plans: Vec<RoutePlan> = routes.iter().map(|picture| self.plan(picture)).collect();
         let present = self.snapshots.load();
         if plans == self.published && present.generation > 0 && !self.is_stale {
             return present.generation;
         }
         self.keep_endpoints(&plans);
+        self.endpoints.iter().for_each(|(route, live)| mark(route, live));
         let served: BTreeSet<&RouteName> = plans.iter().map(|plan| &plan.route.name).collect();
         self.ledgers.retain(|name, _| served.contains(name));
         self.users.retain(|name, _| served.contains(name));
@@ -180,16 +190,41 @@ impl Publisher {
         Arc::new(Pool::new(version.clone(), self.endpoints(route, version)))
     }
 
-    /// Takes endpoints over that are still named, and makes those that are new.
+    /// Takes endpoints over that are still named, makes those that are new, and lets the others drain.
     fn keep_endpoints(&mut self, plans: &[RoutePlan]) {
+        let now = Instant::now();
         let mut before = std::mem::take(&mut self.endpoints);
         for plan in plans {
-            let mut old = before.remove(&plan.route.name).unwrap_or_default();
+            let name = &plan.route.name;
+            let old = before.entry(name.clone()).or_default();
             let versions = plan.endpoints.iter().map(|(version, addresses)| {
-                (version.clone(), take_over(old.remove(version).unwrap_or_default(), addresses))
+                let old = old.entry(version.clone()).or_default();
+                let kept = |address: &SocketAddr| {
+                    let kept = old.iter().position(|endpoint| endpoint.address() == *address);
+                    let kept = kept.map(|position| old.swap_remove(position));
+                    kept.or_else(|| self.draining.take_back((name, version), *address, now))
+                        .unwrap_or_else(|| Arc::new(Endpoint::new(*address)))
+                };
+                (version.clone(), addresses.iter().map(kept).collect())
             });
-            self.endpoints.insert(plan.route.name.clone(), versions.collect());
+            let live = versions.collect();
+            self.endpoints.insert(name.clone(), live);
         }
+        for (route, version, endpoint) in each(before) {
+            let known = self.published.iter().find(|plan| plan.route.name == route);
+            let patience = known.map_or(Duration::ZERO, |plan| plan.route.timeouts.total);
+            self.draining.begin((&route, &version), endpoint, patience, now);
+        }
+    }
+
+    /// Forgets endpoints that left and have answered everything.
+    pub(crate) fn forget_drained(&mut self, now: Instant) {
+        self.draining.look(now);
+    }
+
+    /// Endpoints of a version that left and have requests under way, for people.
+    pub(crate) fn draining(&self, of: (&RouteName, &VersionId), now: Instant) -> Vec<EndpointView> {
+        self.draining.view(of, now)
     }
 
     /// The books of a route; none if it is not served.
@@ -218,10 +253,14 @@ impl Publisher {
     }
 }
 
-fn take_over(old: Vec<Arc<Endpoint>>, addresses: &[SocketAddr]) -> Vec<Arc<Endpoint>> {
-    let mut old: HashMap<SocketAddr, Arc<Endpoint>> =
-        old.into_iter().map(|endpoint| (endpoint.address(), endpoint)).collect();
-    addresses.iter().map(|address| old.remove(address).unwrap_or_else(|| Arc::new(Endpoint::new(*address)))).collect()
+/// Every endpoint by itself.
+fn each(routes: HashMap<RouteName, Live>) -> impl Iterator<Item = (RouteName, VersionId, Arc<Endpoint>)> {
+    routes.into_iter().flat_map(|(route, live)| {
+        live.into_iter().flat_map(move |(version, endpoints)| {
+            let route = route.clone();
+            endpoints.into_iter().map(move |endpoint| (route.clone(), version.clone(), endpoint))
+        })
+    })
 }
 
 fn terms(picture: &RoutePicture<'_>, users: Option<Arc<Users>>) -> Terms {

@@ -16,6 +16,7 @@ mod admin;
 mod cli;
 mod drain;
 mod edge;
+mod endpoints;
 mod evidence;
 mod fixture;
 mod harness;

@@ -178,7 +178,7 @@ fn version_line(name: &str, seen: &VersionView) -> String {
     let errors = or_dash(seen.error_rate.map(percent));
     let [p50, p95, p99] = [seen.p50_ms, seen.p95_ms, seen.p99_ms].map(|quantile| or_dash(quantile.map(latency)));
     let up = seen.endpoints.iter().filter(|endpoint| endpoint.state == "up").count();
-    let all = seen.endpoints.len();
+    let all = seen.endpoints.iter().filter(|endpoint| endpoint.state != "draining").count();
     let endpoints = paint(if up == all { GOOD } else { BAD }, &format!("{up} of {all} up"));
     format!("  {} {rate:>10} {errors:>8} {p50:>8} {p95:>8} {p99:>8}  {endpoints}\n", paint(BOLD, name))
 }
