@@ -17,6 +17,22 @@ const MAX_AROUND_TARGET_BYTES: usize = 64;
 /// The most header lines; what the framework can parse.
 const MAX_HEADER_LINES: usize = 256;
 
+/// What no client can have cut on the way to a version.
+const PROTECTED: [&[u8]; 11] = [
+    b"authorization",
+    b"cookie",
+    b"date",
+    b"expect",
+    b"forwarded",
+    b"host",
+    b"traceparent",
+    b"tracestate",
+    b"transfer-encoding",
+    b"x-real-ip",
+    b"x-request-id",
+];
+const PROTECTED_PREFIXES: [&[u8]; 4] = [b"content-", b"x-forwarded-", b"x-pointsman-", b"if-"];
+
 /// How the end of the body is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Framing {
@@ -137,6 +153,8 @@ impl HeadReader {
             self.content_length(value)
         } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
             self.transfer_encoding(value)
+        } else if name.eq_ignore_ascii_case(b"connection") {
+            check_nominated(value)
         } else {
             Ok(())
         }
@@ -190,6 +208,22 @@ impl HeadReader {
         };
         Ok(Head { bytes: self.next_line, framing, is_head_request: line.is_head_request })
     }
+}
+
+/// Refuses a `Connection` that would have headers cut which are not the connection's (RFC 9110, section 7.6.1): whoever
+/// serves the request would not know who asks, for what, or how long the body is.
+fn check_nominated(value: &[u8]) -> Result<(), Refusal> {
+    for name in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+        if !name.iter().copied().all(is_token_byte) {
+            return Err(Refusal::BadRequest("a Connection that names no header"));
+        }
+        let is_protected = PROTECTED.iter().any(|protected| name.eq_ignore_ascii_case(protected))
+            || PROTECTED_PREFIXES.iter().any(|prefix| starts_with_ignore_case(name, prefix));
+        if is_protected {
+            return Err(Refusal::BadRequest("a Connection that names a header which is not the connection's"));
+        }
+    }
+    Ok(())
 }
 
 fn check_size(head_bytes: usize, limit_bytes: u64) -> Result<(), Refusal> {
