@@ -88,10 +88,16 @@ pub(crate) fn admit(ctx: &mut RequestCtx, head: &impl RequestHead) -> Result<(),
     if u64::try_from(arrival.head.bytes).is_ok_and(|bytes| bytes > limits.header_bytes) {
         return Err(Refusal::HeadersTooLarge(limits.header_bytes));
     }
-    match arrival.head.framing {
-        Framing::Length(length) if length > limits.body_bytes => Err(Refusal::BodyTooLarge(limits.body_bytes)),
-        Framing::Length(_) | Framing::Chunked => Ok(()),
+    if let Framing::Length(length) = arrival.head.framing
+        && length > limits.body_bytes
+    {
+        return Err(Refusal::BodyTooLarge(limits.body_bytes));
     }
+    let protection = &ctx.snapshot().routes.at(position).ok_or(Refusal::Internal)?.protection;
+    protection.admit(head, &exchange.client, arrival.started)?;
+    let permit = protection.enter(assigned.assignment.arm, arrival.started)?;
+    ctx.hold(permit);
+    Ok(())
 }
 
 /// A client that sends the same id again repeats a request that has been counted.

@@ -15,7 +15,7 @@ use serde::Serialize;
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The header that names the version that answered.
 pub(crate) const VERSION: HeaderName = HeaderName::from_static("x-pointsman-version");
-/// When a client may come back after 429 or 503, in seconds.
+/// When a client may come back after 503, in seconds.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
 /// Why the edge answers by itself.
@@ -43,6 +43,10 @@ pub(crate) enum Refusal {
     UpstreamConnect,
     /// The version broke its connection, or answered with something that is no HTTP.
     UpstreamReset,
+    /// Requests come more often than the route lets them; the next one would pass in so many seconds.
+    RateLimited(u64),
+    /// The version has as many requests as it may have at a time.
+    Shed,
     /// The edge ran out of what it needs to open a connection.
     Overloaded,
     /// The version has no endpoint.
@@ -52,6 +56,25 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
+    /// Every value of [`Refusal::code`].
+    pub(crate) const CODES: [&str; 15] = [
+        "bad_request",
+        "no_route",
+        "method_not_allowed",
+        "request_timeout",
+        "body_too_large",
+        "uri_too_long",
+        "headers_too_large",
+        "http_version_not_supported",
+        "internal",
+        "upstream_connect",
+        "upstream_reset",
+        "rate_limited",
+        "overloaded",
+        "no_healthy_endpoint",
+        "upstream_timeout",
+    ];
+
     /// The status of the answer.
     pub(crate) fn status(&self) -> StatusCode {
         match self {
@@ -65,7 +88,8 @@ impl Refusal {
             Self::VersionNotSupported => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::UpstreamConnect | Self::UpstreamReset => StatusCode::BAD_GATEWAY,
-            Self::Overloaded | Self::NoHealthyEndpoint => StatusCode::SERVICE_UNAVAILABLE,
+            Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Shed | Self::Overloaded | Self::NoHealthyEndpoint => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -84,7 +108,8 @@ impl Refusal {
             Self::Internal => "internal",
             Self::UpstreamConnect => "upstream_connect",
             Self::UpstreamReset => "upstream_reset",
-            Self::Overloaded => "overloaded",
+            Self::RateLimited(_) => "rate_limited",
+            Self::Shed | Self::Overloaded => "overloaded",
             Self::NoHealthyEndpoint => "no_healthy_endpoint",
             Self::UpstreamTimeout => "upstream_timeout",
         }
@@ -104,14 +129,20 @@ impl Refusal {
             Self::Internal => "the edge failed; the version was not at fault".into(),
             Self::UpstreamConnect => "no endpoint of the version accepted a connection".into(),
             Self::UpstreamReset => "the version broke off before its answer was whole".into(),
+            Self::RateLimited(seconds) => format!("requests come too often; the next one passes in {seconds} s").into(),
+            Self::Shed => "the version has as many requests as it can take; try again later".into(),
             Self::Overloaded => "the edge has no resources for another connection; try again later".into(),
             Self::NoHealthyEndpoint => "the version has no endpoint".into(),
             Self::UpstreamTimeout => "the version did not answer in time".into(),
         }
     }
 
-    fn asks_to_retry(&self) -> bool {
-        matches!(self.status(), StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS)
+    /// When the client may come back.
+    fn retry_after(&self) -> Option<HeaderValue> {
+        if let Self::RateLimited(seconds) = self {
+            return Some(HeaderValue::from(*seconds));
+        }
+        (self.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER_SECONDS)
     }
 }
 
@@ -152,7 +183,7 @@ impl Answer<'_> {
     }
 
     fn headers(&self, body_bytes: usize) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
-        let retry_after = self.refusal.asks_to_retry().then_some((RETRY_AFTER, RETRY_AFTER_SECONDS));
+        let retry_after = self.refusal.retry_after().map(|value| (RETRY_AFTER, value));
         let version = self.version.map(|version| (VERSION, version.clone()));
         [
             (CONTENT_TYPE, HeaderValue::from_static("application/problem+json")),

@@ -620,6 +620,7 @@ impl Control {
             routes: looks.cloned().collect(),
             counts: self.counts.clone(),
             retries: self.retries(),
+            refusals: self.publisher.refusals(),
             decisions: self.events.counts().clone(),
             observed: self.observers.counts(),
             ready: self.life != Life::Starting,

@@ -113,6 +113,13 @@ pub const ALL: &[Metric] = &[
         read: read::durations,
     },
     Metric {
+        name: "pointsman_refusals_total",
+        kind: Kind::Counter,
+        labels: &["route", "code"],
+        help: "Requests that the edge answered itself, by the code of the answer, such as rate_limited, overloaded or bad_request; route is empty where none took the request. A series begins with its first refusal.",
+        read: read::refusals,
+    },
+    Metric {
         name: "pointsman_weight_ratio",
         kind: Kind::Gauge,
         labels: &["route", "version", "kind"],

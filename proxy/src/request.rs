@@ -15,6 +15,7 @@ use tracing::debug;
 
 use crate::admission::RequestHead;
 use crate::answer::{Answer, Refusal};
+use crate::concurrency::Permit;
 use crate::endpoint::{Endpoint, InFlight};
 use crate::failure;
 use crate::forward;
@@ -22,6 +23,7 @@ use crate::listen::{Client, Exchange, MALFORMED_CHUNKS};
 use crate::observe::{Ended, Seen};
 use crate::outcome::{Outcome, Weighs};
 use crate::pool::Pool;
+use crate::protection::Refusals;
 use crate::recorder::{Arm, AssignedBy, Assignment, Entry, Epoch, Failure};
 use crate::retry::books::{RetryResult, VersionRetries};
 use crate::retry::{self, AnswerSigns, Attempt, Failed, Next, Repeatable, Side};
@@ -67,6 +69,8 @@ pub(crate) struct RequestCtx {
     in_flight: Option<InFlight>,
     /// Whether the client has sent everything.
     is_asked: bool,
+    /// The right to be worked on, where the version has only so many.
+    permit: Option<Permit>,
     /// Bytes of the body that this attempt has passed on.
     pub(crate) body_bytes: u64,
     status: Option<u16>,
@@ -124,6 +128,7 @@ impl RequestCtx {
             attempts: 0,
             in_flight: None,
             is_asked: false,
+            permit: None,
             body_bytes: 0,
             status: None,
             answered_as: None,
@@ -218,9 +223,17 @@ impl RequestCtx {
         }
     }
 
+    /// The request may be worked on, until it ends.
+    pub(crate) fn hold(&mut self, permit: Option<Permit>) {
+        self.permit = permit;
+    }
+
     /// The client has sent everything, as of `now`: from here on the version is waited for.
     fn asked(&mut self, now: Instant) {
         self.is_asked = true;
+        if let Some(permit) = &mut self.permit {
+            permit.asked(now);
+        }
         if let Some((epoch, entry)) = self.open_entry() {
             epoch.asked(entry, now);
         }
@@ -311,7 +324,11 @@ impl RequestCtx {
             Next::OtherEndpoint => {}
             Next::Again => self.charge(failed),
             Next::OnStable => {
+                // Where stable has all that it can take, a failure is better told than passed on.
+                let Ok(permit) = route.protection.enter(Arm::Stable, Instant::now()) else { return false };
                 self.charge(failed);
+                self.return_permit(failed.outcome());
+                self.permit = permit;
                 self.turn_to_stable();
             }
         }
@@ -421,6 +438,9 @@ impl RequestCtx {
         if let Some(attempt) = &mut self.in_flight {
             attempt.answered(is_good, now);
         }
+        if let Some(permit) = &mut self.permit {
+            permit.answered(status, now);
+        }
         if let Some((epoch, entry)) = self.open_entry() {
             epoch.answered(entry, now);
         }
@@ -477,6 +497,12 @@ impl RequestCtx {
     pub(crate) fn refuse(&mut self, refusal: &Refusal, outcome: Outcome) {
         self.status = Some(refusal.status().as_u16());
         self.outcome = Some(outcome);
+        self.refusals().count(refusal);
+    }
+
+    /// Where a refusal of this request is counted.
+    fn refusals(&self) -> &Refusals {
+        self.route().map_or(&*self.snapshot.unrouted, |route| &*route.protection.refusals)
     }
 
     /// Notes why the edge is about to give up, for when the framework asks.
@@ -507,6 +533,7 @@ impl RequestCtx {
             Stage::Ended => return,
         }
         self.tell(outcome);
+        self.return_permit(outcome);
         self.book(outcome);
         if let (Some(route), Some(assigned)) = (self.route(), &self.assigned) {
             debug!(route = %route.name, arm = ?assigned.to.arm, outcome = outcome.as_str(), status = self.status, attempts = self.attempts, "request ended");
@@ -523,6 +550,14 @@ impl RequestCtx {
         if outcome.blames_version() && by != AssignedBy::Override {
             let failure = self.failure(outcome);
             route.epoch.remember(arm, failure);
+        }
+    }
+
+    fn return_permit(&mut self, outcome: Outcome) {
+        if let Some(mut permit) = self.permit.take()
+            && outcome == Outcome::Timeout
+        {
+            permit.timed_out(Instant::now());
         }
     }
 
@@ -558,6 +593,7 @@ impl RequestCtx {
         };
         let Some(exchange) = self.exchange.clone().filter(|exchange| !exchange.has_sent()) else { return };
         self.status = Some(refusal.status().as_u16());
+        self.refusals().count(&refusal);
         exchange.leave_last_words(self.wire(&refusal));
     }
 

@@ -225,6 +225,7 @@ mod tests {
             stable: Arc::new(Pool::new("v1".parse().unwrap(), Vec::new())),
             canary: None,
             others: Box::default(),
+            protection: crate::protection::Protection::default(),
             settings,
             retries: crate::retry::books::RetryBooks::new(1),
         })

@@ -10,6 +10,7 @@ use pointsman_config::{Route, RouteName};
 use crate::assign::Assign;
 use crate::observe::Observers;
 use crate::pool::Pool;
+use crate::protection::{Protection, Refusals};
 use crate::recorder::{Arm, Epoch, RecentIds};
 use crate::retry::books::RetryBooks;
 use crate::route::RouteTable;
@@ -25,6 +26,8 @@ pub struct Snapshot {
     pub recent_ids: Arc<RecentIds>,
     /// Who is told of requests that ended.
     pub observers: Observers,
+    /// Refusals of requests that no route took; the same in every generation.
+    pub unrouted: Arc<Refusals>,
 }
 
 /// One route as the edge serves it.
@@ -46,6 +49,8 @@ pub struct ServedRoute {
     pub settings: Arc<Route>,
     /// How requests come to their versions.
     pub(crate) assign: Assign,
+    /// What keeps its versions from being asked too much.
+    pub(crate) protection: Protection,
 }
 
 impl ServedRoute {

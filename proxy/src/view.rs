@@ -26,6 +26,8 @@ pub struct View {
     pub counts: BTreeMap<RouteName, BTreeMap<VersionId, Counts>>,
     /// What was repeated, by route and version.
     pub retries: BTreeMap<RouteName, BTreeMap<VersionId, RetryCounts>>,
+    /// Requests that the edge answered itself, by route and code; without a route those that none took.
+    pub refusals: BTreeMap<Option<RouteName>, BTreeMap<&'static str, u64>>,
     /// Decisions since the process started, by route and decision.
     pub decisions: BTreeMap<(RouteName, &'static str), u64>,
     /// What became of the records that were made of requests.

@@ -16,6 +16,7 @@ use crate::endpoint::Endpoint;
 use crate::observe::Observers;
 use crate::outcome::ErrorPolicy;
 use crate::pool::Pool;
+use crate::protection::Protections;
 use crate::recorder::{Ledger, Terms, Users};
 use crate::retry::books::{RetryBooks, RetryCounts};
 use crate::route::RouteTable;
@@ -71,6 +72,7 @@ pub struct Publisher {
     retries: BTreeMap<RouteName, RetryBooks>,
     endpoints: HashMap<RouteName, Live>,
     draining: Draining,
+    protections: Protections,
 }
 
 impl Publisher {
@@ -88,6 +90,7 @@ impl Publisher {
             retries: BTreeMap::new(),
             endpoints: HashMap::new(),
             draining: Draining::default(),
+            protections: Protections::default(),
         }
     }
 
@@ -126,12 +129,14 @@ impl Publisher {
         self.ledgers.retain(|name, _| served.contains(name));
         self.users.retain(|name, _| served.contains(name));
         self.retries.retain(|name, _| served.contains(name));
+        self.protections.forget_all_but(|name| served.contains(name));
         let served = plans.iter().map(|plan| (plan.route.matches.clone(), Arc::new(self.serve(plan)))).collect();
         self.published = plans;
         self.is_stale = false;
         self.snapshots.publish(Snapshot {
             generation: present.generation + 1,
             routes: RouteTable::new(served),
+            unrouted: Arc::clone(&present.unrouted),
             recent_ids: Arc::clone(&present.recent_ids),
             observers: self.observers.clone(),
         });
@@ -175,6 +180,7 @@ impl Publisher {
             canary: terms.canary.as_ref().map(|canary| self.pool(name, canary)),
             others: terms.others.iter().map(|version| self.pool(name, version)).collect(),
             retries: self.retry_books(name, terms),
+            protection: self.protections.serve(&plan.route, terms, Instant::now()),
             settings: Arc::clone(&plan.route),
         }
     }
@@ -247,6 +253,14 @@ impl Publisher {
         self.endpoints.get(route)
     }
 
+    /// How often requests were refused, by route and code; without a route those that none took.
+    pub fn refusals(&self) -> BTreeMap<Option<RouteName>, BTreeMap<&'static str, u64>> {
+        let snapshot = self.snapshots.load();
+        let routes = self.protections.refusals().map(|(route, refusals)| (Some(route.clone()), refusals));
+        let all = routes.chain([(None, &*snapshot.unrouted)]);
+        all.map(|(route, refusals)| (route, refusals.told().collect())).collect()
+    }
+
     /// The endpoints of a version of a route, whether it has traffic or not; for checks and for `status`.
     pub fn endpoints(&self, route: &RouteName, version: &VersionId) -> Vec<Arc<Endpoint>> {
         self.endpoints.get(route).and_then(|versions| versions.get(version)).cloned().unwrap_or_default()
@@ -298,8 +312,6 @@ fn unanswered_after(route: &Route) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use pointsman_config::{Host, Match, Version};
 
     use super::*;

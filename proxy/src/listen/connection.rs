@@ -178,6 +178,7 @@ impl Connection {
     }
 
     async fn refuse(&self, refused: &Refused) {
+        self.shared.snapshots.load().unrouted.count(&refused.refusal);
         let request_id = forward::new_request_id();
         let answer = Answer { refusal: &refused.refusal, request_id: &request_id, version: None };
         self.last_answer(&answer.wire(refused.to_head_request), LINGER_PAUSE).await;

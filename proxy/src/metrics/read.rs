@@ -67,6 +67,12 @@ fn by_retries(scrape: &Scrape<'_>, read: fn(&RetryCounts) -> Vec<(&'static str, 
         .collect()
 }
 
+pub(super) fn refusals(scrape: &Scrape<'_>) -> Vec<Sample> {
+    let by_code = scrape.view.refusals.iter().flat_map(|(route, codes)| codes.iter().map(move |told| (route, told)));
+    let route_name = |route: &Option<RouteName>| route.as_ref().map(RouteName::to_string).unwrap_or_default();
+    by_code.map(|(route, (code, count))| Sample::number([&route_name(route), code], number(*count))).collect()
+}
+
 pub(super) fn durations(scrape: &Scrape<'_>) -> Vec<Sample> {
     counted(scrape)
         .map(|(route, version, counts)| Sample {

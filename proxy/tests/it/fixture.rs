@@ -366,6 +366,11 @@ pub(crate) fn view(routes: Vec<RouteView>) -> View {
         state: StateView { file: "/var/lib/pointsman/state.db".to_owned(), problem: None },
         counts,
         retries: [(route_name("delivery-time"), [(version("v2"), some_retries())].into())].into(),
+        refusals: [
+            (None, [("no_route", 3)].into()),
+            (Some("delivery-time".parse().unwrap()), [("rate_limited", 2)].into()),
+        ]
+        .into(),
         decisions: [((route_name("delivery-time"), "rollback"), 1)].into(),
         observed: ObserverCounts { lines_written: 7, lines_dropped: 1, spans_exported: 5, spans_dropped: 2 },
         routes,

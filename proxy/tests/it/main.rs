@@ -20,6 +20,7 @@ mod endpoints;
 mod evidence;
 mod fixture;
 mod harness;
+mod limits;
 mod malformed;
 mod metrics;
 mod outcomes;
