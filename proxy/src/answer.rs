@@ -15,6 +15,8 @@ use serde::Serialize;
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The header that names the version that answered.
 pub(crate) const VERSION: HeaderName = HeaderName::from_static("x-pointsman-version");
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 /// When a client may come back after 503, in seconds.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
@@ -137,6 +139,24 @@ impl Refusal {
         }
     }
 
+    /// The same in gRPC (google.rpc.Code); what may be sent again is UNAVAILABLE.
+    fn grpc_status(&self) -> u16 {
+        match self.status() {
+            // INVALID_ARGUMENT
+            StatusCode::BAD_REQUEST | StatusCode::URI_TOO_LONG | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => 3,
+            // DEADLINE_EXCEEDED
+            StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => 4,
+            // RESOURCE_EXHAUSTED
+            StatusCode::PAYLOAD_TOO_LARGE => 8,
+            // UNIMPLEMENTED
+            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => 12,
+            // UNAVAILABLE
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => 14,
+            // INTERNAL
+            _ => 13,
+        }
+    }
+
     /// When the client may come back.
     fn retry_after(&self) -> Option<HeaderValue> {
         if let Self::RateLimited(seconds) = self {
@@ -153,6 +173,28 @@ pub(crate) struct Answer<'a> {
     pub(crate) request_id: &'a HeaderValue,
     /// The version that was chosen, where answers name it.
     pub(crate) version: Option<&'a HeaderValue>,
+}
+
+/// A refusal that waits until it can be told, whatever the client speaks.
+#[derive(Debug, Clone)]
+pub(crate) struct LastWords {
+    pub(crate) refusal: Refusal,
+    pub(crate) request_id: HeaderValue,
+    /// The version that was chosen, where answers name it.
+    pub(crate) version: Option<HeaderValue>,
+    pub(crate) to_head_request: bool,
+}
+
+impl LastWords {
+    /// The answer that says them.
+    pub(crate) fn answer(&self) -> Answer<'_> {
+        Answer { refusal: &self.refusal, request_id: &self.request_id, version: self.version.as_ref() }
+    }
+
+    /// As they go over an HTTP/1.1 connection.
+    pub(crate) fn wire(&self) -> Bytes {
+        self.answer().wire(self.to_head_request)
+    }
 }
 
 /// The body as RFC 9457 has it, with our `code` and `request_id`.
@@ -205,6 +247,24 @@ impl Answer<'_> {
         for (name, value) in self.headers(body_bytes) {
             head.insert_header(name, value)?;
         }
+        Ok(head)
+    }
+
+    /// The same for a gRPC client, which reads no body but only this head: a call that ends with it (gRPC over HTTP/2,
+    /// `Trailers-Only`).
+    ///
+    /// # Errors
+    /// Never in practice: every header comes from a checked value.
+    pub(crate) fn grpc_head(&self) -> pingora_error::Result<ResponseHeader> {
+        let mut head = ResponseHeader::build(StatusCode::OK, Some(8))?;
+        let body_headers = [CONTENT_TYPE, CONTENT_LENGTH];
+        for (name, value) in self.headers(0).filter(|(name, _)| !body_headers.contains(name)) {
+            head.insert_header(name, value)?;
+        }
+        head.insert_header(CONTENT_TYPE, HeaderValue::from_static("application/grpc"))?;
+        head.insert_header(GRPC_STATUS, HeaderValue::from(self.refusal.grpc_status()))?;
+        // Details are plain ASCII without a percent sign, which is all that would have to be encoded.
+        head.insert_header(GRPC_MESSAGE, self.refusal.detail().as_ref())?;
         Ok(head)
     }
 

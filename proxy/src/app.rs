@@ -39,7 +39,9 @@ use crate::control::{Command, Control, Inputs, Parts, endpoint_names, running};
 use crate::listen::{ListenError, Listeners, Patience, Serving};
 use crate::metrics::Metrics;
 use crate::snapshot::Snapshots;
+use crate::tls::TlsFileError;
 use crate::upgrade::{Door, Inherited, Offer, Successor, UpgradeError};
+use crate::upstream;
 use crate::user_cookie::{SecretError, SecretFiles, read_secrets};
 use crate::view::{ConfigView, View};
 
@@ -88,6 +90,9 @@ pub enum AppError {
     /// The secret that signs users' cookies cannot be used.
     #[error(transparent)]
     CookieSecret(#[from] SecretError),
+    /// Certificates or keys for connections to endpoints cannot be used.
+    #[error("the certificates for connections to endpoints cannot be used")]
+    UpstreamTls(#[from] TlsFileError),
     /// A listener cannot be had.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -119,7 +124,11 @@ impl AppError {
     /// Whether the caller or the config file is at fault (exit code 2), not the machine (exit code 1).
     pub fn is_wrong_usage(&self) -> bool {
         match self {
-            Self::ConfigFile { .. } | Self::Config { .. } | Self::CookieSecret(_) => true,
+            Self::ConfigFile { .. }
+            | Self::Config { .. }
+            | Self::CookieSecret(_)
+            | Self::UpstreamTls(_)
+            | Self::Listen(ListenError::Tls { .. }) => true,
             Self::Listen(_) | Self::Admin { .. } | Self::Start { .. } | Self::Upgrade(_) | Self::Control => false,
         }
     }
@@ -181,6 +190,7 @@ fn load(path: &Path) -> Result<Loaded, AppError> {
         .map_err(|problems| AppError::Config { path: path.to_owned(), problems })?;
     let config = with_whole_paths(parsed.config, path);
     let secrets = read_secrets(&config)?;
+    upstream::check(&config)?;
     Ok(Loaded { path: path.to_owned(), config, warnings: parsed.warnings, hash: hash_of(text.as_bytes()), secrets })
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
@@ -27,7 +27,7 @@ use crate::outcome::Outcome;
 use crate::request::{Load, RequestCtx};
 use crate::retry::{self, AnswerSigns, Failed, Repeatable};
 use crate::snapshot::Snapshots;
-use crate::upstream;
+use crate::streams::{self, asks_for_websocket};
 
 /// The data path of one worker.
 #[derive(Debug)]
@@ -47,21 +47,50 @@ impl Edge {
     async fn answer(session: &mut Session, ctx: &mut RequestCtx, refusal: &Refusal) -> Result<()> {
         let request_id = ctx.request_id().clone();
         let answer = Answer { refusal, request_id: &request_id, version: ctx.version_header() };
-        let body = answer.body();
-        let head = answer.head(body.len())?;
-        ctx.answer_bytes = u64::try_from(body.len()).unwrap_or(u64::MAX);
         if let Some(exchange) = &ctx.exchange {
             exchange.answer_begins();
         }
+        if streams::is_grpc(&session.req_header().headers)
+            && let Some(stream) = session.as_downstream_mut().as_custom_mut()
+        {
+            return stream.write_response_header(Box::new(answer.grpc_head()?), true).await;
+        }
+        let body = answer.body();
+        let head = answer.head(body.len())?;
+        ctx.answer_bytes = u64::try_from(body.len()).unwrap_or(u64::MAX);
         session.write_response_header(Box::new(head), false).await?;
         session.write_response_body(Some(body), true).await
     }
 }
 
+/// Whether the connection to a version is what failed.
+fn is_broken(error: &Error) -> bool {
+    use ErrorType::{ConnectionClosed, H2Error, ReadError, WriteError};
+    matches!(error.etype(), ConnectionClosed | ReadError | WriteError | H2Error)
+}
+
+/// Asks a client for its body that waits for that. The edge does so itself, once it knows that it will take the body: a
+/// version that never asks cannot hang the client, and a refusal comes before the body.
+async fn ask_for_body(session: &mut Session, ctx: &RequestCtx) {
+    let waits = ctx.exchange.as_ref().is_some_and(|exchange| exchange.has_unread_body());
+    if waits && streams::expects_continue(session.req_header()) {
+        let downstream = session.as_downstream_mut();
+        // The framework takes every answer before the end of the body as the last one of its connection.
+        downstream.set_close_on_response_before_downstream_finish(false);
+        // If the client has gone, the next read of its body says so.
+        drop(downstream.write_continue_response().await);
+        downstream.set_close_on_response_before_downstream_finish(true);
+    }
+}
+
 /// The request behind a session, as the accept loop knows it.
 fn exchange_of(session: &Session) -> Option<Arc<Exchange>> {
-    let stream = session.as_downstream().stream()?;
-    stream.as_ref().as_any().downcast_ref::<ClientStream>().map(|stream| Arc::clone(&stream.socket.exchange))
+    match session.as_downstream().stream() {
+        Some(stream) => {
+            stream.as_ref().as_any().downcast_ref::<ClientStream>().map(|stream| Arc::clone(&stream.socket.exchange))
+        }
+        None => session.req_header().extensions.get::<Arc<Exchange>>().cloned(),
+    }
 }
 
 /// Whether a final answer has been handed to the session; an interim one (1xx) is none.
@@ -104,14 +133,24 @@ impl ProxyHttp for Edge {
         ctx.exchange = exchange_of(session);
         // Deadlines for reading are the accept loop's.
         session.set_read_timeout(None);
-        if ctx.exchange.as_ref().and_then(|exchange| exchange.arrival()).is_some_and(|arrival| arrival.is_last) {
+        let arrival = ctx.exchange.as_ref().and_then(|exchange| exchange.arrival());
+        if arrival.is_some_and(|arrival| arrival.is_last) {
             session.set_keepalive(None);
+        }
+        // The framework would take every other `upgrade` for one, and the body for what follows it.
+        if session.req_header().headers.contains_key(UPGRADE)
+            && !arrival.is_some_and(|arrival| asks_for_websocket(session.req_header(), arrival.head.framing))
+        {
+            session.req_header_mut().remove_header(&UPGRADE);
         }
         Ok(())
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
-        let Err(refusal) = admission::admit(ctx, session.req_header()) else { return Ok(false) };
+        let Err(refusal) = admission::admit(ctx, session.req_header()) else {
+            ask_for_body(session, ctx).await;
+            return Ok(false);
+        };
         ctx.refuse(&refusal, Outcome::Rejected);
         if Self::answer(session, ctx, &refusal).await.is_err() {
             session.set_keepalive(None);
@@ -129,7 +168,10 @@ impl ProxyHttp for Edge {
             return Error::e_explain(ErrorType::ConnectNoRoute, "the version has no endpoint").map_err(Error::into_up);
         };
         let route = ctx.route().ok_or_else(|| Error::new_in(ErrorType::InternalError))?;
-        Ok(upstream::peer(endpoint.address(), &route.settings, ctx.needs_fresh_connection()))
+        let peer = route.upstream.peer(endpoint.address(), &route.settings, ctx.needs_fresh_connection());
+        let refused =
+            || Error::explain(ErrorType::InvalidCert, "the certificates of the route cannot be used").into_up();
+        peer.ok_or_else(refused)
     }
 
     /// Nothing of the request has been read by this endpoint: whatever its method, and its size if it is the first one,
@@ -161,16 +203,18 @@ impl ProxyHttp for Edge {
 
     async fn upstream_request_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         request: &mut RequestHeader,
         ctx: &mut RequestCtx,
     ) -> Result<()> {
         ctx.sets_out();
         let request_id = ctx.request_id().clone();
         let trace = ctx.trace();
-        match &ctx.exchange {
-            Some(exchange) => forward::to_version(request, &exchange.client, &request_id, &trace),
-            None => Error::err(ErrorType::InternalError),
+        let Some(exchange) = &ctx.exchange else { return Error::err(ErrorType::InternalError) };
+        forward::to_version(request, &exchange.client, &request_id, &trace)?;
+        match ctx.http2_endpoint() {
+            Some(endpoint) => forward::over_http2(request, session.req_header(), endpoint),
+            None => Ok(()),
         }
     }
 
@@ -187,7 +231,8 @@ impl ProxyHttp for Edge {
             ctx.limit_attempt(repeatable(session, ctx));
         }
         match ctx.route().map(|route| route.settings.limits.body_bytes) {
-            Some(limit) if ctx.body_bytes > limit => {
+            // Nothing of a stream is kept, however long it goes on.
+            Some(limit) if ctx.body_bytes > limit && !ctx.streams() => {
                 ctx.give_up(Refusal::BodyTooLarge(limit), Outcome::Rejected);
                 Error::err_down(ErrorType::HTTPStatus(413))
             }
@@ -202,8 +247,12 @@ impl ProxyHttp for Edge {
         ctx: &mut RequestCtx,
     ) -> Result<()> {
         if answer.status == StatusCode::SWITCHING_PROTOCOLS {
-            return Error::e_explain(ErrorType::InvalidHTTPHeader, "an upgrade that was not asked for")
-                .map_err(Error::into_up);
+            if session.is_upgrade(answer) != Some(true) {
+                return Error::e_explain(ErrorType::InvalidHTTPHeader, "an upgrade that was not asked for")
+                    .map_err(Error::into_up);
+            }
+            ctx.begins_tunnel();
+            return Ok(());
         }
         if answer.status.is_informational() {
             ctx.heard(Instant::now());
@@ -218,6 +267,9 @@ impl ProxyHttp for Edge {
             return Err(failed);
         }
         ctx.answered(status, signs);
+        if streams::is_stream(&answer.headers) {
+            ctx.begins_stream();
+        }
         if has_no_body(session, answer) {
             ctx.told_all();
         }
@@ -247,6 +299,7 @@ impl ProxyHttp for Edge {
         trailers: &mut HeaderMap,
         ctx: &mut RequestCtx,
     ) -> Result<()> {
+        ctx.told_all();
         let status = trailers.get(retry::GRPC_STATUS).and_then(|status| retry::failed_call(status.as_bytes()));
         if status.is_some() {
             ctx.call_failed();
@@ -260,11 +313,19 @@ impl ProxyHttp for Edge {
         answer: &mut ResponseHeader,
         ctx: &mut RequestCtx,
     ) -> Result<()> {
-        if answer.status.is_informational() {
+        let switches = answer.status == StatusCode::SWITCHING_PROTOCOLS;
+        if answer.status.is_informational() && !switches {
             return Ok(());
         }
         if let Some(exchange) = &ctx.exchange {
             exchange.answer_begins();
+        }
+        if let Some(cookie) = ctx.new_user.take() {
+            forward::set_cookie(answer, cookie)?;
+        }
+        if switches {
+            let request_id = ctx.request_id().clone();
+            return forward::name(answer, &request_id, ctx.version_header());
         }
         let only_chunks = session.req_header().version == Version::HTTP_10 && forward::without_chunks(answer);
         if only_chunks || self.draining.load(Relaxed) {
@@ -273,9 +334,6 @@ impl ProxyHttp for Edge {
         let request_id = ctx.request_id().clone();
         if let Some(timing) = ctx.server_timing(Instant::now()) {
             answer.append_header(forward::SERVER_TIMING, timing)?;
-        }
-        if let Some(cookie) = ctx.new_user.take() {
-            forward::set_cookie(answer, cookie)?;
         }
         forward::to_client(answer, &request_id, ctx.version_header())
     }
@@ -298,8 +356,7 @@ impl ProxyHttp for Edge {
             error = Error::new_up(ErrorType::ReadTimedout);
         }
         let of_version = *error.esource() == ErrorSource::Upstream;
-        let closed =
-            matches!(error.etype(), ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError);
+        let closed = is_broken(&error);
         let can_be_sent =
             Repeatable { body_is_kept: !session.as_ref().retry_buffer_truncated(), ..repeatable(session, ctx) };
         let is_free = of_version && can_be_sent.body_is_kept && !can_be_sent.has_begun;
@@ -355,9 +412,9 @@ async fn tell(session: &mut Session, ctx: &mut RequestCtx, refusal: &Refusal, ou
             session.set_keepalive(None);
         }
     } else {
-        let wire = ctx.wire(refusal);
+        let words = ctx.last_words(refusal.clone());
         if let Some(exchange) = &ctx.exchange {
-            exchange.leave_last_words(wire);
+            exchange.leave_last_words(words);
         }
     }
 }

@@ -87,6 +87,7 @@ mod tests {
         check(Error::new_up, ErrorType::ConnectTimedout, Outcome::Connect, Some(502));
         check(Error::new_up, ErrorType::TLSHandshakeFailure, Outcome::Connect, Some(502));
         check(Error::new_up, ErrorType::InvalidCert, Outcome::Connect, Some(502));
+        check(Error::new_up, ErrorType::H2Error, Outcome::Reset, Some(502));
         check(Error::new_up, ErrorType::ReadTimedout, Outcome::Timeout, Some(504));
         check(Error::new_up, ErrorType::WriteTimedout, Outcome::Timeout, Some(504));
         check(Error::new_up, ErrorType::ConnectionClosed, Outcome::Reset, Some(502));

@@ -6,8 +6,10 @@
 //! `x-forwarded-*` and `forwarded` of the client are replaced, not appended to: nothing tells the edge which clients are
 //! proxies that can be believed, and a model server that logs or limits by address must not be fooled by a header.
 
+use std::net::SocketAddr;
+
 use http::header::{
-    CACHE_CONTROL, CONNECTION, EXPIRES, FORWARDED, HOST, PROXY_AUTHENTICATE, SET_COOKIE, TE, TRAILER,
+    CACHE_CONTROL, CONNECTION, EXPECT, EXPIRES, FORWARDED, HOST, PROXY_AUTHENTICATE, SET_COOKIE, TE, TRAILER,
     TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderName, HeaderValue};
@@ -16,6 +18,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 
 use crate::answer::{REQUEST_ID, VERSION};
 use crate::listen::Client;
+use crate::streams::names;
 use crate::trace::{TRACEPARENT, TRACESTATE, Trace};
 
 /// How long the parts of a request took (<https://www.w3.org/TR/server-timing/>); a version may send its own.
@@ -75,8 +78,28 @@ pub(crate) fn to_version(
     if request.headers.contains_key(FORWARDED) {
         request.remove_header(&FORWARDED);
     }
+    // The edge has answered it.
+    if request.headers.contains_key(EXPECT) {
+        request.remove_header(&EXPECT);
+    }
     request.insert_header(REQUEST_ID, request_id.clone())?;
     follow(request, trace)
+}
+
+/// Completes a request to a version that speaks HTTP/2: it needs an authority, and gRPC asks whether trailers are
+/// understood all the way (RFC 9110, section 10.1.4).
+///
+/// # Errors
+/// Never in practice: both values are sound.
+pub(crate) fn over_http2(request: &mut RequestHeader, asked: &RequestHeader, endpoint: SocketAddr) -> Result<()> {
+    if asked.headers.get_all(TE).iter().any(|value| names(value, "trailers")) {
+        request.insert_header(TE, HeaderValue::from_static("trailers"))?;
+    }
+    // Only HTTP/1.0 comes without one.
+    if !request.headers.contains_key(HOST) {
+        request.insert_header(HOST, endpoint.to_string())?;
+    }
+    Ok(())
 }
 
 /// Puts the request into its trace; a client's `tracestate` means nothing in another.
@@ -121,6 +144,14 @@ pub(crate) fn to_client(
             answer.remove_header(name);
         }
     }
+    name(answer, request_id, version)
+}
+
+/// Names the request and the version in an answer.
+///
+/// # Errors
+/// Never in practice: both are header values.
+pub(crate) fn name(answer: &mut ResponseHeader, request_id: &HeaderValue, version: Option<&HeaderValue>) -> Result<()> {
     answer.insert_header(REQUEST_ID, request_id.clone())?;
     match version {
         Some(version) => answer.insert_header(VERSION, version.clone())?,

@@ -5,7 +5,11 @@
 //! both, CRLF line ends, no folded lines, no dot segments. Whatever could be read in two ways is refused here, before a
 //! byte of it reaches a version (RFC 9112, sections 2.2, 3.2, 5 and 6; RFC 9110, section 5).
 
+mod parsed;
+
 use std::ops::Range;
+
+pub(crate) use parsed::{check_parsed, into_request};
 
 use crate::answer::Refusal;
 use crate::route::next_byte;
@@ -181,9 +185,7 @@ impl HeadReader {
         if self.length.is_some() {
             return Err(Refusal::BadRequest("more than one Content-Length"));
         }
-        let digits = !value.is_empty() && value.len() <= 18 && value.iter().all(u8::is_ascii_digit);
-        let number = digits.then(|| value.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')));
-        self.length = Some(number.ok_or(Refusal::BadRequest("a Content-Length that is no number"))?);
+        self.length = Some(digits(value)?);
         Ok(())
     }
 
@@ -224,6 +226,13 @@ fn check_nominated(value: &[u8]) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+/// The value of a `content-length`.
+fn digits(value: &[u8]) -> Result<u64, Refusal> {
+    let digits = !value.is_empty() && value.len() <= 18 && value.iter().all(u8::is_ascii_digit);
+    let number = digits.then(|| value.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')));
+    number.ok_or(Refusal::BadRequest("a Content-Length that is no number"))
 }
 
 fn check_size(head_bytes: usize, limit_bytes: u64) -> Result<(), Refusal> {

@@ -3,10 +3,13 @@
 //! Line: **listen** ► guard ► edge. The framework's own service would wait for no header, drop what is in flight at a
 //! drain, and not say which port it got; so the accept loop is ours, and the framework gets one request at a time.
 
+mod certificates;
 mod connection;
 mod deadline;
 mod exchange;
+mod http2;
 mod socket;
+mod transport;
 mod worker;
 
 use std::io;
@@ -15,6 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pointsman_config::Listener;
+use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
@@ -26,6 +30,7 @@ use worker::{Order, Task};
 
 use crate::request::Load;
 use crate::snapshot::Snapshots;
+use crate::tls::TlsFileError;
 
 /// Connections that the kernel completes before they are accepted; it cuts this to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -60,6 +65,14 @@ pub enum ListenError {
         address: SocketAddr,
         /// What the system said.
         source: io::Error,
+    },
+    /// The certificates of an address cannot be used.
+    #[error("cannot serve TLS on {address}")]
+    Tls {
+        /// The address.
+        address: SocketAddr,
+        /// Which file, and what is wrong with it.
+        source: TlsFileError,
     },
     /// No thread for a worker.
     #[error("cannot start a worker thread; check the limit on processes (ulimit -u)")]
@@ -101,15 +114,17 @@ impl Default for Patience {
 #[derive(Debug)]
 pub struct Listeners {
     addresses: Vec<SocketAddr>,
+    /// For each address how TLS is spoken there, if it is.
+    tls: Vec<Option<Arc<ServerConfig>>>,
     /// For each worker one socket per address.
     workers: Vec<Vec<TcpListener>>,
 }
 
 impl Listeners {
-    /// Binds every address for `threads` workers, or none.
+    /// Reads every certificate and binds every address for `threads` workers, or none.
     ///
     /// # Errors
-    /// If an address cannot be had; the error names it and the way out.
+    /// If a certificate cannot be used or an address cannot be had; the error names it and the way out.
     pub fn bind(listeners: &[Listener], threads: usize) -> Result<Self, ListenError> {
         Self::bind_or_take(listeners, threads, &mut Vec::new())
     }
@@ -125,8 +140,9 @@ impl Listeners {
         taken: &mut Vec<SharedSockets>,
     ) -> Result<Self, ListenError> {
         let threads = threads.max(1);
-        let mut bound =
-            Self { addresses: Vec::new(), workers: std::iter::repeat_with(Vec::new).take(threads).collect() };
+        let tls: Result<Vec<_>, _> = listeners.iter().map(tls).collect();
+        let workers = std::iter::repeat_with(Vec::new).take(threads).collect();
+        let mut bound = Self { addresses: Vec::new(), tls: tls?, workers };
         for listener in listeners {
             bound.take_or_bind(listener.address, taken).map_err(|source| ListenError::new(listener.address, source))?;
         }
@@ -199,7 +215,7 @@ impl Listeners {
             let load = Arc::new(Load::default());
             serving.loads.push(Arc::clone(&load));
             let task = Task {
-                sockets,
+                sockets: sockets.into_iter().zip(self.tls.iter().cloned()).collect(),
                 snapshots: Arc::clone(snapshots),
                 patience,
                 load,
@@ -237,6 +253,11 @@ impl SharedSockets {
     fn fits(&self, wanted: SocketAddr) -> bool {
         wanted == self.address || (wanted.port() == 0 && wanted.ip() == self.address.ip())
     }
+}
+
+fn tls(listener: &Listener) -> Result<Option<Arc<ServerConfig>>, ListenError> {
+    let refused = |source| ListenError::Tls { address: listener.address, source };
+    listener.tls.as_ref().map(certificates::server_config).transpose().map_err(refused)
 }
 
 fn bound_socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {

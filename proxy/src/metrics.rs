@@ -204,6 +204,20 @@ pub const ALL: &[Metric] = &[
         read: read::refused,
     },
     Metric {
+        name: "pointsman_tls_certificate_end_seconds",
+        kind: Kind::Gauge,
+        labels: &["file"],
+        help: "When the certificate in force ends that was read from this file, in seconds since 1970.",
+        read: read::certificate_ends,
+    },
+    Metric {
+        name: "pointsman_tls_certificate_stale",
+        kind: Kind::Gauge,
+        labels: &["file"],
+        help: "1 while the file (or its key) holds what cannot be used, so that an older certificate is in force; else 0.",
+        read: read::certificate_stale,
+    },
+    Metric {
         name: "pointsman_state_problem",
         kind: Kind::Gauge,
         labels: &[],

@@ -5,16 +5,18 @@
 //! Booking hangs on the value itself: when the framework drops it (the client went, a deadline passed, a task panicked),
 //! the request is booked then.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_utils::CachePadded;
 use http::HeaderValue;
+use pointsman_config::Protocol;
 use tracing::debug;
 
 use crate::admission::RequestHead;
-use crate::answer::{Answer, Refusal};
+use crate::answer::{LastWords, Refusal};
 use crate::concurrency::Permit;
 use crate::endpoint::{Endpoint, InFlight};
 use crate::failure;
@@ -33,6 +35,9 @@ use crate::trace::{TRACEPARENT, Trace};
 /// How soon a request breaks on a connection that had been closed before: its server's reset is one way back. Any time
 /// after that, the server may have taken the request.
 const STALE_WITHIN: Duration = Duration::from_millis(50);
+
+/// The status of an answer after which the connection is no HTTP any more.
+const SWITCHED: u16 = 101;
 
 /// Requests that one worker is working on.
 #[derive(Debug, Default)]
@@ -213,6 +218,9 @@ impl RequestCtx {
 
     /// The client sent some more of its body, or the end of it.
     pub(crate) fn client_sent(&mut self, is_end: bool) {
+        if self.streams() {
+            self.heard(Instant::now());
+        }
         // Nothing new if everything had arrived with the head, as small bodies do.
         if !self.is_asked {
             let now = Instant::now();
@@ -285,6 +293,12 @@ impl RequestCtx {
         }
         self.in_flight = Some(endpoint.enter());
         Some(endpoint)
+    }
+
+    /// The present endpoint, if it speaks HTTP/2.
+    pub(crate) fn http2_endpoint(&self) -> Option<SocketAddr> {
+        self.route().filter(|route| route.settings.protocol != Protocol::Http1)?;
+        self.pool()?.endpoints().get(self.present?).map(|endpoint| endpoint.address())
     }
 
     /// The request sets out on a connection: its version may be silent from now on for as long as its route allows.
@@ -451,6 +465,26 @@ impl RequestCtx {
         self.answered_as = Some(Outcome::Error);
     }
 
+    /// The answer is a stream: from here on only silence ends it.
+    pub(crate) fn begins_stream(&self) {
+        if let (Some(exchange), Some(route)) = (&self.exchange, self.route()) {
+            exchange.begin_stream(route.settings.timeouts.stream_idle);
+        }
+    }
+
+    /// The version has switched protocols: from here on both sides are passed through.
+    pub(crate) fn begins_tunnel(&mut self) {
+        self.answered(SWITCHED, AnswerSigns::of(SWITCHED, |_| None));
+        if let (Some(exchange), Some(route)) = (&self.exchange, self.route()) {
+            exchange.begin_tunnel(route.settings.timeouts.stream_idle);
+        }
+    }
+
+    /// Whether the answer is a stream.
+    pub(crate) fn streams(&self) -> bool {
+        self.exchange.as_ref().is_some_and(|exchange| exchange.is_streaming())
+    }
+
     /// The version's answer is whole.
     pub(crate) fn told_all(&mut self) {
         self.is_whole = true;
@@ -578,6 +612,8 @@ impl RequestCtx {
     /// What a request counts as that was dropped before its answer was whole.
     fn outcome_of_drop(&self) -> Outcome {
         match self.exchange.as_deref() {
+            // A tunnel has no end of its own: whoever has had enough of it, it has served.
+            Some(_) if self.status == Some(SWITCHED) => Outcome::Success,
             Some(exchange) if exchange.is_expired() => outcome_of_deadline(exchange),
             Some(exchange) if exchange.is_cut() => Outcome::Rejected,
             Some(_) | None => Outcome::ClientAbort,
@@ -594,25 +630,22 @@ impl RequestCtx {
         let Some(exchange) = self.exchange.clone().filter(|exchange| !exchange.has_sent()) else { return };
         self.status = Some(refusal.status().as_u16());
         self.refusals().count(&refusal);
-        exchange.leave_last_words(self.wire(&refusal));
+        exchange.leave_last_words(self.last_words(refusal));
     }
 
-    /// A refusal as it goes over the wire, for when the framework cannot send it.
-    pub(crate) fn wire(&mut self, refusal: &Refusal) -> bytes::Bytes {
-        let to_head_request = self
-            .exchange
-            .as_ref()
-            .and_then(|exchange| exchange.arrival())
-            .is_some_and(|arrival| arrival.head.is_head_request);
+    /// A refusal for when the framework cannot send it.
+    pub(crate) fn last_words(&mut self, refusal: Refusal) -> LastWords {
+        let arrival = self.exchange.as_ref().and_then(|exchange| exchange.arrival());
+        let to_head_request = arrival.is_some_and(|arrival| arrival.head.is_head_request);
         let request_id = self.request_id().clone();
-        Answer { refusal, request_id: &request_id, version: self.version_header() }.wire(to_head_request)
+        LastWords { refusal, request_id, version: self.version_header().cloned(), to_head_request }
     }
 }
 
 /// Who was waited for when the deadline passed: the client that did not send its body, the client that did not take
-/// its answer, or else the version.
+/// its answer or closed its side, or else the version.
 fn outcome_of_deadline(exchange: &Exchange) -> Outcome {
-    if exchange.client_stalls() {
+    if exchange.client_stalls() || exchange.client_closed() {
         Outcome::ClientAbort
     } else if exchange.awaits_body() {
         Outcome::Rejected

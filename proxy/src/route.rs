@@ -228,6 +228,7 @@ mod tests {
             protection: crate::protection::Protection::default(),
             settings,
             retries: crate::retry::books::RetryBooks::new(1),
+            upstream: crate::upstream::Upstream::default(),
         })
     }
 

@@ -14,6 +14,7 @@ use crate::protection::{Protection, Refusals};
 use crate::recorder::{Arm, Epoch, RecentIds};
 use crate::retry::books::RetryBooks;
 use crate::route::RouteTable;
+use crate::upstream::Upstream;
 
 /// What the edge does, as of one generation; never changed once published.
 #[derive(Debug, Default)]
@@ -47,6 +48,8 @@ pub struct ServedRoute {
     pub retries: RetryBooks,
     /// What the config file says of it.
     pub settings: Arc<Route>,
+    /// How its endpoints are spoken to.
+    pub upstream: Upstream,
     /// How requests come to their versions.
     pub(crate) assign: Assign,
     /// What keeps its versions from being asked too much.

@@ -23,6 +23,7 @@ use tokio::sync::mpsc;
 use tracing::warn;
 
 use super::state::in_words;
+use crate::upstream;
 use crate::user_cookie::{SecretFiles, read_secrets};
 
 /// The file must have been left alone for this long before it is read.
@@ -328,6 +329,9 @@ impl Reader {
     /// The config is good; what it names beside itself must be as well.
     fn with_secrets(&mut self, parsed: Parsed, hash: String) -> Reload {
         let config = with_whole_paths(parsed.config, &self.path);
+        if let Err(error) = upstream::check(&config) {
+            return refused(hash, in_words(&error));
+        }
         match read_secrets(&config) {
             Ok(secrets) => {
                 self.in_force.clone_from(&hash);

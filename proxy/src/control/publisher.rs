@@ -21,6 +21,7 @@ use crate::recorder::{Ledger, Terms, Users};
 use crate::retry::books::{RetryBooks, RetryCounts};
 use crate::route::RouteTable;
 use crate::snapshot::{ServedRoute, Snapshot, Snapshots};
+use crate::upstream::Upstream;
 use crate::user_cookie::{Secret, SecretFiles, Secrets};
 use crate::view::EndpointView;
 
@@ -182,6 +183,7 @@ impl Publisher {
             retries: self.retry_books(name, terms),
             protection: self.protections.serve(&plan.route, terms, Instant::now()),
             settings: Arc::clone(&plan.route),
+            upstream: Upstream::new(&plan.route),
         }
     }
 

@@ -16,15 +16,19 @@ use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
 use pingora_proxy::HttpProxy;
+use rustls::ServerConfig;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{sleep_until, timeout};
+use tracing::debug;
 
 use super::Patience;
 use super::deadline::Alarm;
 use super::exchange::{Arrival, Client, Exchange, Expiry};
+use super::http2;
 use super::socket::{ClientSocket, ClientStream};
-use crate::answer::{Answer, Refusal};
+use super::transport::{TlsTransport, Transport};
+use crate::answer::{Answer, LastWords, Refusal};
 use crate::edge::Edge;
 use crate::forward;
 use crate::guard::{Head, HeadReader};
@@ -67,6 +71,8 @@ struct Connection {
 
 /// What came instead of a request head.
 enum End {
+    /// The client speaks HTTP/2, and began with these bytes.
+    Http2(BytesMut),
     /// The client went, or did not finish a head.
     Gone,
     /// The client said nothing for so long that the edge closes.
@@ -88,18 +94,41 @@ impl From<io::Error> for End {
     }
 }
 
-/// Serves one client until it or the edge has had enough.
-pub(super) async fn serve(shared: Arc<Shared>, tcp: TcpStream, client: SocketAddr) {
+/// Serves one client until it or the edge has had enough; over TLS if there is a config for that.
+pub(super) async fn serve(shared: Arc<Shared>, tcp: TcpStream, client: SocketAddr, tls: Option<Arc<ServerConfig>>) {
     // Without it, a small answer would wait for the acknowledgement of the one before; a failure costs only that.
     drop(tcp.set_nodelay(true));
-    let exchange = Exchange::new(Client::new(client.ip(), false), Arc::clone(&shared.cut));
-    let socket = Arc::new(ClientSocket::new(tcp, exchange));
+    let client = Client::new(client.ip(), tls.is_some());
+    let Some(transport) = transport(&shared, tcp, tls).await else { return };
+    let speaks_http2 = transport.speaks_http2();
+    let exchange = Exchange::new(client, Arc::clone(&shared.cut));
+    let socket = Arc::new(ClientSocket::new(transport, exchange));
+    if speaks_http2 {
+        return http2::serve(shared, socket, BytesMut::new()).await;
+    }
     let drain = Box::pin(drained(shared.draining.clone()));
     Connection { shared, socket, drain, alarm: Alarm::new(), served: 0 }.run().await;
 }
 
+/// Shakes hands where that is asked for; none if the client does not bring it to an end in time.
+async fn transport(shared: &Shared, tcp: TcpStream, tls: Option<Arc<ServerConfig>>) -> Option<Transport> {
+    let Some(config) = tls else { return Some(Transport::Plain(tcp)) };
+    let shaken = tokio::select! {
+        shaken = timeout(shared.patience.head, TlsTransport::accept(tcp, config)) => shaken.ok()?,
+        () = leaves_no_time(shared) => return None,
+    };
+    // Scanners, and clients that trust another root, are no news to anybody; their number would bury what is.
+    shaken.map_err(|error| debug!(%error, "TLS handshake failed")).ok().map(|tls| Transport::Tls(Box::new(tls)))
+}
+
+/// Waits until the worker has drained for so long that a client without a request has had its chance.
+async fn leaves_no_time(shared: &Shared) {
+    drained(shared.draining.clone()).await;
+    tokio::time::sleep(FIRST_REQUEST_GRACE).await;
+}
+
 /// Waits for the worker to drain.
-async fn drained(mut draining: watch::Receiver<bool>) {
+pub(super) async fn drained(mut draining: watch::Receiver<bool>) {
     // An error means that the worker has gone, which is the same.
     drop(draining.wait_for(|draining| *draining).await);
 }
@@ -111,6 +140,10 @@ impl Connection {
             let (arrival, received) = match self.next_head().await {
                 Ok(head) => head,
                 Err(End::Gone) => return,
+                Err(End::Http2(received)) => {
+                    drop(stream);
+                    return http2::serve(self.shared, self.socket, received).await;
+                }
                 Err(End::Quiet) => return self.last_answer(&[], QUIET).await,
                 Err(End::Refused(refused)) => return self.refuse(&refused).await,
             };
@@ -128,7 +161,7 @@ impl Connection {
         if received.is_empty() {
             self.first_byte().await?;
         }
-        let reading = read_head(&self.shared, &self.socket, &mut received);
+        let reading = read_head(&self.shared, &self.socket, &mut received, self.served == 0);
         let head = self.alarm.within(self.shared.patience.head, reading).await.unwrap_or(Err(End::Gone))?;
         self.served += 1;
         let is_last = self.served >= self.shared.patience.requests_per_connection || self.is_draining();
@@ -188,7 +221,7 @@ impl Connection {
     async fn close(&self) {
         let last_words = self.socket.exchange.take_last_words();
         let pause = if self.socket.exchange.has_unread_body() { LINGER_PAUSE } else { QUIET };
-        self.last_answer(last_words.as_deref().unwrap_or_default(), pause).await;
+        self.last_answer(last_words.as_ref().map(LastWords::wire).as_deref().unwrap_or_default(), pause).await;
     }
 
     /// Writes a last answer and closes. A client that is still sending, its body or the requests behind it, must be read
@@ -214,16 +247,21 @@ impl Connection {
     }
 }
 
-async fn read_head(shared: &Shared, socket: &ClientSocket, received: &mut BytesMut) -> Result<Head, End> {
+async fn read_head(
+    shared: &Shared,
+    socket: &ClientSocket,
+    received: &mut BytesMut,
+    is_first: bool,
+) -> Result<Head, End> {
     let limit_bytes = shared.snapshots.largest_head_bytes();
     let mut reader = HeadReader::default();
     loop {
-        match reader.read(received, limit_bytes) {
-            Ok(Some(head)) => return Ok(head),
-            Ok(None) => {}
-            Err(refusal) => {
-                return Err(End::Refused(Refused { refusal, to_head_request: reader.is_head_request() }));
+        if is_first && http2::is_begun_by(received) {
+            if received.len() >= http2::PREFACE.len() {
+                return Err(End::Http2(std::mem::take(received)));
             }
+        } else if let Some(head) = look_for_head(&mut reader, received, limit_bytes)? {
+            return Ok(head);
         }
         received.reserve(HEAD_READ_BYTES);
         if socket.read_more(received).await? == 0 {
@@ -232,9 +270,15 @@ async fn read_head(shared: &Shared, socket: &ClientSocket, received: &mut BytesM
     }
 }
 
+fn look_for_head(reader: &mut HeadReader, received: &[u8], limit_bytes: u64) -> Result<Option<Head>, End> {
+    reader
+        .read(received, limit_bytes)
+        .map_err(|refusal| End::Refused(Refused { refusal, to_head_request: reader.is_head_request() }))
+}
+
 /// Runs `work` until it is done or the moment comes that it sets on `exchange` meanwhile; then drops it, which books the
 /// request, and gives none. The clock runs whatever the request waits for: a connection, its body, or the answer.
-async fn until_deadline<W: Future>(work: W, exchange: &Exchange, alarm: &mut Alarm) -> Option<W::Output> {
+pub(super) async fn until_deadline<W: Future>(work: W, exchange: &Exchange, alarm: &mut Alarm) -> Option<W::Output> {
     let mut work = pin!(work);
     std::future::poll_fn(|cx| {
         let mut poll_work = true;

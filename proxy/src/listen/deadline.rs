@@ -1,7 +1,8 @@
 //! When a request is over, and the one timer of a connection that watches for it.
 //!
-//! Line: connection ► **deadline** ► edge. Three clocks run on a request: the route's total, how long its version may be
-//! silent, and how long one attempt may take. All are moments in atomics, which cost a store to move; the timer is only moved when it would ring too late,
+//! Line: connection ► **deadline** ► edge. Clocks run on a request: the route's total, how long its version may be silent,
+//! how long one attempt may take, and when its client has closed its side, how long that is waited for. All are moments in
+//! atomics, which cost a store to move; the timer is only moved when it would ring too late,
 //! and looks again when it rings too early. So a request costs no timer of its own.
 
 use std::future::Future;
@@ -30,12 +31,14 @@ pub(super) struct Deadline {
     silence: AtomicU64,
     /// When the present attempt is over; [`NEVER`] if nothing could follow it.
     attempt: AtomicU64,
+    /// When a client is taken to have gone that closed its side.
+    gone: AtomicU64,
 }
 
 impl Default for Deadline {
     fn default() -> Self {
         let never = || AtomicU64::new(NEVER);
-        Self { total: never(), quiet_since: never(), silence: never(), attempt: never() }
+        Self { total: never(), quiet_since: never(), silence: never(), attempt: never(), gone: never() }
     }
 }
 
@@ -44,8 +47,21 @@ impl Deadline {
     pub(super) fn set(&self, total: Instant, silence: Duration) {
         self.total.store(moment(total), Relaxed);
         self.silence.store(u64::try_from(silence.as_micros()).unwrap_or(NEVER), Relaxed);
+        self.gone.store(NEVER, Relaxed);
         self.rest();
         self.free_attempt();
+    }
+
+    /// Nothing but silence ends the request, counted from `now`.
+    pub(super) fn only_silence(&self, silence: Duration, now: Instant) {
+        self.total.store(NEVER, Relaxed);
+        self.silence.store(u64::try_from(silence.as_micros()).unwrap_or(NEVER), Relaxed);
+        self.hear(now);
+    }
+
+    /// The client is taken to have gone at that moment.
+    pub(super) fn leave(&self, moment_of_leave: Instant) {
+        self.gone.store(moment(moment_of_leave), Relaxed);
     }
 
     /// The version was heard at `now`, or begins to be waited for.
@@ -73,15 +89,16 @@ impl Deadline {
         self.attempt.load(Relaxed) != NEVER
     }
 
-    /// Whether the whole time is up at `now`.
-    pub(super) fn total_is_over(&self, now: Instant) -> bool {
-        moment(now) >= self.total.load(Relaxed)
+    /// Whether the whole time is up at `now`, or the client has gone.
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        moment(now) >= self.total.load(Relaxed).min(self.gone.load(Relaxed))
     }
 
     /// When the first of the clocks runs out.
     pub(super) fn due(&self) -> Instant {
         let silent = self.quiet_since.load(Relaxed).saturating_add(self.silence.load(Relaxed));
-        let due = self.total.load(Relaxed).min(silent).min(self.attempt.load(Relaxed));
+        let whole = self.total.load(Relaxed).min(self.gone.load(Relaxed));
+        let due = whole.min(silent).min(self.attempt.load(Relaxed));
         origin().checked_add(Duration::from_micros(due)).unwrap_or_else(|| Instant::now() + UNSET)
     }
 }
@@ -165,8 +182,22 @@ mod tests {
         assert!(deadline.is_attempt_limited());
         deadline.free_attempt();
         assert!(!deadline.is_attempt_limited());
-        assert!(!deadline.total_is_over(start + Duration::from_secs(59)));
-        assert!(deadline.total_is_over(start + Duration::from_mins(1)));
+        assert!(!deadline.is_over(start + Duration::from_secs(59)));
+        assert!(deadline.is_over(start + Duration::from_mins(1)));
+        deadline.leave(start + Duration::from_secs(3));
+        check(Duration::from_secs(3));
+        assert!(deadline.is_over(start + Duration::from_secs(3)));
+    }
+
+    #[test]
+    fn a_stream_ends_by_silence_alone() {
+        let (deadline, start) = (Deadline::default(), Instant::now());
+        deadline.set(start + Duration::from_secs(1), Duration::from_secs(1));
+        deadline.only_silence(Duration::from_mins(5), start);
+        assert!(!deadline.is_over(start + Duration::from_hours(1)));
+        assert!(deadline.due() > start + Duration::from_secs(299));
+        deadline.hear(start + Duration::from_hours(1));
+        assert!(deadline.due() > start + Duration::from_mins(64));
     }
 
     #[tokio::test(start_paused = true)]

@@ -9,11 +9,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use http::HeaderValue;
 
 use super::deadline::Deadline;
+use crate::answer::LastWords;
 use crate::guard::Head;
+
+/// A client that closed its side may have gone, or may only have said that it asks no more. It gets its answer if that
+/// begins, or goes on, within this; after that nobody can tell it from one that has gone, and the version is spared.
+const AFTER_CLOSE: Duration = Duration::from_secs(3);
 
 /// A request as it arrived.
 #[derive(Debug, Clone, Copy)]
@@ -70,6 +74,9 @@ pub(crate) struct Exchange {
     sent: AtomicBool,
     awaits_client: AtomicBool,
     client_stalls: AtomicBool,
+    client_closed: AtomicBool,
+    streaming: AtomicBool,
+    tunnel: AtomicBool,
     expired: AtomicBool,
     attempt_over: AtomicBool,
 }
@@ -79,7 +86,7 @@ pub(crate) struct Exchange {
 struct Notes {
     arrival: Option<Arrival>,
     idle: Option<Duration>,
-    last_words: Option<Bytes>,
+    last_words: Option<LastWords>,
 }
 
 impl Exchange {
@@ -96,6 +103,9 @@ impl Exchange {
             sent: AtomicBool::new(false),
             awaits_client: AtomicBool::new(false),
             client_stalls: AtomicBool::new(false),
+            client_closed: AtomicBool::new(false),
+            streaming: AtomicBool::new(false),
+            tunnel: AtomicBool::new(false),
             expired: AtomicBool::new(false),
             attempt_over: AtomicBool::new(false),
         }
@@ -112,7 +122,16 @@ impl Exchange {
     pub(crate) fn begin(&self, arrival: Arrival, body_left: u64, patience: Duration) {
         self.deadline.set(arrival.started + patience, Duration::MAX);
         self.body_left.store(body_left, Relaxed);
-        for flag in [&self.answering, &self.sent, &self.awaits_client, &self.client_stalls, &self.attempt_over] {
+        for flag in [
+            &self.answering,
+            &self.sent,
+            &self.awaits_client,
+            &self.client_stalls,
+            &self.client_closed,
+            &self.streaming,
+            &self.tunnel,
+            &self.attempt_over,
+        ] {
             flag.store(false, Relaxed);
         }
         let mut notes = self.notes();
@@ -131,12 +150,12 @@ impl Exchange {
     }
 
     /// The moment of [`Exchange::due`] has come; to be called before the request is dropped, which looks at it. A version
-    /// is not silent while its client does not take what it said; and where another attempt could follow, only the
-    /// present one is over.
+    /// is not silent while its client does not take what it said, but a stream has no other end than silence; and where
+    /// another attempt could follow, only the present one is over.
     pub(crate) fn expire(&self) -> Expiry {
         let now = Instant::now();
-        if !self.deadline.total_is_over(now) {
-            if self.client_stalls() {
+        if !self.deadline.is_over(now) {
+            if self.client_stalls() && !self.is_streaming() {
                 self.deadline.hear(now);
                 self.deadline.free_attempt();
                 return Expiry::Nothing;
@@ -157,7 +176,7 @@ impl Exchange {
     }
 
     /// An answer that the edge could not give through the framework any more; none if some of another has been sent.
-    pub(crate) fn take_last_words(&self) -> Option<Bytes> {
+    pub(crate) fn take_last_words(&self) -> Option<LastWords> {
         self.notes().last_words.take().filter(|_| !self.has_sent())
     }
 
@@ -189,6 +208,26 @@ impl Exchange {
     /// Something was sent to the client.
     pub(super) fn note_sent(&self) {
         self.sent.store(self.answering.load(Relaxed), Relaxed);
+        if self.client_closed() {
+            self.deadline.leave(Instant::now() + AFTER_CLOSE);
+        }
+    }
+
+    /// The client closed its side after its whole request. True if that is its end: nobody listens to a stream with a
+    /// closed mouth.
+    pub(super) fn note_closed(&self) -> bool {
+        if self.is_streaming() {
+            return true;
+        }
+        if !self.client_closed.swap(true, Relaxed) {
+            self.deadline.leave(Instant::now() + AFTER_CLOSE);
+        }
+        false
+    }
+
+    /// Whether what follows the answer's head is no HTTP any more.
+    pub(super) fn is_tunnel(&self) -> bool {
+        self.tunnel.load(Relaxed)
     }
 
     // -- for the edge
@@ -208,6 +247,28 @@ impl Exchange {
     /// Something passed between the edge and the version: its silence counts from `now`.
     pub(crate) fn heard(&self, now: Instant) {
         self.deadline.hear(now);
+    }
+
+    /// The answer is a stream: from now on only silence ends it, of so long.
+    pub(crate) fn begin_stream(&self, silence: Duration) {
+        self.streaming.store(true, Relaxed);
+        self.deadline.only_silence(silence, Instant::now());
+    }
+
+    /// The version has switched protocols, and both sides are passed through as they come.
+    pub(crate) fn begin_tunnel(&self, silence: Duration) {
+        self.tunnel.store(true, Relaxed);
+        self.begin_stream(silence);
+    }
+
+    /// Whether the answer is a stream.
+    pub(crate) fn is_streaming(&self) -> bool {
+        self.streaming.load(Relaxed)
+    }
+
+    /// Whether the client closed its side after its request.
+    pub(crate) fn client_closed(&self) -> bool {
+        self.client_closed.load(Relaxed)
     }
 
     /// The version is not waited for: it is not connected yet, or has said everything.
@@ -252,8 +313,8 @@ impl Exchange {
     }
 
     /// Leaves an answer to be written when the framework has let go of the connection.
-    pub(crate) fn leave_last_words(&self, wire: Bytes) {
-        self.notes().last_words = Some(wire);
+    pub(crate) fn leave_last_words(&self, words: LastWords) {
+        self.notes().last_words = Some(words);
     }
 
     /// Whether the present request ran into its deadline.

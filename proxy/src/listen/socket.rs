@@ -19,11 +19,10 @@ use pingora_core::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
     UniqueIDType,
 };
-use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::exchange::{Arrival, Exchange};
+use super::transport::Transport;
 use crate::answer::Refusal;
 use crate::chunks::ChunkScanner;
 use crate::guard::Framing;
@@ -43,7 +42,7 @@ pub(crate) const MALFORMED_CHUNKS: Refusal =
 /// A client's connection.
 #[derive(Debug)]
 pub(crate) struct ClientSocket {
-    tcp: TcpStream,
+    pub(super) transport: Transport,
     /// The present request, shared with the edge.
     pub(crate) exchange: Arc<Exchange>,
     surplus: Mutex<BytesMut>,
@@ -51,8 +50,8 @@ pub(crate) struct ClientSocket {
 }
 
 impl ClientSocket {
-    pub(crate) fn new(tcp: TcpStream, exchange: Exchange) -> Self {
-        Self { tcp, exchange: Arc::new(exchange), surplus: Mutex::default(), chunks: Mutex::default() }
+    pub(super) fn new(transport: Transport, exchange: Exchange) -> Self {
+        Self { transport, exchange: Arc::new(exchange), surplus: Mutex::default(), chunks: Mutex::default() }
     }
 
     fn surplus(&self) -> MutexGuard<'_, BytesMut> {
@@ -97,15 +96,14 @@ impl ClientSocket {
 
     /// Ready when there is something to read, or the client has gone.
     pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.tcp.poll_read_ready(cx)
+        self.transport.poll_read_ready(cx)
     }
 
     /// Reads more into `buffer`; zero if the client has closed.
     pub(crate) async fn read_more(&self, buffer: &mut BytesMut) -> io::Result<usize> {
         loop {
-            std::future::poll_fn(|cx| self.tcp.poll_read_ready(cx)).await?;
-            let room = buffer.capacity() - buffer.len();
-            match self.read_ready(room, |tcp| tcp.try_read_buf(buffer)) {
+            std::future::poll_fn(|cx| self.transport.poll_read_ready(cx)).await?;
+            match self.transport.try_read_buf(buffer) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 done => return done,
             }
@@ -115,26 +113,26 @@ impl ClientSocket {
     /// Writes all of `bytes`, as far as the client takes them.
     pub(crate) async fn write(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            self.tcp.writable().await?;
-            match self.tcp.try_write(bytes) {
+            std::future::poll_fn(|cx| self.transport.poll_write_ready(cx)).await?;
+            match self.transport.try_write(bytes) {
                 Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        std::future::poll_fn(|cx| self.transport.poll_flush(cx)).await
     }
 
     /// Says that nothing more will be written.
     pub(crate) fn close_write(&self) -> io::Result<()> {
-        SockRef::from(&self.tcp).shutdown(std::net::Shutdown::Write)
+        self.transport.close_write()
     }
 
     // -- for the stream
 
     fn poll_body(&self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>, left: u64) -> Poll<io::Result<()>> {
         loop {
-            let ready = self.tcp.poll_read_ready(cx);
+            let ready = self.transport.poll_read_ready(cx);
             self.exchange.set_awaits_client(ready.is_pending());
             ready!(ready)?;
             let before = buffer.filled().len();
@@ -167,21 +165,28 @@ impl ClientSocket {
 
     fn read_at_most(&self, buffer: &mut ReadBuf<'_>, left: u64) -> io::Result<usize> {
         let room = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.remaining());
-        let read = self.read_ready(room, |tcp| tcp.try_read(buffer.initialize_unfilled_to(room)))?;
+        let read = self.transport.try_read(buffer.initialize_unfilled_to(room))?;
         buffer.advance(read);
         Ok(read)
     }
 
-    /// Reads once into `room` bytes. Less than that empties the socket: it is then taken as not ready, which saves the
-    /// next read from finding nothing. What arrives in between makes it ready again; the end of the stream always stays.
-    fn read_ready(&self, room: usize, read: impl FnOnce(&TcpStream) -> io::Result<usize>) -> io::Result<usize> {
-        let mut got = None;
-        let done = self.tcp.try_io(Interest::READABLE, || {
-            let bytes = read(&self.tcp)?;
-            got = Some(bytes);
-            if (1..room).contains(&bytes) { Err(ErrorKind::WouldBlock.into()) } else { Ok(bytes) }
-        });
-        got.map_or(done, Ok)
+    /// What is passed through: first what came before the switch, then everything.
+    fn poll_tunnel(&self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let mut surplus = self.surplus();
+        if !surplus.is_empty() {
+            let fits = surplus.len().min(buffer.remaining());
+            buffer.put_slice(&surplus.split_to(fits));
+            return Poll::Ready(Ok(()));
+        }
+        drop(surplus);
+        loop {
+            ready!(self.transport.poll_read_ready(cx))?;
+            match self.read_at_most(buffer, UNKNOWN) {
+                Ok(_) => return Poll::Ready(Ok(())),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
     }
 
     /// Between the end of the body and the end of the answer: notices that the client goes, keeps what else it sends, and
@@ -196,10 +201,12 @@ impl ClientSocket {
             if surplus.len() >= SURPLUS_BYTES {
                 return Poll::Pending;
             }
-            ready!(self.tcp.poll_read_ready(cx))?;
+            ready!(self.transport.poll_read_ready(cx))?;
             let mut piece = [0; SURPLUS_READ_BYTES];
-            match self.read_ready(piece.len(), |tcp| tcp.try_read(&mut piece)) {
-                Ok(0) => return Poll::Ready(Ok(())),
+            match self.transport.try_read(&mut piece) {
+                Ok(0) if self.exchange.note_closed() => return Poll::Ready(Ok(())),
+                // Nothing more will come; the end of the answer, or its deadline, ends the wait.
+                Ok(0) => return Poll::Pending,
                 Ok(read) => surplus.extend_from_slice(piece.get(..read).unwrap_or_default()),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(Err(error)),
@@ -209,10 +216,10 @@ impl ClientSocket {
 
     fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         loop {
-            let ready = self.tcp.poll_write_ready(cx);
+            let ready = self.transport.poll_write_ready(cx);
             self.exchange.set_client_stalls(ready.is_pending());
             ready!(ready)?;
-            match self.tcp.try_write(bytes) {
+            match self.transport.try_write(bytes) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Ok(sent) => {
                     self.exchange.note_sent();
@@ -221,6 +228,12 @@ impl ClientSocket {
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
+    }
+
+    fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = self.transport.poll_flush(cx);
+        self.exchange.set_client_stalls(flushed.is_pending());
+        flushed
     }
 }
 
@@ -252,6 +265,7 @@ impl ClientStream {
 impl AsyncRead for ClientStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.socket.exchange.body_left() {
+            0 if self.socket.exchange.is_tunnel() => self.socket.poll_tunnel(cx, buffer),
             0 => self.socket.poll_gone(cx),
             left => self.socket.poll_body(cx, buffer, left),
         }
@@ -271,11 +285,12 @@ impl AsyncWrite for ClientStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_send_unsent(cx)
+        ready!(self.poll_send_unsent(cx))?;
+        self.socket.poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_send_unsent(cx))?;
+        ready!(self.as_mut().poll_flush(cx))?;
         Poll::Ready(self.socket.close_write())
     }
 }
@@ -290,7 +305,7 @@ impl Shutdown for ClientStream {
 
 impl UniqueID for ClientStream {
     fn id(&self) -> UniqueIDType {
-        std::os::fd::AsRawFd::as_raw_fd(&self.socket.tcp)
+        self.socket.transport.raw_fd()
     }
 }
 

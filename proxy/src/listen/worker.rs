@@ -7,10 +7,12 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::http_proxy;
+use rustls::ServerConfig;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
@@ -26,6 +28,8 @@ use crate::snapshot::Snapshots;
 
 /// Connections to endpoints that are kept for reuse; small numbers cost half the throughput, large ones nothing.
 const UPSTREAM_POOL: usize = 4096;
+/// A file without a certificate.
+const NO_CERTIFICATES: &str = "/dev/null";
 /// How long accepting rests when the process has run out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Between two warnings that connections cannot be accepted.
@@ -47,7 +51,8 @@ pub(super) enum Order {
 
 /// What a worker needs to begin.
 pub(super) struct Task {
-    pub(super) sockets: Vec<std::net::TcpListener>,
+    /// Where to listen, and how TLS is spoken there, if it is.
+    pub(super) sockets: Vec<(std::net::TcpListener, Option<Arc<ServerConfig>>)>,
     pub(super) snapshots: Arc<Snapshots>,
     pub(super) patience: Patience,
     pub(super) load: Arc<Load>,
@@ -71,7 +76,7 @@ pub(super) fn run(task: Task) {
 }
 
 struct Worker {
-    sockets: Vec<std::net::TcpListener>,
+    sockets: Vec<(std::net::TcpListener, Option<Arc<ServerConfig>>)>,
     shared: Arc<Shared>,
     load: Arc<Load>,
     orders: watch::Receiver<Order>,
@@ -87,6 +92,9 @@ impl Worker {
             upstream_keepalive_pool_size: UPSTREAM_POOL,
             // Each route has its own number; this one only has to be larger. One is for a kept connection that had gone.
             max_retries: usize::try_from(MOST_ATTEMPTS + 1).unwrap_or(usize::MAX),
+            // The framework would read the system's certificates for every worker, and panic over a bad one; which ones
+            // a version is verified against is said with each connection.
+            ca_file: Some(NO_CERTIFICATES.to_owned()),
             ..ServerConf::default()
         };
         let is_draining = Arc::new(AtomicBool::new(false));
@@ -111,8 +119,7 @@ impl Worker {
 
     /// Serves until told otherwise; gives the number of requests that were cut off.
     async fn run(mut self) -> usize {
-        let listeners: Vec<TcpListener> =
-            std::mem::take(&mut self.sockets).into_iter().filter_map(into_async).collect();
+        let listeners: Vec<Door> = std::mem::take(&mut self.sockets).into_iter().filter_map(Door::open).collect();
         let order = self.accept(&listeners).await;
         self.take_queue(&listeners);
         drop(listeners);
@@ -125,13 +132,13 @@ impl Worker {
     }
 
     /// Takes connections until there is another order.
-    async fn accept(&mut self, listeners: &[TcpListener]) -> Order {
+    async fn accept(&mut self, listeners: &[Door]) -> Order {
         let mut orders = self.orders.clone();
         loop {
             tokio::select! {
                 order = orders.wait_for(|order| *order != Order::Serve) => return order.map_or(Order::Stop, |order| *order),
                 accepted = next_connection(listeners) => match accepted {
-                    Ok((stream, client)) => self.begin(stream, client),
+                    Ok((stream, client, tls)) => self.begin(stream, client, tls),
                     Err(error) => rest(&error).await,
                 },
                 Some(_) = self.connections.join_next() => {}
@@ -139,16 +146,16 @@ impl Worker {
         }
     }
 
-    fn begin(&mut self, stream: TcpStream, client: SocketAddr) {
-        self.connections.spawn(connection::serve(Arc::clone(&self.shared), stream, client));
+    fn begin(&mut self, stream: TcpStream, client: SocketAddr, tls: Option<Arc<ServerConfig>>) {
+        self.connections.spawn(connection::serve(Arc::clone(&self.shared), stream, client, tls));
     }
 
     /// Takes what the kernel has accepted for us already: closing a listener resets those connections. The kernel is asked
     /// itself, since the runtime may not have heard of them yet.
-    fn take_queue(&mut self, listeners: &[TcpListener]) {
+    fn take_queue(&mut self, listeners: &[Door]) {
         for listener in listeners {
-            while let Ok((stream, client)) = accept_now(listener) {
-                self.begin(stream, client);
+            while let Ok((stream, client)) = accept_now(&listener.tcp) {
+                self.begin(stream, client, listener.tls.clone());
             }
         }
     }
@@ -174,15 +181,31 @@ impl Worker {
     }
 }
 
-fn into_async(socket: std::net::TcpListener) -> Option<TcpListener> {
-    TcpListener::from_std(socket).map_err(|error| error!(%error, "a listening socket was lost")).ok()
+/// A listening socket, and how TLS is spoken behind it, if it is.
+struct Door {
+    tcp: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
 }
 
+impl Door {
+    fn open((socket, tls): (std::net::TcpListener, Option<Arc<ServerConfig>>)) -> Option<Self> {
+        let tcp = TcpListener::from_std(socket).map_err(|error| error!(%error, "a listening socket was lost")).ok()?;
+        Some(Self { tcp, tls })
+    }
+
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<std::io::Result<Accepted>> {
+        self.tcp.poll_accept(cx).map_ok(|(stream, client)| (stream, client, self.tls.clone()))
+    }
+}
+
+/// A connection, its client, and how TLS is spoken on it, if it is.
+type Accepted = (TcpStream, SocketAddr, Option<Arc<ServerConfig>>);
+
 /// The next connection on any of the listeners.
-async fn next_connection(listeners: &[TcpListener]) -> std::io::Result<(TcpStream, SocketAddr)> {
+async fn next_connection(listeners: &[Door]) -> std::io::Result<Accepted> {
     std::future::poll_fn(|cx| {
-        let ready = listeners.iter().map(|listener| listener.poll_accept(cx)).find(std::task::Poll::is_ready);
-        ready.unwrap_or(std::task::Poll::Pending)
+        let ready = listeners.iter().map(|listener| listener.poll_accept(cx)).find(Poll::is_ready);
+        ready.unwrap_or(Poll::Pending)
     })
     .await
 }

@@ -9,6 +9,7 @@ use super::{Sample, Scrape, Value};
 use crate::outcome::Outcome;
 use crate::recorder::Counts;
 use crate::retry::books::{RetryCounts, RetryResult};
+use crate::tls::{self, FileStatus};
 use crate::view::{EndpointView, EvidenceView, RouteView, VersionView};
 
 impl Sample {
@@ -223,6 +224,18 @@ pub(super) fn spans(scrape: &Scrape<'_>) -> Vec<Sample> {
 
 pub(super) fn generation(scrape: &Scrape<'_>) -> Vec<Sample> {
     vec![Sample::number([], number(scrape.view.config.generation))]
+}
+
+pub(super) fn certificate_ends(_: &Scrape<'_>) -> Vec<Sample> {
+    let ends = |status: &FileStatus| {
+        let seconds = u64::try_from(status.not_after).ok().filter(|_| status.not_after < i64::MAX)?;
+        Some(Sample::number([status.file.as_str()], number(seconds)))
+    };
+    tls::statuses().iter().filter_map(ends).collect()
+}
+
+pub(super) fn certificate_stale(_: &Scrape<'_>) -> Vec<Sample> {
+    tls::statuses().iter().map(|status| Sample::number([status.file.as_str()], flag(!status.usable))).collect()
 }
 
 pub(super) fn refused(scrape: &Scrape<'_>) -> Vec<Sample> {

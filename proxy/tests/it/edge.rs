@@ -311,10 +311,10 @@ async fn head_no_content_and_expect_continue_work() {
 }
 
 #[tokio::test]
-async fn an_upgrade_is_not_offered_to_the_version() {
+async fn an_upgrade_other_than_websocket_is_not_offered_to_the_version() {
     let v1 = model("v1").await;
     let edge = TestEdge::start(&[v1.addr()]);
-    let answer = edge.ask("GET /echo HTTP/1.1\r\nHost: m\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n").await;
+    let answer = edge.ask("GET /echo HTTP/1.1\r\nHost: m\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n").await;
     let echo: Echo = serde_json::from_slice(&answer.body).unwrap();
     assert_eq!((answer.status, echo.header("upgrade"), echo.header("connection")), (200, None, None));
 }

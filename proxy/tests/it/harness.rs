@@ -12,7 +12,7 @@ use pointsman::listen::{Listeners, Patience, Serving};
 use pointsman::outcome::Outcome;
 use pointsman::recorder::Counts;
 use pointsman::snapshot::Snapshots;
-use pointsman_config::{Listener, Route, Share, Split, Version, VersionId};
+use pointsman_config::{Listener, ListenerTls, Route, Share, Split, Version, VersionId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -49,11 +49,22 @@ impl TestEdge {
     }
 
     pub fn patient(patience: Patience, route: Route, v1: &[SocketAddr], v2: &[SocketAddr]) -> Self {
+        Self::listening(None, patience, route, v1, v2)
+    }
+
+    /// With clients over TLS, if there are certificates for that.
+    pub fn listening(
+        tls: Option<ListenerTls>,
+        patience: Patience,
+        route: Route,
+        v1: &[SocketAddr],
+        v2: &[SocketAddr],
+    ) -> Self {
         let snapshots = Arc::new(Snapshots::default());
         let mut publisher = Publisher::new(Arc::clone(&snapshots), WORKERS);
         let endpoints = BTreeMap::from([(id("v1"), v1.to_vec()), (id("v2"), v2.to_vec())]);
         publisher.publish(&[picture(&route, 0, &endpoints)]);
-        let any_port = Listener { address: SocketAddr::from(([127, 0, 0, 1], 0)), tls: None };
+        let any_port = Listener { address: SocketAddr::from(([127, 0, 0, 1], 0)), tls };
         let listeners = Listeners::bind(&[any_port], WORKERS).unwrap();
         let address = listeners.addresses()[0];
         let serving = Some(listeners.serve(&snapshots, patience).unwrap());

@@ -103,7 +103,7 @@ fn malformed_request_lines() -> Vec<Raw> {
         ("a dot segment behind an encoded slash", line("GET /a%2f..%2fb HTTP/1.1"), 400),
         ("a dot segment behind a backslash", line("GET /a\\..\\b HTTP/1.1"), 400),
         ("CONNECT", line("CONNECT m:80 HTTP/1.1"), 405),
-        ("HTTP/2 by prior knowledge", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), 505),
+        ("half a preface of HTTP/2", b"PRI * HTTP/2.0\r\n\r\nGET / HTTP/1.1\r\n\r\n".to_vec(), 505),
         ("HTTP/3.0", line("GET / HTTP/3.0"), 505),
         ("a target of 17 kB", line(&format!("GET /{} HTTP/1.1", "a".repeat(17_000))), 414),
         ("a TLS hello", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\n".to_vec(), 400),

@@ -1,5 +1,8 @@
 //! `/metrics`: what it says, that promtool takes it, and that docs/METRICS.md says the same.
 
+use crate::pki::Pki;
+use pointsman::listen::Listeners;
+use pointsman_config::Listener;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -116,6 +119,10 @@ fn the_process_is_told() {
 
 #[test]
 fn every_metric_is_written_out_and_nothing_else_is() {
+    // Certificates are told for as long as somebody uses them.
+    let pki = Pki::new();
+    let tls = Some(Pki::listener(vec![pki.issue("edge", &["model.test"])]));
+    let _listening = Listeners::bind(&[Listener { address: ([127, 0, 0, 1], 0).into(), tls }], 1).unwrap();
     let text = busy();
     let mut written: Vec<&str> =
         text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
