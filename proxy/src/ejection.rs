@@ -11,7 +11,7 @@ use std::time::Duration;
 use pointsman_config::Ejection;
 use pointsman_rollout::Time;
 
-use crate::endpoint::Answers;
+use crate::endpoint::{Answers, Endpoint};
 
 /// So many endpoints must have had enough requests before their success rates are compared.
 const RATES_AT_LEAST: usize = 3;
@@ -78,25 +78,26 @@ struct Rate {
 }
 
 impl Outliers {
-    /// Looks at everybody at `now`: who goes out and who comes back, in this order of events.
-    pub(crate) fn look(
-        &mut self,
+    /// Whether [`Outliers::look`] would find anything to do at `now`; most looks are at pools in which nothing happens.
+    pub(crate) fn is_due<'a>(
+        &self,
         rule: &Ejection,
-        members: impl ExactSizeIterator<Item = Member> + Clone,
+        pool: impl ExactSizeIterator<Item = &'a Endpoint>,
         now: Time,
-    ) -> Vec<Turn> {
-        let is_over = self.interval_began.is_none_or(|began| now.since(began) >= rule.interval);
-        let others = self.records.len() != members.len();
-        // Most looks are at pools in which nothing happens.
-        let is_due = is_over || others || self.somebody_is_out || members.clone().any(|member| fails(rule, &member));
-        if !is_due {
-            return Vec::new();
-        }
-        let members: Vec<Member> = members.collect();
-        self.look_at(rule, &members, is_over, now)
+    ) -> bool {
+        let is_over = self.interval_is_over(rule, now);
+        let others = self.records.len() != pool.len();
+        let limit = rule.consecutive_failures;
+        is_over || others || self.somebody_is_out || (limit > 0 && pool.into_iter().any(|one| one.has_failed(limit)))
     }
 
-    fn look_at(&mut self, rule: &Ejection, members: &[Member], is_over: bool, now: Time) -> Vec<Turn> {
+    fn interval_is_over(&self, rule: &Ejection, now: Time) -> bool {
+        self.interval_began.is_none_or(|began| now.since(began) >= rule.interval)
+    }
+
+    /// Looks at everybody at `now`: who goes out and who comes back, in this order of events.
+    pub(crate) fn look(&mut self, rule: &Ejection, members: &[Member], now: Time) -> Vec<Turn> {
+        let is_over = self.interval_is_over(rule, now);
         self.know(members);
         let mut turns = self.who_is_due(now);
         turns.extend(self.who_is_missed(members));
@@ -124,7 +125,7 @@ impl Outliers {
 
     /// Why and how long an endpoint sits out; none if it does not.
     pub(crate) fn sits_out(&self, address: SocketAddr) -> Option<&SitsOut> {
-        self.records.get(&address)?.out.as_ref()
+        if self.somebody_is_out { self.records.get(&address)?.out.as_ref() } else { None }
     }
 
     /// How many ejections there were.
@@ -215,7 +216,8 @@ impl Outliers {
     /// part would be out. When that many are bad, the cause is likely not theirs.
     fn can_spare_one_more(&self, rule: &Ejection, members: &[Member]) -> bool {
         let out = self.records.values().filter(|record| record.out.is_some()).count();
-        let still_up = |member: &&Member| member.is_up && self.sits_out(member.address).is_none();
+        let is_out = |address| self.records.get(&address).is_some_and(|record| record.out.is_some());
+        let still_up = |member: &&Member| member.is_up && !is_out(member.address);
         let left = members.iter().filter(still_up).count();
         let allowed_ppm = usize::try_from(rule.max_ejected_ppm).unwrap_or(PARTS_PER_MILLION);
         let allowed = members.len().saturating_mul(allowed_ppm) / PARTS_PER_MILLION;
@@ -320,7 +322,7 @@ mod tests {
 
         /// One look; the pool does what it says, as the control loop would.
         fn look(&mut self, seconds: u64) -> Vec<(u16, bool)> {
-            let turns = self.outliers.look(&self.rule, self.members.iter().copied(), at(seconds));
+            let turns = self.outliers.look(&self.rule, &self.members, at(seconds));
             let done = turns.into_iter().map(|turn| {
                 let (address, is_up) = match turn {
                     Turn::Out { address, .. } => (address, false),

@@ -136,6 +136,11 @@ impl Endpoint {
         }
     }
 
+    /// Whether so many of its requests failed in a row while it takes requests.
+    pub(crate) fn has_failed(&self, times: u32) -> bool {
+        self.busy.failures_in_a_row.load(Relaxed) >= times && self.is_up()
+    }
+
     /// Counts one request on it until the guard is dropped.
     pub fn enter(self: &Arc<Self>) -> InFlight {
         self.busy.in_flight.fetch_add(1, Relaxed);

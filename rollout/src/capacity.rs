@@ -19,6 +19,7 @@ const QUIET: Duration = Duration::from_secs(10);
 pub struct Capacity {
     counted: BTreeMap<VersionId, Ready>,
     known: BTreeMap<VersionId, Known>,
+    waits: bool,
 }
 
 /// What was seen of one version.
@@ -33,6 +34,7 @@ impl Capacity {
     pub fn note(&mut self, ready: &BTreeMap<VersionId, Ready>, now: Time) {
         self.counted.retain(|version, _| ready.contains_key(version));
         self.known.retain(|version, _| ready.contains_key(version));
+        self.waits = false;
         for (version, ready) in ready {
             let counted = self.counted.entry(version.clone()).or_insert(*ready);
             let known = self.known.entry(version.clone()).or_default();
@@ -40,6 +42,7 @@ impl Capacity {
                 (*counted, *known) = (*ready, Known::default());
             }
             *counted = known.count(*counted, *ready, now);
+            self.waits |= counted.up < ready.up;
         }
     }
 
@@ -50,7 +53,7 @@ impl Capacity {
 
     /// Whether endpoints are up that do not count yet, so that time alone changes what counts.
     pub fn waits(&self) -> bool {
-        self.counted.iter().any(|(version, counted)| self.known.get(version).is_some_and(|known| known.up > counted.up))
+        self.waits
     }
 }
 

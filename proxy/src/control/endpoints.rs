@@ -163,11 +163,13 @@ impl Endpoints {
         let Some(known) = self.routes.get_mut(route) else { return Vec::new() };
         let mut turns = Vec::new();
         for (version, endpoints) in live {
-            let members = endpoints.iter().map(|endpoint| member(endpoint));
-            let found = match known.outliers.get_mut(version) {
-                Some(outliers) => outliers.look(&known.rules.ejection, members, now),
-                None => known.outliers.entry(version.clone()).or_default().look(&known.rules.ejection, members, now),
-            };
+            let rule = &known.rules.ejection;
+            let pool = endpoints.iter().map(Arc::as_ref);
+            if known.outliers.get(version).is_some_and(|outliers| !outliers.is_due(rule, pool, now)) {
+                continue;
+            }
+            let members: Vec<Member> = endpoints.iter().map(|endpoint| member(endpoint)).collect();
+            let found = known.outliers.entry(version.clone()).or_default().look(rule, &members, now);
             turns.extend(found.into_iter().map(|turn| known.told(route, version, turn)));
         }
         turns
