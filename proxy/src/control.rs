@@ -46,6 +46,7 @@ use self::health::{HealthChecks, Turned};
 use self::publisher::{Live, Publisher, RoutePicture};
 use self::resolver::{Resolved, Resolver};
 use self::state::{Reopened, StateFile};
+use crate::mirror::books::MirrorCounts;
 use crate::observe::Observers;
 use crate::recorder::{Failure, Taken, Totals};
 use crate::retry::books::RetryCounts;
@@ -312,7 +313,8 @@ impl Control {
         let mut decided = Vec::new();
         for (position, route) in self.routes.iter_mut().enumerate() {
             let rows = rows_of(&mut self.publisher, &route.route().name, began);
-            let changes = route.tick(&rows, now);
+            let mirrored = self.publisher.take_mirrored(&route.route().name);
+            let changes = route.tick(&rows, mirrored.as_slice(), now);
             if !changes.is_empty() {
                 decided.push(Decided { position, changes });
             }
@@ -601,7 +603,11 @@ impl Control {
             let seen = picture::Endpoints { views, ejections: endpoints.ejections(&name, version) };
             (version.clone(), seen)
         });
-        let beside = picture::Beside { endpoints: seen.collect(), last_decision: self.events.newest(&name) };
+        let beside = picture::Beside {
+            endpoints: seen.collect(),
+            last_decision: self.events.newest(&name),
+            mirror: self.publisher.mirror_view(&name),
+        };
         self.looks.insert(name.clone(), picture::of(route, beside, now));
         self.counts.insert(name, totals);
     }
@@ -609,6 +615,11 @@ impl Control {
     fn retries(&self) -> BTreeMap<RouteName, BTreeMap<VersionId, RetryCounts>> {
         let names = self.routes.iter().map(|route| &route.route().name);
         names.map(|name| (name.clone(), self.publisher.retries(name))).collect()
+    }
+
+    fn mirrors(&self) -> BTreeMap<RouteName, MirrorCounts> {
+        let names = self.routes.iter().map(|route| &route.route().name);
+        names.filter_map(|name| Some((name.clone(), self.publisher.mirror_counts(name)?))).collect()
     }
 
     /// Shows the last looks to everybody.
@@ -621,6 +632,7 @@ impl Control {
             counts: self.counts.clone(),
             retries: self.retries(),
             refusals: self.publisher.refusals(),
+            mirrors: self.mirrors(),
             decisions: self.events.counts().clone(),
             observed: self.observers.counts(),
             ready: self.life != Life::Starting,

@@ -23,6 +23,7 @@ use crate::answer::{Answer, Refusal};
 use crate::failure::Failure;
 use crate::forward;
 use crate::listen::{ClientStream, Exchange};
+use crate::mirror::{Copier, Copying};
 use crate::outcome::Outcome;
 use crate::request::{Load, RequestCtx};
 use crate::retry::{self, AnswerSigns, Failed, Repeatable};
@@ -36,11 +37,12 @@ pub(crate) struct Edge {
     load: Arc<Load>,
     /// True as soon as the worker drains.
     draining: Arc<AtomicBool>,
+    copier: Copier,
 }
 
 impl Edge {
     pub(crate) fn new(snapshots: Arc<Snapshots>, load: Arc<Load>, draining: Arc<AtomicBool>) -> Self {
-        Self { snapshots, load, draining }
+        Self { snapshots, load, draining, copier: Copier::default() }
     }
 
     /// Answers instead of a version, through the framework's session.
@@ -149,6 +151,7 @@ impl ProxyHttp for Edge {
     async fn request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
         let Err(refusal) = admission::admit(ctx, session.req_header()) else {
             ask_for_body(session, ctx).await;
+            ctx.begin_copy(&self.draining);
             return Ok(false);
         };
         ctx.refuse(&refusal, Outcome::Rejected);
@@ -212,10 +215,10 @@ impl ProxyHttp for Edge {
         let trace = ctx.trace();
         let Some(exchange) = &ctx.exchange else { return Error::err(ErrorType::InternalError) };
         forward::to_version(request, &exchange.client, &request_id, &trace)?;
-        match ctx.http2_endpoint() {
-            Some(endpoint) => forward::over_http2(request, session.req_header(), endpoint),
-            None => Ok(()),
+        if let Some(endpoint) = ctx.http2_endpoint() {
+            forward::over_http2(request, session.req_header(), endpoint)?;
         }
+        Copying::sets_out(&mut ctx.copy, request)
     }
 
     async fn request_body_filter(
@@ -236,7 +239,10 @@ impl ProxyHttp for Edge {
                 ctx.give_up(Refusal::BodyTooLarge(limit), Outcome::Rejected);
                 Error::err_down(ErrorType::HTTPStatus(413))
             }
-            Some(_) | None => Ok(()),
+            Some(_) | None => {
+                Copying::request_body(&mut ctx.copy, body.as_ref(), end_of_stream, &self.copier);
+                Ok(())
+            }
         }
     }
 
@@ -270,6 +276,7 @@ impl ProxyHttp for Edge {
         if streams::is_stream(&answer.headers) {
             ctx.begins_stream();
         }
+        ctx.copy_is_answered(status, &answer.headers);
         if has_no_body(session, answer) {
             ctx.told_all();
         }
@@ -283,7 +290,10 @@ impl ProxyHttp for Edge {
         end_of_stream: bool,
         ctx: &mut RequestCtx,
     ) -> Result<Option<Duration>> {
-        ctx.answer_bytes += body.as_ref().map_or(0, |chunk| u64::try_from(chunk.len()).unwrap_or(u64::MAX));
+        if let Some(chunk) = body {
+            ctx.answer_bytes += u64::try_from(chunk.len()).unwrap_or(u64::MAX);
+            Copying::answer_body(&mut ctx.copy, chunk);
+        }
         if end_of_stream {
             ctx.told_all();
         } else {
@@ -350,9 +360,11 @@ impl ProxyHttp for Edge {
         reused: bool,
     ) -> Box<Error> {
         if ctx.has_turned() {
+            error.set_retry(true);
             return error;
         }
-        if ctx.exchange.as_ref().is_some_and(|exchange| exchange.take_attempt_over()) {
+        let of_client = *error.esource() == ErrorSource::Downstream && *error.etype() == ErrorType::ReadError;
+        if of_client && ctx.exchange.as_ref().is_some_and(|exchange| exchange.take_attempt_over()) {
             error = Error::new_up(ErrorType::ReadTimedout);
         }
         let of_version = *error.esource() == ErrorSource::Upstream;

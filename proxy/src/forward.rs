@@ -18,6 +18,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 
 use crate::answer::{REQUEST_ID, VERSION};
 use crate::listen::Client;
+use crate::mirror::MIRROR;
 use crate::streams::names;
 use crate::trace::{TRACEPARENT, TRACESTATE, Trace};
 
@@ -81,6 +82,9 @@ pub(crate) fn to_version(
     // The edge has answered it.
     if request.headers.contains_key(EXPECT) {
         request.remove_header(&EXPECT);
+    }
+    if request.headers.contains_key(MIRROR) {
+        request.remove_header(&MIRROR);
     }
     request.insert_header(REQUEST_ID, request_id.clone())?;
     follow(request, trace)
@@ -239,11 +243,13 @@ mod tests {
             ("x-forwarded-proto", "https"),
             ("x-forwarded-host", "evil"),
             ("forwarded", "for=1.1.1.1"),
+            ("x-pointsman-mirror", "1"),
         ]);
         check(&request, "x-forwarded-for", &["192.0.2.7"]);
         check(&request, "x-forwarded-proto", &["http"]);
         check(&request, "x-forwarded-host", &["m:80"]);
         check(&request, "forwarded", &[]);
+        check(&request, "x-pointsman-mirror", &[]);
         check(&request, "x-request-id", &["id-1"]);
         check(&forwarded(&[("x-forwarded-host", "evil")]), "x-forwarded-host", &[]);
     }

@@ -18,6 +18,7 @@ mod forward;
 mod guard;
 pub mod listen;
 pub mod metrics;
+pub mod mirror;
 pub mod observe;
 pub mod outcome;
 pub mod pool;

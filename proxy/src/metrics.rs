@@ -106,6 +106,20 @@ pub const ALL: &[Metric] = &[
         read: read::stale_connections,
     },
     Metric {
+        name: "pointsman_mirror_total",
+        kind: Kind::Counter,
+        labels: &["route", "version", "result"],
+        help: "Copies of stable's requests, by who got them (the mirrored version, or stable again to learn how often it disagrees with itself) and what came of them: agreed, disagreed, failed (no whole answer in time), uncompared (stable had no answer, or one was too large) and dropped (not sent). None of them is in pointsman_requests_total.",
+        read: read::mirrored,
+    },
+    Metric {
+        name: "pointsman_mirror_duration_seconds",
+        kind: Kind::Histogram,
+        labels: &["route", "version", "side"],
+        help: "Time to the head of the answer for requests that were answered and whose copies were: to stable's own (side stable) and to the copy's (side copy).",
+        read: read::mirror_durations,
+    },
+    Metric {
         name: "pointsman_request_duration_seconds",
         kind: Kind::Histogram,
         labels: &["route", "version"],

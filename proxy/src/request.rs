@@ -7,11 +7,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_utils::CachePadded;
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 use pointsman_config::Protocol;
 use tracing::debug;
 
@@ -22,6 +22,7 @@ use crate::endpoint::{Endpoint, InFlight};
 use crate::failure;
 use crate::forward;
 use crate::listen::{Client, Exchange, MALFORMED_CHUNKS};
+use crate::mirror::{self, Copying};
 use crate::observe::{Ended, Seen};
 use crate::outcome::{Outcome, Weighs};
 use crate::pool::Pool;
@@ -83,6 +84,8 @@ pub(crate) struct RequestCtx {
     answered_as: Option<Outcome>,
     /// Whether the version has said everything.
     is_whole: bool,
+    /// Its copy for another version.
+    pub(crate) copy: Option<Copying>,
     /// When the present attempt was sent.
     sent: Option<Instant>,
     /// Whether an attempt met a kept connection that had gone.
@@ -138,6 +141,7 @@ impl RequestCtx {
             status: None,
             answered_as: None,
             is_whole: false,
+            copy: None,
             sent: None,
             repeats: false,
             given_up: None,
@@ -485,9 +489,23 @@ impl RequestCtx {
         self.exchange.as_ref().is_some_and(|exchange| exchange.is_streaming())
     }
 
+    /// Begins a copy of the request, if it is to have one.
+    pub(crate) fn begin_copy(&mut self, draining: &AtomicBool) {
+        let Some(assigned) = &self.assigned else { return };
+        if let Some(route) = self.snapshot.routes.at(assigned.route) {
+            self.copy = Copying::begin(route, assigned.to, draining);
+        }
+    }
+
+    /// The answer to the request begins; its copy's will be compared with it.
+    pub(crate) fn copy_is_answered(&mut self, status: u16, headers: &HeaderMap) {
+        Copying::answer_head(&mut self.copy, status, headers, mirror::since(self.sent));
+    }
+
     /// The version's answer is whole.
     pub(crate) fn told_all(&mut self) {
         self.is_whole = true;
+        Copying::answer_end(&mut self.copy);
         if let Some(exchange) = &self.exchange {
             exchange.rests();
         }

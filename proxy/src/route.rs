@@ -229,6 +229,7 @@ mod tests {
             settings,
             retries: crate::retry::books::RetryBooks::new(1),
             upstream: crate::upstream::Upstream::default(),
+            mirror: None,
         })
     }
 

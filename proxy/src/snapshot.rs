@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use pointsman_config::{Route, RouteName};
 
 use crate::assign::Assign;
+use crate::mirror::ServedMirror;
 use crate::observe::Observers;
 use crate::pool::Pool;
 use crate::protection::{Protection, Refusals};
@@ -46,6 +47,8 @@ pub struct ServedRoute {
     pub others: Box<[Arc<Pool>]>,
     /// What was repeated, and how much more may be.
     pub retries: RetryBooks,
+    /// Where copies of stable's requests go.
+    pub(crate) mirror: Option<ServedMirror>,
     /// What the config file says of it.
     pub settings: Arc<Route>,
     /// How its endpoints are spoken to.

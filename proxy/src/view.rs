@@ -9,6 +9,7 @@ use pointsman_rollout::{Change, MirrorSummary, Summary};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::mirror::books::{Disagreement, MirrorCounts};
 use crate::observe::ObserverCounts;
 use crate::recorder::{Counts, Failure};
 use crate::retry::books::RetryCounts;
@@ -28,6 +29,8 @@ pub struct View {
     pub retries: BTreeMap<RouteName, BTreeMap<VersionId, RetryCounts>>,
     /// Requests that the edge answered itself, by route and code; without a route those that none took.
     pub refusals: BTreeMap<Option<RouteName>, BTreeMap<&'static str, u64>>,
+    /// What came of copied requests, by route; only of routes that copy some.
+    pub mirrors: BTreeMap<RouteName, MirrorCounts>,
     /// Decisions since the process started, by route and decision.
     pub decisions: BTreeMap<(RouteName, &'static str), u64>,
     /// What became of the records that were made of requests.
@@ -115,10 +118,31 @@ pub struct RouteView {
     pub versions: BTreeMap<VersionId, VersionView>,
     /// The comparison.
     pub analysis: AnalysisView,
+    /// What copies of stable's requests showed; none if the route copies none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<Box<MirrorView>>,
     /// Versions that were taken back and stay at weight 0.
     pub quarantined: Vec<QuarantineView>,
     /// The last decision; its whole evidence is in the decision log.
     pub last_decision: Option<DecisionLine>,
+}
+
+/// Copies of stable's requests whose answers were compared with stable's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct MirrorView {
+    /// Who got them.
+    #[schema(value_type = String)]
+    pub version: VersionId,
+    /// Copies that it answered and that could be compared.
+    pub compared: u64,
+    /// Those that disagreed with stable.
+    pub disagreed: u64,
+    /// Copies that stable answered a second time.
+    pub noise_compared: u64,
+    /// Those in which it disagreed with itself.
+    pub noise_disagreed: u64,
+    /// The last disagreements, oldest first.
+    pub samples: Vec<Disagreement>,
 }
 
 /// The three weights of one version, in percent.

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use pointsman_config::{Plan, Route, Share, Split, VersionId};
 use pointsman_rollout::{
-    Capacity, Change, Input, Observed, Order, PhaseName, Ready, Refusal, Rollout, Saved, Seen, Status, Summary, Time,
+    Capacity, Change, Input, Mirrored, Observed, Order, PhaseName, Ready, Refusal, Rollout, Saved, Seen, Status,
+    Summary, Time,
 };
 
 use super::endpoints::Addresses;
@@ -152,11 +153,11 @@ impl ControlledRoute {
     }
 
     /// A tick passed.
-    pub(crate) fn tick(&mut self, rows: &[Observed], now: Time) -> Vec<Change> {
+    pub(crate) fn tick(&mut self, rows: &[Observed], mirrored: &[Mirrored], now: Time) -> Vec<Change> {
         if self.capacity.waits() {
             self.capacity.note(&self.ready, now);
         }
-        let seen = Seen { rows, ready: &self.ready, applied: &self.applied, mirrored: &[] };
+        let seen = Seen { rows, ready: &self.ready, applied: &self.applied, mirrored };
         // Only an order can be refused.
         let changes = self.rollout.step(Input::Tick(&seen), now).unwrap_or_default();
         self.note(&changes, now);
@@ -302,7 +303,7 @@ routes:
         let (mut controlled, _) = ControlledRoute::begin(route(canary), None, at(0));
         let up = Ready { up: 1, total: 1 };
         controlled.set_ready(["v1", "v2", "v3"].map(|version| (version.parse().unwrap(), up)).into(), at(0));
-        controlled.tick(&[], at(0));
+        controlled.tick(&[], &[], at(0));
         let order = Order { kind: OrderKind::Rollback, actor: "test".to_owned(), reason: String::new() };
         controlled.obey(&order, at(1)).unwrap();
         assert_eq!(barred(&controlled), [canary]);

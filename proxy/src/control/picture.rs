@@ -11,8 +11,8 @@ use pointsman_rollout::{Forecast, Measure, Quarantined, Status, Summary, Time};
 use super::controlled::ControlledRoute;
 use super::window::{self, LONGEST, Window};
 use crate::view::{
-    AnalysisView, DecisionLine, DifferenceView, EndpointView, EvidenceView, QuarantineView, RouteView, VersionView,
-    WeightView,
+    AnalysisView, DecisionLine, DifferenceView, EndpointView, EvidenceView, MirrorView, QuarantineView, RouteView,
+    VersionView, WeightView,
 };
 
 /// The span of observed weights and requests per second.
@@ -25,6 +25,7 @@ pub(crate) struct Beside {
     pub(crate) endpoints: BTreeMap<VersionId, Endpoints>,
     /// The newest decision.
     pub(crate) last_decision: Option<DecisionLine>,
+    pub(crate) mirror: Option<MirrorView>,
 }
 
 /// A version's endpoints.
@@ -47,6 +48,7 @@ pub(crate) fn of(route: &ControlledRoute, mut beside: Beside, now: Time) -> Rout
         weights: weights(route, now),
         analysis: analysis(&status, route.summary()),
         last_decision: beside.last_decision,
+        mirror: beside.mirror.map(Box::new),
         phase: status.phase.as_str().to_owned(),
         stable: status.stable,
         canary: status.canary,

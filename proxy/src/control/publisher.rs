@@ -9,10 +9,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pointsman_config::{Route, RouteName, Share, Split, VersionId};
+use pointsman_rollout::{MirrorTally, Mirrored};
 
 use super::draining::Draining;
 use crate::assign::Assign;
 use crate::endpoint::Endpoint;
+use crate::mirror::books::{MirrorBooks, MirrorCounts};
+use crate::mirror::{self, ServedMirror};
 use crate::observe::Observers;
 use crate::outcome::ErrorPolicy;
 use crate::pool::Pool;
@@ -23,7 +26,7 @@ use crate::route::RouteTable;
 use crate::snapshot::{ServedRoute, Snapshot, Snapshots};
 use crate::upstream::Upstream;
 use crate::user_cookie::{Secret, SecretFiles, Secrets};
-use crate::view::EndpointView;
+use crate::view::{EndpointView, MirrorView};
 
 /// A request without an answer is not judged as a timeout before this, however low the latency threshold.
 const UNANSWERED_AT_LEAST: Duration = Duration::from_secs(2);
@@ -57,6 +60,13 @@ struct RoutePlan {
     cookie_secret: Option<Secret>,
 }
 
+/// The books of a mirror, and what of them has been taken to the analysis.
+#[derive(Debug)]
+struct KeptMirror {
+    books: Arc<MirrorBooks>,
+    taken: MirrorTally,
+}
+
 /// The one hand that writes snapshots.
 #[derive(Debug)]
 pub struct Publisher {
@@ -71,6 +81,7 @@ pub struct Publisher {
     /// By route: the trial, and its users.
     users: BTreeMap<RouteName, (u64, Arc<Users>)>,
     retries: BTreeMap<RouteName, RetryBooks>,
+    mirrors: BTreeMap<RouteName, KeptMirror>,
     endpoints: HashMap<RouteName, Live>,
     draining: Draining,
     protections: Protections,
@@ -89,6 +100,7 @@ impl Publisher {
             ledgers: BTreeMap::new(),
             users: BTreeMap::new(),
             retries: BTreeMap::new(),
+            mirrors: BTreeMap::new(),
             endpoints: HashMap::new(),
             draining: Draining::default(),
             protections: Protections::default(),
@@ -131,6 +143,7 @@ impl Publisher {
         self.users.retain(|name, _| served.contains(name));
         self.retries.retain(|name, _| served.contains(name));
         self.protections.forget_all_but(|name| served.contains(name));
+        self.mirrors.retain(|name, _| served.contains(name));
         let served = plans.iter().map(|plan| (plan.route.matches.clone(), Arc::new(self.serve(plan)))).collect();
         self.published = plans;
         self.is_stale = false;
@@ -182,9 +195,26 @@ impl Publisher {
             others: terms.others.iter().map(|version| self.pool(name, version)).collect(),
             retries: self.retry_books(name, terms),
             protection: self.protections.serve(&plan.route, terms, Instant::now()),
+            mirror: self.mirror(plan),
             settings: Arc::clone(&plan.route),
             upstream: Upstream::new(&plan.route),
         }
+    }
+
+    /// Where copies go: nowhere while the mirrored version is stable itself.
+    fn mirror(&mut self, plan: &RoutePlan) -> Option<ServedMirror> {
+        let (name, stable) = (&plan.route.name, &plan.terms.stable);
+        let wanted = plan.route.mirror.as_ref().filter(|wanted| wanted.version != *stable);
+        let Some(wanted) = wanted.filter(|_| mirror::can_be_sent(&plan.route)) else {
+            self.mirrors.remove(name);
+            return None;
+        };
+        if !self.mirrors.get(name).is_some_and(|kept| kept.is_of(stable, &wanted.version)) {
+            let books = Arc::new(MirrorBooks::new(stable.clone(), wanted.version.clone()));
+            self.mirrors.insert(name.clone(), KeptMirror { books, taken: MirrorTally::default() });
+        }
+        let books = Arc::clone(&self.mirrors.get(name)?.books);
+        Some(ServedMirror { books, pool: self.pool(name, &wanted.version) })
     }
 
     fn retry_books(&mut self, route: &RouteName, terms: &Terms) -> RetryBooks {
@@ -263,9 +293,43 @@ impl Publisher {
         all.map(|(route, refusals)| (route, refusals.told().collect())).collect()
     }
 
+    /// What became known of copied requests since the last call; none if nothing did.
+    pub(crate) fn take_mirrored(&mut self, route: &RouteName) -> Option<Mirrored> {
+        self.mirrors.get_mut(route).and_then(KeptMirror::take)
+    }
+
+    /// What copied requests showed so far, for people; none if the route copies none.
+    pub fn mirror_view(&self, route: &RouteName) -> Option<MirrorView> {
+        self.mirrors.get(route).map(|kept| kept.books.view())
+    }
+
+    /// What came of copied requests so far; none if the route copies none.
+    pub fn mirror_counts(&self, route: &RouteName) -> Option<MirrorCounts> {
+        self.mirrors.get(route).map(|kept| kept.books.counts())
+    }
+
     /// The endpoints of a version of a route, whether it has traffic or not; for checks and for `status`.
     pub fn endpoints(&self, route: &RouteName, version: &VersionId) -> Vec<Arc<Endpoint>> {
         self.endpoints.get(route).and_then(|versions| versions.get(version)).cloned().unwrap_or_default()
+    }
+}
+
+impl KeptMirror {
+    fn is_of(&self, stable: &VersionId, version: &VersionId) -> bool {
+        self.books.stable() == stable && self.books.version() == version
+    }
+
+    fn take(&mut self) -> Option<Mirrored> {
+        let now = self.books.tally();
+        let before = std::mem::replace(&mut self.taken, now);
+        let tally = MirrorTally {
+            compared: now.compared.saturating_sub(before.compared),
+            disagreed: now.disagreed.saturating_sub(before.disagreed),
+            noise_compared: now.noise_compared.saturating_sub(before.noise_compared),
+            noise_disagreed: now.noise_disagreed.saturating_sub(before.noise_disagreed),
+        };
+        let (stable, version) = (self.books.stable().clone(), self.books.version().clone());
+        (tally != MirrorTally::default()).then_some(Mirrored { stable, version, tally })
     }
 }
 

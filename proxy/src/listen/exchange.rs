@@ -285,6 +285,7 @@ impl Exchange {
     /// The present attempt is answered, or given up: no other takes its place for want of time.
     pub(crate) fn free_attempt(&self) {
         self.deadline.free_attempt();
+        self.attempt_over.store(false, Relaxed);
     }
 
     /// Whether the present attempt ran out of time; says so once.

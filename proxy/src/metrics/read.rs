@@ -6,6 +6,7 @@ use pointsman_telemetry::buckets::LATENCY_SECONDS;
 use prometheus::proto;
 
 use super::{Sample, Scrape, Value};
+use crate::mirror::books::{CopyCounts, MirrorResult};
 use crate::outcome::Outcome;
 use crate::recorder::Counts;
 use crate::retry::books::{RetryCounts, RetryResult};
@@ -74,11 +75,39 @@ pub(super) fn refusals(scrape: &Scrape<'_>) -> Vec<Sample> {
     by_code.map(|(route, (code, count))| Sample::number([&route_name(route), code], number(*count))).collect()
 }
 
+pub(super) fn mirrored(scrape: &Scrape<'_>) -> Vec<Sample> {
+    let of_copies = |(route, copies): (&RouteName, &CopyCounts)| {
+        MirrorResult::ALL
+            .into_iter()
+            .zip(copies.results)
+            .map(|(result, count)| {
+                Sample::number([route.as_str(), copies.version.as_str(), result.as_str()], number(count))
+            })
+            .collect::<Vec<_>>()
+    };
+    copies(scrape).flat_map(of_copies).collect()
+}
+
+pub(super) fn mirror_durations(scrape: &Scrape<'_>) -> Vec<Sample> {
+    let of_copies = |(route, copies): (&RouteName, &CopyCounts)| {
+        [("stable", &copies.stable), ("copy", &copies.copy)].map(|(side, times)| Sample {
+            labels: vec![route.to_string(), copies.version.to_string(), side.to_owned()],
+            value: Value::Histogram(histogram(&times.histogram, times.sum_us)),
+        })
+    };
+    copies(scrape).flat_map(of_copies).collect()
+}
+
+fn copies<'a>(scrape: &Scrape<'a>) -> impl Iterator<Item = (&'a RouteName, &'a CopyCounts)> {
+    let routes = scrape.view.mirrors.iter();
+    routes.flat_map(|(route, counts)| counts.copies.iter().map(move |copies| (route, copies)))
+}
+
 pub(super) fn durations(scrape: &Scrape<'_>) -> Vec<Sample> {
     counted(scrape)
         .map(|(route, version, counts)| Sample {
             labels: vec![route.to_string(), version.to_string()],
-            value: Value::Histogram(histogram(counts)),
+            value: Value::Histogram(histogram(&counts.histogram, counts.sum_us)),
         })
         .collect()
 }
@@ -92,9 +121,9 @@ fn counted<'a>(scrape: &Scrape<'a>) -> impl Iterator<Item = (&'a RouteName, &'a 
 
 /// Buckets counted apart become buckets that each hold all faster ones, as Prometheus wants them. The encoder writes
 /// the last one, +Inf, from the count.
-fn histogram(counts: &Counts) -> proto::Histogram {
+fn histogram(by_bucket: &[u64], sum_us: u64) -> proto::Histogram {
     let mut below = 0;
-    let buckets = LATENCY_SECONDS.iter().copied().zip(counts.histogram).map(|(edge, count)| {
+    let buckets = LATENCY_SECONDS.iter().copied().zip(by_bucket).map(|(edge, count)| {
         below += count;
         let mut bucket = proto::Bucket::default();
         bucket.set_upper_bound(edge);
@@ -103,8 +132,8 @@ fn histogram(counts: &Counts) -> proto::Histogram {
     });
     let mut histogram = proto::Histogram::default();
     histogram.set_bucket(buckets.collect());
-    histogram.set_sample_count(counts.histogram.iter().sum());
-    histogram.set_sample_sum(number(counts.sum_us) / 1e6);
+    histogram.set_sample_count(by_bucket.iter().sum());
+    histogram.set_sample_sum(number(sum_us) / 1e6);
     histogram
 }
 

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use pointsman::admin::{self, AdminContext, DecisionLog, DecisionLogError, TokenFile};
 use pointsman::control::handle::{ControlHandle, Done, OrderError, OrderMessage};
 use pointsman::metrics::Metrics;
+use pointsman::mirror::books::{CopyCounts, MirrorCounts, Times};
 use pointsman::observe::ObserverCounts;
 use pointsman::recorder::{Counts, Failure};
 use pointsman::retry::books::RetryCounts;
@@ -297,6 +298,7 @@ pub(crate) fn shifting() -> RouteView {
             mirror: None,
             summary: Some(Box::new(collecting())),
         },
+        mirror: None,
         quarantined: Vec::new(),
         last_decision: Some(line(41)),
     }
@@ -371,12 +373,19 @@ pub(crate) fn view(routes: Vec<RouteView>) -> View {
             (Some("delivery-time".parse().unwrap()), [("rate_limited", 2)].into()),
         ]
         .into(),
+        mirrors: [(route_name("delivery-time"), some_copies())].into(),
         decisions: [((route_name("delivery-time"), "rollback"), 1)].into(),
         observed: ObserverCounts { lines_written: 7, lines_dropped: 1, spans_exported: 5, spans_dropped: 2 },
         routes,
         ready: true,
         draining: false,
     }
+}
+
+fn some_copies() -> MirrorCounts {
+    let times = || Times { histogram: some_counts().histogram, sum_us: 2_000_000 };
+    let copies = |name, results| CopyCounts { version: version(name), results, stable: times(), copy: times() };
+    MirrorCounts { copies: [copies("v2", [90, 5, 2, 1, 3]), copies("v1", [10, 0, 0, 0, 0])] }
 }
 
 fn some_retries() -> RetryCounts {

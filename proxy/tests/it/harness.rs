@@ -14,7 +14,7 @@ use pointsman::recorder::Counts;
 use pointsman::snapshot::Snapshots;
 use pointsman_config::{Listener, ListenerTls, Route, Share, Split, Version, VersionId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 /// No test waits longer for anything.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -129,9 +129,13 @@ pub async fn eventually(mut condition: impl FnMut() -> bool) -> bool {
     true
 }
 
-/// An address that nobody listens on.
+/// An address that nobody listens on, and that no other test gets: it stays taken.
 pub async fn dead_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let address = socket.local_addr().unwrap();
+    std::mem::forget(socket);
+    address
 }
 
 /// A client that writes and reads bytes.

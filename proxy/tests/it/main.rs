@@ -25,6 +25,7 @@ mod http2;
 mod limits;
 mod malformed;
 mod metrics;
+mod mirror;
 mod outcomes;
 mod overrides;
 mod pki;

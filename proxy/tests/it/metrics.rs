@@ -44,6 +44,17 @@ fn what_was_repeated_is_told_by_what_came_of_it() {
 }
 
 #[test]
+fn copies_are_told_by_who_got_them_and_what_came_of_them() {
+    let text = busy();
+    has(&text, r#"pointsman_mirror_total{route="delivery-time",version="v2",result="disagreed"} 5"#);
+    has(&text, r#"pointsman_mirror_total{route="delivery-time",version="v2",result="dropped"} 3"#);
+    has(&text, r#"pointsman_mirror_total{route="delivery-time",version="v1",result="agreed"} 10"#);
+    has(&text, r#"pointsman_mirror_duration_seconds_count{route="delivery-time",version="v2",side="copy"} 100"#);
+    has(&text, r#"pointsman_mirror_duration_seconds_sum{route="delivery-time",version="v2",side="stable"} 2"#);
+    assert!(!text.contains(r#"pointsman_mirror_total{route="ranking""#), "{text}");
+}
+
+#[test]
 fn the_histogram_adds_up_and_has_the_edges_of_the_objectives() {
     let text = busy();
     let of_v1 = r#"pointsman_request_duration_seconds_bucket{route="delivery-time",version="v1",le="#;

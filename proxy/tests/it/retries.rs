@@ -6,7 +6,7 @@ use std::time::Duration;
 use pointsman::outcome::Outcome;
 use pointsman::retry::books::{RetryCounts, RetryResult};
 use pointsman_chaos::fakes::FakeModel;
-use pointsman_config::{Replay, Retries, Route};
+use pointsman_config::{Override, OverrideSource, Replay, Retries, Route};
 
 use crate::harness::{Client, RawServer, TestEdge, dead_address, eventually, get, id, post, route};
 use crate::process::{Edge, Site, weight_of};
@@ -300,6 +300,16 @@ async fn what_the_canary_sheds_stable_answers_and_nobody_is_blamed() {
     assert_eq!(edge.ask(&post("/v1/predict", "12345")).await.status, 200);
     edge.expect_outcomes("v2", &[(Outcome::Rejected, 1)]).await;
     assert_eq!(edge.counts("v2").judged.requests, 0);
+}
+
+#[tokio::test]
+async fn who_asks_for_the_canary_hears_from_it() {
+    let (v1, v2) = (model("v1").await, RawServer::answering(BROKEN).await);
+    let asks = Override { source: OverrideSource::Header("x-version".to_owned()), ask: None };
+    let edge = all_canary(Route { overrides: vec![asks], ..with(generous()) }, &[v1.addr()], &[v2.address]);
+    let answer = edge.ask("GET / HTTP/1.1\r\nhost: m\r\nx-version: v2\r\n\r\n").await;
+    assert_eq!((answer.status, answer.header("x-pointsman-version")), (500, Some("v2")));
+    assert_eq!(v1.requests(), 0);
 }
 
 #[tokio::test]
