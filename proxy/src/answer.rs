@@ -270,6 +270,11 @@ impl Answer<'_> {
 
     /// Head and body as they go over the wire, with `connection: close`; without the body if the client asked with HEAD.
     pub(crate) fn wire(&self, to_head_request: bool) -> Bytes {
+        self.wire_with(to_head_request, "close")
+    }
+
+    /// The same with this `connection`.
+    pub(crate) fn wire_with(&self, to_head_request: bool, connection: &str) -> Bytes {
         let status = self.refusal.status();
         let body = self.body();
         let mut wire =
@@ -280,7 +285,7 @@ impl Answer<'_> {
             wire.extend_from_slice(value.as_bytes());
             wire.extend_from_slice(b"\r\n");
         }
-        wire.extend_from_slice(b"connection: close\r\n\r\n");
+        wire.extend_from_slice(format!("connection: {connection}\r\n\r\n").as_bytes());
         if !to_head_request {
             wire.extend_from_slice(&body);
         }

@@ -12,6 +12,7 @@ use std::ops::Range;
 pub(crate) use parsed::{check_parsed, into_request};
 
 use crate::answer::Refusal;
+use crate::lane::{Field, Kind, Outline, kind_of};
 use crate::route::next_byte;
 
 /// The longest request target, in bytes.
@@ -70,16 +71,32 @@ pub(crate) struct HeadReader {
     length: Option<u64>,
     chunked: bool,
     skipped_empty_line: bool,
+    outline: Outline,
 }
 
 #[derive(Debug)]
 struct RequestLine {
     is_head_request: bool,
     is_http_1_0: bool,
+    method: Range<usize>,
+    target: Range<usize>,
+    /// Where the authority stands; none if the target is no URL.
     authority: Option<Range<usize>>,
 }
 
 impl HeadReader {
+    /// Begins the next head, in the room of the one before.
+    pub(crate) fn reset(&mut self) {
+        let mut outline = std::mem::take(&mut self.outline);
+        outline.clear();
+        *self = Self { outline, ..Self::default() };
+    }
+
+    /// Where the parts of the head stand that was read last.
+    pub(crate) fn outline(&self) -> &Outline {
+        &self.outline
+    }
+
     /// Whether it is a HEAD request, as far as is known yet.
     pub(crate) fn is_head_request(&self) -> bool {
         self.request_line.as_ref().is_some_and(|line| line.is_head_request)
@@ -118,13 +135,19 @@ impl HeadReader {
     fn take_line(&mut self, buffer: &[u8], line: &[u8], start: usize) -> Result<bool, Refusal> {
         match (&self.request_line, line.is_empty()) {
             (Some(_), true) => return Ok(true),
-            (Some(_), false) => self.header(buffer, line)?,
+            (Some(_), false) => self.header(buffer, line, start)?,
             // RFC 9112, section 2.2: one empty line before the request line is to be ignored.
             (None, true) if !self.skipped_empty_line => self.skipped_empty_line = true,
             (None, true) => return Err(Refusal::BadRequest("more than one empty line before the request line")),
-            (None, false) => self.request_line = Some(request_line(line, start)?),
+            (None, false) => self.take_request_line(buffer, request_line(line, start)?),
         }
         Ok(false)
+    }
+
+    fn take_request_line(&mut self, buffer: &[u8], line: RequestLine) {
+        let is_path = buffer.get(line.target.start) == Some(&b'/');
+        self.outline.set_request_line(line.method.clone(), line.target.clone(), is_path && !line.is_http_1_0);
+        self.request_line = Some(line);
     }
 
     /// Refuses early what cannot become a head any more.
@@ -135,7 +158,7 @@ impl HeadReader {
         check_size(buffer.len(), limit_bytes)
     }
 
-    fn header(&mut self, buffer: &[u8], line: &[u8]) -> Result<(), Refusal> {
+    fn header(&mut self, buffer: &[u8], line: &[u8], start: usize) -> Result<(), Refusal> {
         self.header_lines += 1;
         if self.header_lines > MAX_HEADER_LINES {
             return Err(Refusal::BadRequest("more than 256 header lines"));
@@ -150,17 +173,22 @@ impl HeadReader {
         if !value.iter().copied().all(is_field_byte) {
             return Err(Refusal::BadRequest("a control character in a header"));
         }
+        let kind = kind_of(name);
+        let from = start + colon + 1 + (value.len() - value.trim_ascii_start().len());
         let value = value.trim_ascii();
-        if name.eq_ignore_ascii_case(b"host") {
-            self.host_header(value, buffer)
-        } else if name.eq_ignore_ascii_case(b"content-length") {
-            self.content_length(value)
-        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
-            self.transfer_encoding(value)
-        } else if name.eq_ignore_ascii_case(b"connection") {
-            check_nominated(value)
-        } else {
-            Ok(())
+        self.outline.add(Field { name: start..start + colon, value: from..from + value.len(), kind }, value);
+        match kind {
+            Kind::Host => self.host_header(value, buffer),
+            Kind::Length => self.content_length(value),
+            Kind::Connection => check_nominated(value),
+            Kind::Encoding => self.transfer_encoding(value),
+            Kind::Other
+            | Kind::HopByHop
+            | Kind::Replaced
+            | Kind::Trace
+            | Kind::TraceState
+            | Kind::Expect
+            | Kind::Upgrade => Ok(()),
         }
     }
 
@@ -256,11 +284,15 @@ fn request_line(line: &[u8], start: usize) -> Result<RequestLine, Refusal> {
     if target.len() > MAX_TARGET_BYTES {
         return Err(Refusal::UriTooLong(MAX_TARGET_BYTES));
     }
-    let authority = target_authority(method, target)?.map(|place| {
-        let offset = start + method.len() + 1;
-        place.start + offset..place.end + offset
-    });
-    Ok(RequestLine { is_head_request: method == b"HEAD", is_http_1_0, authority })
+    let offset = start + method.len() + 1;
+    let authority = target_authority(method, target)?.map(|place| place.start + offset..place.end + offset);
+    Ok(RequestLine {
+        is_head_request: method == b"HEAD",
+        is_http_1_0,
+        method: start..start + method.len(),
+        target: offset..offset + target.len(),
+        authority,
+    })
 }
 
 /// True for HTTP/1.0, false for HTTP/1.1.

@@ -16,6 +16,7 @@ mod ewma;
 mod failure;
 mod forward;
 mod guard;
+mod lane;
 pub mod listen;
 pub mod metrics;
 pub mod mirror;

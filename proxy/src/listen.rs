@@ -25,7 +25,8 @@ use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 pub(crate) use exchange::{Client, Exchange};
-pub(crate) use socket::{ClientStream, MALFORMED_CHUNKS};
+pub(crate) use socket::{ClientSocket, ClientStream, MALFORMED_CHUNKS};
+pub(crate) use transport::read_ready;
 use worker::{Order, Task};
 
 use crate::request::Load;

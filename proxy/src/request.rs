@@ -160,6 +160,11 @@ impl RequestCtx {
         self.request_id.get_or_insert_with(forward::new_request_id)
     }
 
+    /// The same, if it has been set.
+    pub(crate) fn known_request_id(&self) -> Option<&HeaderValue> {
+        self.request_id.as_ref()
+    }
+
     pub(crate) fn set_request_id(&mut self, id: HeaderValue) {
         self.request_id = Some(id);
     }
@@ -442,8 +447,8 @@ impl RequestCtx {
         }
     }
 
-    /// The head of the version's answer has arrived, and is for the client.
-    pub(crate) fn answered(&mut self, status: u16, signs: AnswerSigns) {
+    /// The head of the version's answer has arrived, and is for the client; gives the moment.
+    pub(crate) fn answered(&mut self, status: u16, signs: AnswerSigns) -> Instant {
         let now = Instant::now();
         self.heard(now);
         if let Some(exchange) = &self.exchange {
@@ -462,6 +467,7 @@ impl RequestCtx {
         if let Some((epoch, entry)) = self.open_entry() {
             epoch.answered(entry, now);
         }
+        now
     }
 
     /// The trailers of a gRPC call say that the version failed it.
@@ -657,6 +663,15 @@ impl RequestCtx {
         let to_head_request = arrival.is_some_and(|arrival| arrival.head.is_head_request);
         let request_id = self.request_id().clone();
         LastWords { refusal, request_id, version: self.version_header().cloned(), to_head_request }
+    }
+
+    /// The same as it goes over an HTTP/1.1 connection at once, with this `connection`.
+    pub(crate) fn wire_with(&mut self, refusal: &Refusal, connection: &str) -> bytes::Bytes {
+        let words = self.last_words(refusal.clone());
+        let wire = words.answer().wire_with(words.to_head_request, connection);
+        let head_bytes = wire.windows(4).position(|end| end == b"\r\n\r\n").map_or(wire.len(), |end| end + 4);
+        self.answer_bytes = u64::try_from(wire.len() - head_bytes).unwrap_or(u64::MAX);
+        wire
     }
 }
 

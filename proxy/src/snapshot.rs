@@ -3,6 +3,7 @@
 //! Line: edge ► **snapshot** ► route. The only writer is `control::publisher`.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use arc_swap::ArcSwap;
 use pointsman_config::{Route, RouteName};
@@ -72,7 +73,10 @@ impl ServedRoute {
 
 /// The present snapshot: read by every request, replaced by the publisher.
 #[derive(Debug)]
-pub struct Snapshots(ArcSwap<Snapshot>);
+pub struct Snapshots {
+    present: ArcSwap<Snapshot>,
+    fast_lane: AtomicBool,
+}
 
 impl Default for Snapshots {
     /// Starts without routes, as generation 0.
@@ -84,21 +88,31 @@ impl Default for Snapshots {
 impl Snapshots {
     /// Starts with `first`.
     pub fn new(first: Snapshot) -> Self {
-        Self(ArcSwap::from_pointee(first))
+        Self { present: ArcSwap::from_pointee(first), fast_lane: AtomicBool::new(true) }
     }
 
     /// The present snapshot, to be kept for the whole request.
     pub fn load(&self) -> Arc<Snapshot> {
-        self.0.load_full()
+        self.present.load_full()
     }
 
     /// The largest request head that any route takes, in bytes.
     pub(crate) fn largest_head_bytes(&self) -> u64 {
-        self.0.load().routes.largest_head_bytes()
+        self.present.load().routes.largest_head_bytes()
+    }
+
+    /// Whether plain requests take the fast lane.
+    pub(crate) fn has_fast_lane(&self) -> bool {
+        self.fast_lane.load(Relaxed)
+    }
+
+    /// Opens or closes the fast lane, from the next request on.
+    pub(crate) fn set_fast_lane(&self, is_open: bool) {
+        self.fast_lane.store(is_open, Relaxed);
     }
 
     /// Puts `next` in force; the next request sees it.
     pub(crate) fn publish(&self, next: Snapshot) {
-        self.0.store(Arc::new(next));
+        self.present.store(Arc::new(next));
     }
 }

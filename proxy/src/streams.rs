@@ -20,21 +20,28 @@ const STREAMS: [&str; 5] = [
 
 /// Whether an answer with these headers is a stream.
 pub(crate) fn is_stream(headers: &HeaderMap) -> bool {
-    content_type(headers).is_some_and(|kind| STREAMS.iter().any(|stream| kind.eq_ignore_ascii_case(stream)))
-        || is_grpc(headers)
+    headers.get(CONTENT_TYPE).is_some_and(|value| is_stream_type(value.as_bytes()))
+}
+
+/// The same by the value of `content-type`.
+pub(crate) fn is_stream_type(value: &[u8]) -> bool {
+    base_type(value)
+        .is_some_and(|kind| STREAMS.iter().any(|stream| kind.eq_ignore_ascii_case(stream)) || is_grpc_type(kind))
 }
 
 /// Whether a message with these headers is gRPC; `application/grpc-web` is not, since its trailers are in the body.
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
-    content_type(headers).is_some_and(|kind| {
-        let (base, coding) = kind.split_at_checked("application/grpc".len()).unwrap_or_default();
-        base.eq_ignore_ascii_case("application/grpc") && (coding.is_empty() || coding.starts_with('+'))
-    })
+    headers.get(CONTENT_TYPE).and_then(|value| base_type(value.as_bytes())).is_some_and(is_grpc_type)
 }
 
-fn content_type(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(CONTENT_TYPE)?.to_str().ok()?;
-    value.split(';').next().map(str::trim)
+fn is_grpc_type(kind: &str) -> bool {
+    let (base, coding) = kind.split_at_checked("application/grpc".len()).unwrap_or_default();
+    base.eq_ignore_ascii_case("application/grpc") && (coding.is_empty() || coding.starts_with('+'))
+}
+
+/// A content type without its parameters.
+fn base_type(value: &[u8]) -> Option<&str> {
+    std::str::from_utf8(value).ok()?.split(';').next().map(str::trim)
 }
 
 /// Whether a request asks for a WebSocket in the one way that is passed on (RFC 6455, section 4.1).

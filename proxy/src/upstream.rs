@@ -16,7 +16,7 @@ use crate::tls::{Pair, Roots, TlsFileError, Watched};
 
 /// How long a connection to an endpoint is kept unused. Common model servers close theirs after 5 s (uvicorn, Node); who
 /// closes first does not lose a request to the race.
-const IDLE: Duration = Duration::from_secs(4);
+pub(crate) const IDLE: Duration = Duration::from_secs(4);
 /// The same with HTTP/2, whose servers say that they close before they do (RFC 9113, section 6.8).
 const IDLE_HTTP2: Duration = Duration::from_mins(1);
 /// Requests on one HTTP/2 connection at a time, unless its server allows fewer: common servers allow 100, and more on one

@@ -123,6 +123,11 @@ impl Publisher {
         self.secrets.files = files;
     }
 
+    /// Opens or closes the fast lane, from the next request on.
+    pub fn set_fast_lane(&self, is_open: bool) {
+        self.snapshots.set_fast_lane(is_open);
+    }
+
     /// Puts `routes` in force, in their order, in place of everything before; does nothing if nothing is different.
     /// Gives the generation in force.
     pub fn publish(&mut self, routes: &[RoutePicture<'_>]) -> u64 {

@@ -66,6 +66,7 @@ impl Control {
 
     /// Begins, edits and drops routes so that they are those of `config`; nothing is in force yet.
     pub(super) fn take_up(&mut self, config: Config) -> Vec<Decided> {
+        self.publisher.set_fast_lane(config.fast_lane);
         let before = std::mem::take(&mut self.routes);
         let mut before: std::collections::BTreeMap<_, _> =
             before.into_iter().map(|route| (route.route().name.clone(), route)).collect();

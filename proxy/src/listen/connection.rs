@@ -32,6 +32,7 @@ use crate::answer::{Answer, LastWords, Refusal};
 use crate::edge::Edge;
 use crate::forward;
 use crate::guard::{Head, HeadReader};
+use crate::lane::{Lane, Outlined, Served};
 use crate::snapshot::Snapshots;
 
 /// How much is read at a time while a head is not whole; most heads fit.
@@ -49,6 +50,7 @@ const LINGER_PAUSE: Duration = Duration::from_secs(1);
 /// What every connection of a worker shares.
 pub(super) struct Shared {
     pub(super) proxy: Arc<HttpProxy<Edge>>,
+    pub(super) lane: Arc<Lane>,
     pub(super) snapshots: Arc<Snapshots>,
     pub(super) patience: Patience,
     /// Tells that the worker drains.
@@ -66,6 +68,7 @@ struct Connection {
     /// Done when the worker drains. Kept from request to request, which costs less than to ask anew.
     drain: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
     alarm: Alarm,
+    reader: HeadReader,
     served: u32,
 }
 
@@ -107,7 +110,8 @@ pub(super) async fn serve(shared: Arc<Shared>, tcp: TcpStream, client: SocketAdd
         return http2::serve(shared, socket, BytesMut::new()).await;
     }
     let drain = Box::pin(drained(shared.draining.clone()));
-    Connection { shared, socket, drain, alarm: Alarm::new(), served: 0 }.run().await;
+    let (alarm, reader) = (Alarm::new(), HeadReader::default());
+    Connection { shared, socket, drain, alarm, reader, served: 0 }.run().await;
 }
 
 /// Shakes hands where that is asked for; none if the client does not bring it to an end in time.
@@ -135,23 +139,19 @@ pub(super) async fn drained(mut draining: watch::Receiver<bool>) {
 
 impl Connection {
     async fn run(mut self) {
-        let mut stream: Stream = Box::new(ClientStream::new(Arc::clone(&self.socket)));
         loop {
             let (arrival, received) = match self.next_head().await {
                 Ok(head) => head,
                 Err(End::Gone) => return,
-                Err(End::Http2(received)) => {
-                    drop(stream);
-                    return http2::serve(self.shared, self.socket, received).await;
-                }
+                Err(End::Http2(received)) => return http2::serve(self.shared, self.socket, received).await,
                 Err(End::Quiet) => return self.last_answer(&[], QUIET).await,
                 Err(End::Refused(refused)) => return self.refuse(&refused).await,
             };
-            stream = match self.request(stream, arrival, received).await {
-                Ok(Some(kept)) => kept,
-                Ok(None) => return self.close().await,
+            match self.request(arrival, received).await {
+                Ok(Served::Keep) => {}
+                Ok(Served::Close) => return self.close().await,
                 Err(refused) => return self.refuse(&refused).await,
-            };
+            }
         }
     }
 
@@ -161,7 +161,8 @@ impl Connection {
         if received.is_empty() {
             self.first_byte().await?;
         }
-        let reading = read_head(&self.shared, &self.socket, &mut received, self.served == 0);
+        let (reader, is_first) = (&mut self.reader, self.served == 0);
+        let reading = read_head(&self.shared, &self.socket, &mut received, reader, is_first);
         let head = self.alarm.within(self.shared.patience.head, reading).await.unwrap_or(Err(End::Gone))?;
         self.served += 1;
         let is_last = self.served >= self.shared.patience.requests_per_connection || self.is_draining();
@@ -192,22 +193,34 @@ impl Connection {
         Ok(self.alarm.within(grace, first).await.ok_or(End::Quiet)??)
     }
 
-    /// Has the edge answer one request; gives the stream back if the connection is good for another.
-    async fn request(
-        &mut self,
-        stream: Stream,
-        arrival: Arrival,
-        mut received: BytesMut,
-    ) -> Result<Option<Stream>, Refused> {
+    /// Has one request answered: by the lane if that can, else by the framework.
+    async fn request(&mut self, arrival: Arrival, mut received: BytesMut) -> Result<Served, Refused> {
         let to_head_request = arrival.head.is_head_request;
         self.socket
             .begin(arrival, &mut received, self.shared.patience.head)
             .map_err(|refusal| Refused { refusal, to_head_request })?;
+        match self.fast_lane(arrival, &received).await {
+            Some(served) => Ok(served),
+            None => Ok(self.framework(received).await),
+        }
+    }
+
+    /// Has the lane answer a request; none if it leaves it to the framework, untouched.
+    async fn fast_lane(&mut self, arrival: Arrival, received: &BytesMut) -> Option<Served> {
+        let (head, body) = received.split_at_checked(arrival.head.bytes)?;
+        let request = Outlined { head, outline: self.reader.outline() };
+        let lane = &self.shared.lane;
+        let work = lane.serve(lane.begin(request)?, &self.socket, request, body);
+        Some(until_deadline(work, &self.socket.exchange, &mut self.alarm).await.unwrap_or(Served::Close))
+    }
+
+    async fn framework(&mut self, received: BytesMut) -> Served {
+        let stream: Stream = Box::new(ClientStream::new(Arc::clone(&self.socket)));
         let mut session = ServerSession::new_http1(stream);
         session.set_pipelined_prefix(received);
         let work = self.shared.proxy.process_new_http(session, &self.shared.draining);
         let reused = until_deadline(work, &self.socket.exchange, &mut self.alarm).await.flatten();
-        Ok(reused.map(|reused| reused.consume().0))
+        if reused.is_some() { Served::Keep } else { Served::Close }
     }
 
     async fn refuse(&self, refused: &Refused) {
@@ -251,16 +264,17 @@ async fn read_head(
     shared: &Shared,
     socket: &ClientSocket,
     received: &mut BytesMut,
+    reader: &mut HeadReader,
     is_first: bool,
 ) -> Result<Head, End> {
     let limit_bytes = shared.snapshots.largest_head_bytes();
-    let mut reader = HeadReader::default();
+    reader.reset();
     loop {
         if is_first && http2::is_begun_by(received) {
             if received.len() >= http2::PREFACE.len() {
                 return Err(End::Http2(std::mem::take(received)));
             }
-        } else if let Some(head) = look_for_head(&mut reader, received, limit_bytes)? {
+        } else if let Some(head) = look_for_head(reader, received, limit_bytes)? {
             return Ok(head);
         }
         received.reserve(HEAD_READ_BYTES);

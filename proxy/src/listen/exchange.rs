@@ -196,7 +196,7 @@ impl Exchange {
     }
 
     /// Whether the client is waited for to send.
-    pub(super) fn set_awaits_client(&self, awaits: bool) {
+    pub(crate) fn set_awaits_client(&self, awaits: bool) {
         self.awaits_client.store(awaits, Relaxed);
     }
 

@@ -128,6 +128,40 @@ impl ClientSocket {
         self.transport.close_write()
     }
 
+    /// Writes all of `bytes`, and notes whether the client takes them.
+    pub(crate) async fn send(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let sent = std::future::poll_fn(|cx| self.poll_send(cx, bytes)).await?;
+            bytes = bytes.get(sent..).filter(|_| sent > 0).ok_or(ErrorKind::WriteZero)?;
+        }
+        std::future::poll_fn(|cx| self.poll_flush(cx)).await
+    }
+
+    /// Reads more of a body of known length to the end of `buffer`, `room` bytes at most; zero if the client has closed.
+    pub(crate) fn poll_more_of_body(
+        &self,
+        cx: &mut Context<'_>,
+        buffer: &mut BytesMut,
+        room: usize,
+    ) -> Poll<io::Result<usize>> {
+        let left = self.exchange.body_left();
+        let room = usize::try_from(left).unwrap_or(usize::MAX).min(room);
+        buffer.reserve(room);
+        loop {
+            let ready = self.transport.poll_read_ready(cx);
+            self.exchange.set_awaits_client(ready.is_pending());
+            ready!(ready)?;
+            match self.transport.try_read_at_most(buffer, room) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Ok(read) => {
+                    self.exchange.set_body_left(left.saturating_sub(u64::try_from(read).unwrap_or(u64::MAX)));
+                    return Poll::Ready(Ok(read));
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
     // -- for the stream
 
     fn poll_body(&self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>, left: u64) -> Poll<io::Result<()>> {
@@ -191,7 +225,7 @@ impl ClientSocket {
 
     /// Between the end of the body and the end of the answer: notices that the client goes, keeps what else it sends, and
     /// breaks off when the present attempt is over.
-    fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.exchange.is_attempt_over() {
             // The only way to have the framework fail an attempt that waits for its answer.
             return Poll::Ready(Err(ErrorKind::TimedOut.into()));
@@ -214,7 +248,8 @@ impl ClientSocket {
         }
     }
 
-    fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    /// Sends what the client takes of `bytes`; zero never.
+    pub(crate) fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         loop {
             let ready = self.transport.poll_write_ready(cx);
             self.exchange.set_client_stalls(ready.is_pending());
@@ -230,7 +265,8 @@ impl ClientSocket {
         }
     }
 
-    fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Ready when all that was sent is on its way.
+    pub(crate) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = self.transport.poll_flush(cx);
         self.exchange.set_client_stalls(flushed.is_pending());
         flushed

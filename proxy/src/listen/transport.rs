@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd as _, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
 use rustls::{ServerConfig, ServerConnection};
 use socket2::SockRef;
 use tokio::io::Interest;
@@ -49,6 +49,19 @@ impl Transport {
             Self::Tls(tls) => {
                 let mut piece = [0; RECORD_BYTES];
                 let read = tls.try_read(&mut piece)?;
+                buffer.extend_from_slice(piece.get(..read).unwrap_or_default());
+                Ok(read)
+            }
+        }
+    }
+
+    /// The same, `most` bytes at most; `buffer` has room for them.
+    pub(super) fn try_read_at_most(&self, buffer: &mut BytesMut, most: usize) -> io::Result<usize> {
+        match self {
+            Self::Plain(tcp) => read_ready(tcp, most, |tcp| tcp.try_read_buf(&mut buffer.limit(most))),
+            Self::Tls(tls) => {
+                let mut piece = [0; RECORD_BYTES];
+                let read = tls.try_read(piece.get_mut(..most.min(RECORD_BYTES)).unwrap_or_default())?;
                 buffer.extend_from_slice(piece.get(..read).unwrap_or_default());
                 Ok(read)
             }
@@ -109,7 +122,11 @@ impl Transport {
 
 /// Reads once into `room` bytes. Less than that empties the socket: it is then taken as not ready, which saves the
 /// next read from finding nothing. What arrives in between makes it ready again; the end of the stream always stays.
-fn read_ready(tcp: &TcpStream, room: usize, read: impl FnOnce(&TcpStream) -> io::Result<usize>) -> io::Result<usize> {
+pub(crate) fn read_ready(
+    tcp: &TcpStream,
+    room: usize,
+    read: impl FnOnce(&TcpStream) -> io::Result<usize>,
+) -> io::Result<usize> {
     let mut got = None;
     let done = tcp.try_io(Interest::READABLE, || {
         let bytes = read(tcp)?;

@@ -22,6 +22,7 @@ use tracing::{error, warn};
 use super::Patience;
 use super::connection::{self, Shared};
 use crate::edge::Edge;
+use crate::lane::Lane;
 use crate::request::Load;
 use crate::retry::MOST_ATTEMPTS;
 use crate::snapshot::Snapshots;
@@ -99,7 +100,9 @@ impl Worker {
         };
         let is_draining = Arc::new(AtomicBool::new(false));
         let edge = Edge::new(Arc::clone(&task.snapshots), Arc::clone(&task.load), Arc::clone(&is_draining));
+        let lane = Lane::new(Arc::clone(&task.snapshots), Arc::clone(&task.load), Arc::clone(&is_draining));
         let shared = Shared {
+            lane: Arc::new(lane),
             proxy: Arc::new(http_proxy(&Arc::new(conf), edge)),
             snapshots: task.snapshots,
             patience: task.patience,
@@ -120,6 +123,8 @@ impl Worker {
     /// Serves until told otherwise; gives the number of requests that were cut off.
     async fn run(mut self) -> usize {
         let listeners: Vec<Door> = std::mem::take(&mut self.sockets).into_iter().filter_map(Door::open).collect();
+        // Ends with the runtime.
+        drop(tokio::spawn(Arc::clone(&self.shared.lane).sweep()));
         let order = self.accept(&listeners).await;
         self.take_queue(&listeners);
         drop(listeners);

@@ -6,7 +6,7 @@ use pointsman::listen::Drained;
 use pointsman::outcome::Outcome;
 use pointsman_chaos::fakes::FakeModel;
 
-use crate::harness::{Client, TestEdge, eventually, get, post};
+use super::harness::{Client, TestEdge, eventually, get, post};
 
 const LONG: Duration = Duration::from_secs(20);
 

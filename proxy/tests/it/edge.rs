@@ -11,7 +11,7 @@ use pointsman_chaos::fakes::{Echo, FakeModel};
 use pointsman_config::Host;
 use sha2::{Digest, Sha256};
 
-use crate::harness::{Client, RawServer, TestEdge, dead_address, eventually, get, post, route};
+use super::harness::{Client, RawServer, TestEdge, dead_address, eventually, get, post, route};
 
 async fn model(version: &str) -> FakeModel {
     FakeModel::start(version).await.unwrap()
@@ -602,14 +602,15 @@ async fn a_head_limit_belongs_to_its_route() {
     large.name = "large".parse().unwrap();
     large.matches.path_prefix = "/large".to_owned();
     let mut edge = TestEdge::with(small, &[v1.addr()], &[]);
-    let endpoints = BTreeMap::from([(crate::harness::id("v1"), vec![v1.addr()])]);
+    let endpoints = BTreeMap::from([(super::harness::id("v1"), vec![v1.addr()])]);
     let picture = |route: &pointsman_config::Route| pointsman::control::publisher::RoutePicture {
         route: Arc::new(route.clone()),
         trial: 0,
-        stable: crate::harness::id("v1"),
-        split: pointsman_config::Split::Whole(crate::harness::id("v1")),
+        stable: super::harness::id("v1"),
+        split: pointsman_config::Split::Whole(super::harness::id("v1")),
         endpoints: &endpoints,
     };
+    let edge = &mut *edge;
     edge.publisher.publish(&[picture(&edge.route), picture(&large)]);
     let head = |path| format!("GET {path} HTTP/1.1\r\nHost: m\r\nX: {}\r\n\r\n", "a".repeat(2_000));
     assert_eq!(edge.ask(&head("/large")).await.status, 200);

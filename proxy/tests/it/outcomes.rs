@@ -3,7 +3,7 @@
 use pointsman::outcome::Outcome;
 use pointsman_chaos::fakes::FakeModel;
 
-use crate::harness::{RawServer, TestEdge, dead_address, eventually, get, post};
+use super::harness::{RawServer, TestEdge, dead_address, eventually, get, post};
 
 /// Has a version with `faults` answer one request, which must end as said, for the client and in the books.
 async fn check(faults: &str, status: Option<u16>, code: Option<&str>, outcome: Outcome) {

@@ -8,7 +8,7 @@ use pointsman::retry::books::{RetryCounts, RetryResult};
 use pointsman_chaos::fakes::FakeModel;
 use pointsman_config::{Override, OverrideSource, Replay, Retries, Route};
 
-use crate::harness::{Client, RawServer, TestEdge, dead_address, eventually, get, id, post, route};
+use super::harness::{Client, RawServer, TestEdge, dead_address, eventually, get, id, post, route};
 use crate::process::{Edge, Site, weight_of};
 
 /// As much budget as there are requests.
@@ -39,7 +39,7 @@ async fn model(version: &str) -> FakeModel {
     FakeModel::start(version).await.unwrap()
 }
 
-async fn ask(client: &mut Client, request: &str) -> crate::harness::Answer {
+async fn ask(client: &mut Client, request: &str) -> super::harness::Answer {
     client.send(request.as_bytes()).await;
     client.answer().await.expect("an answer")
 }

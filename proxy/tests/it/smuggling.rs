@@ -1,6 +1,6 @@
 //! Requests that two servers could read in two ways: refused with one status each, and nothing of them reaches a version.
 
-use crate::harness::{RawServer, TestEdge, eventually, get};
+use super::harness::{RawServer, TestEdge, eventually, get};
 use crate::malformed::{self, Case};
 
 /// What a smuggled request would look like to a version.

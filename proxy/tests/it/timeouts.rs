@@ -8,7 +8,7 @@ use pointsman_chaos::fakes::FakeModel;
 use pointsman_config::{Route, RouteName};
 use pointsman_rollout::Row;
 
-use crate::harness::{RawServer, TestEdge, eventually, get, post, route};
+use super::harness::{RawServer, TestEdge, eventually, get, post, route};
 
 const SHORT: Duration = Duration::from_millis(300);
 
