@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 export PATH := $(HOME)/.local/bin:$(PATH)
 
-.PHONY: help demo test lint bench fuzz notebook docs prepare
+.PHONY: help demo test lint bench micro fuzz notebook docs prepare
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -20,10 +20,18 @@ lint: prepare ## formatting and the lint table, warnings are errors
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 
-bench: prepare ## micro-benches, then Pointsman beside a minimal pingora proxy under the same load
+# What is shipped is measured: PROFILE=release builds faster and runs slower.
+PROFILE ?= dist
+NAME ?= latest
+bench: prepare ## Pointsman beside nginx, HAProxy and a minimal pingora proxy: benches/results/latest.md in ten minutes
+	@.ci/install nginx nginx-light
+	@.ci/install haproxy
+	@echo "building (the first time takes some minutes) ..."
+	@cargo build --quiet --profile $(PROFILE) -p pointsman -p pointsman-benches --bins
+	target/$(PROFILE)/compare --name $(NAME) $(ARGS)
+
+micro: prepare ## micro-benches: route, split, pick, record, parse, step
 	cargo bench -p pointsman-benches
-	cargo build --release -p pointsman -p pointsman-benches
-	taskset -c 1 target/release/side_by_side
 
 fuzz: prepare ## five minutes of broken config files against the parser
 	cargo run --release -p pointsman-config --example fuzz -- --seconds 300

@@ -31,7 +31,7 @@ pub mod retry;
 pub mod route;
 pub mod snapshot;
 mod streams;
-mod ticket;
+pub mod ticket;
 pub mod tls;
 mod trace;
 pub mod upgrade;

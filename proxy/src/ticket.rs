@@ -17,21 +17,24 @@ use siphasher::sip128::SipHasher24;
 
 /// What makes the draws of one rollout others than those of the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Salt([u8; 16]);
+pub struct Salt([u8; 16]);
 
 /// What makes two rollouts the same, as [`pointsman_rollout::Identity`] has it.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Draw<'a> {
-    pub(crate) route: &'a RouteName,
-    pub(crate) stable: &'a VersionId,
-    pub(crate) canary: &'a VersionId,
+pub struct Draw<'a> {
+    /// Of the rollout.
+    pub route: &'a RouteName,
+    /// Of the rollout.
+    pub stable: &'a VersionId,
+    /// Of the rollout.
+    pub canary: &'a VersionId,
     /// The canary's.
-    pub(crate) revision: Option<&'a str>,
+    pub revision: Option<&'a str>,
 }
 
 impl Salt {
     /// The salt of a rollout; the same wherever and whenever it is made.
-    pub(crate) fn of(draw: Draw<'_>) -> Self {
+    pub fn of(draw: Draw<'_>) -> Self {
         let mut hash = Sha256::new();
         for part in [draw.route.as_str(), draw.stable.as_str(), draw.canary.as_str(), draw.revision.unwrap_or_default()]
         {
@@ -46,7 +49,7 @@ impl Salt {
     }
 
     /// What the user with this key drew.
-    pub(crate) fn draw(self, key: &[u8]) -> Drawn {
+    pub fn draw(self, key: &[u8]) -> Drawn {
         let (ticket, user) = SipHasher24::new_with_key(&self.0).hash(key).as_u64();
         let scaled = (u128::from(ticket) * u128::from(Share::PARTS)) >> 64;
         // Less than the number of parts, by the shift.
@@ -56,25 +59,25 @@ impl Salt {
 
 /// What a user drew in a rollout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Drawn {
+pub struct Drawn {
     /// Decides the version.
-    pub(crate) ticket: Ticket,
+    pub ticket: Ticket,
     /// Names the user in the evidence, whatever the weight.
-    pub(crate) user: u64,
+    pub user: u64,
 }
 
 /// A number from 0 to 999,999, each as likely as any other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Ticket(u32);
+pub struct Ticket(u32);
 
 impl Ticket {
     /// A ticket that belongs to nobody.
-    pub(crate) fn by_chance() -> Self {
+    pub fn by_chance() -> Self {
         Self(rand::random_range(0..Share::PARTS))
     }
 
     /// Whether its holder gets the canary at this weight.
-    pub(crate) fn wins(self, weight: Share) -> bool {
+    pub fn wins(self, weight: Share) -> bool {
         self.0 < weight.ppm()
     }
 }
