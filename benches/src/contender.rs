@@ -71,13 +71,16 @@ pub enum Contender {
     Haproxy,
     /// As little proxy as pingora allows.
     Minimal,
+    /// Pointsman with every request on the framework's lane.
+    Framework,
     /// Pointsman as it comes.
     Pointsman,
 }
 
 impl Contender {
     /// Everybody, in the order of the report.
-    pub const ALL: [Self; 5] = [Self::Direct, Self::Nginx, Self::Haproxy, Self::Minimal, Self::Pointsman];
+    pub const ALL: [Self; 6] =
+        [Self::Direct, Self::Nginx, Self::Haproxy, Self::Minimal, Self::Framework, Self::Pointsman];
 
     /// For people.
     pub fn name(self) -> &'static str {
@@ -86,6 +89,7 @@ impl Contender {
             Self::Nginx => "nginx",
             Self::Haproxy => "HAProxy",
             Self::Minimal => "minimal pingora",
+            Self::Framework => "Pointsman, no fast lane",
             Self::Pointsman => "Pointsman",
         }
     }
@@ -94,7 +98,7 @@ impl Contender {
     pub fn changes_weights(self) -> bool {
         match self {
             Self::Direct | Self::Minimal => false,
-            Self::Nginx | Self::Haproxy | Self::Pointsman => true,
+            Self::Nginx | Self::Haproxy | Self::Framework | Self::Pointsman => true,
         }
     }
 
@@ -108,6 +112,7 @@ impl Contender {
             Self::Nginx => (PathBuf::from("nginx"), "-v"),
             Self::Haproxy => (PathBuf::from("haproxy"), "-v"),
             Self::Minimal => return Ok("pingora 0.9.1, the same allocator and build profile as Pointsman".to_owned()),
+            Self::Framework => return Ok("the same, `fast_lane: false`".to_owned()),
             Self::Pointsman => (beside("pointsman")?, "--version"),
         };
         let said = Command::new(program).env("PATH", search_path()).arg(argument).output().await;
@@ -155,9 +160,11 @@ impl Running {
     pub async fn start(contender: Contender, size: Size, upstreams: [u16; 2]) -> Result<Self, ContenderError> {
         let address = match contender {
             Contender::Direct => loopback(upstreams[0]),
-            Contender::Nginx | Contender::Haproxy | Contender::Minimal | Contender::Pointsman => {
-                TcpListener::bind("127.0.0.1:0")?.local_addr()?
-            }
+            Contender::Nginx
+            | Contender::Haproxy
+            | Contender::Minimal
+            | Contender::Framework
+            | Contender::Pointsman => TcpListener::bind("127.0.0.1:0")?.local_addr()?,
         };
         let folder = tempfile::tempdir()?;
         let mut running = Self { contender, size, address, upstreams, child: None, folder };
@@ -185,7 +192,7 @@ impl Running {
                 command.arg(beside("minimal_pingora")?);
                 command.args(["--listen", &listen, "--first", &first, "--second", &second])
             }
-            Contender::Pointsman => {
+            Contender::Framework | Contender::Pointsman => {
                 command.arg(beside("pointsman")?).args(["run", "--drain-delay", "0s", "--config"]).arg(self.config())
             }
         };
@@ -264,7 +271,7 @@ impl Running {
             Contender::Direct | Contender::Minimal => return Ok(()),
             Contender::Nginx => self.filled_in(include_str!("../peers/nginx.conf"), percent),
             Contender::Haproxy => self.filled_in(include_str!("../peers/haproxy.cfg"), percent),
-            Contender::Pointsman => self.pointsman_config(percent),
+            Contender::Framework | Contender::Pointsman => self.pointsman_config(percent),
         };
         fs::write(self.draft(percent), text)?;
         if !self.config().exists() {
@@ -280,7 +287,7 @@ impl Running {
     pub fn set(&self, percent: Percent) -> Result<(), ContenderError> {
         match self.contender {
             Contender::Direct | Contender::Minimal => {}
-            Contender::Pointsman => self.replace_config(percent)?,
+            Contender::Framework | Contender::Pointsman => self.replace_config(percent)?,
             Contender::Nginx => {
                 self.replace_config(percent)?;
                 self.tell(Signal::SIGHUP);
@@ -318,8 +325,9 @@ impl Running {
 
     fn pointsman_config(&self, percent: Percent) -> String {
         let mut text = format!(
-            "listeners: [ {{ address: {} }} ]\nadmin: {{ address: 127.0.0.1:0 }}\nstate: {{ file: state.db }}\nroutes:\n",
-            self.address
+            "listeners: [ {{ address: {} }} ]\nadmin: {{ address: 127.0.0.1:0 }}\nstate: {{ file: state.db }}\nfast_lane: {}\nroutes:\n",
+            self.address,
+            self.contender == Contender::Pointsman
         );
         let own = |number| if number == ASKED_ROUTE { percent } else { Percent(10) };
         match self.size {

@@ -11,10 +11,10 @@ const PANELS: [&str; 8] =
     ["rps_64", "rps_256", "rps_fresh", "cpu_per_million", "p99_half", "p99_changing", "added_p50", "rss_1000"];
 const COLUMNS: usize = 2;
 /// Pixels.
-const PANEL_WIDTH: f64 = 470.0;
+const PANEL_WIDTH: f64 = 500.0;
 const BAR_HEIGHT: f64 = 17.0;
 const BAR_GAP: f64 = 6.0;
-const NAME_WIDTH: f64 = 118.0;
+const NAME_WIDTH: f64 = 150.0;
 const BAR_WIDTH: f64 = 250.0;
 const TITLE_HEIGHT: f64 = 34.0;
 const MARGIN: f64 = 16.0;

@@ -31,7 +31,7 @@ struct Arguments {
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Seconds of one measurement
-    #[arg(long, default_value_t = 1.5)]
+    #[arg(long, default_value_t = 1.2)]
     seconds: f64,
     /// Folder for the table, the JSON and the plot
     #[arg(long, default_value = "benches/results")]
@@ -89,7 +89,7 @@ async fn prepare(arguments: &Arguments) -> Result<Course, CompareError> {
     let (mut slowest, mut nginx) = (f64::INFINITY, 0.0);
     for contender in Contender::ALL {
         let most = Course::saturation(&rig, contender, span).await?;
-        writeln!(io::stderr(), "{:<16} {:>9} requests/s at most", contender.name(), most.round())?;
+        writeln!(io::stderr(), "{:<23} {:>9} requests/s at most", contender.name(), most.round())?;
         slowest = most.min(slowest);
         if contender == Contender::Nginx {
             nginx = most;
