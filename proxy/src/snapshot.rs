@@ -111,8 +111,9 @@ impl Snapshots {
         self.fast_lane.store(is_open, Relaxed);
     }
 
-    /// Puts `next` in force; the next request sees it.
-    pub(crate) fn publish(&self, next: Snapshot) {
-        self.present.store(Arc::new(next));
+    /// Puts `next` in force; the next request sees it. Gives what was in force before, so that it need not be the last
+    /// request of it that takes a thousand routes apart.
+    pub(crate) fn publish(&self, next: Snapshot) -> Arc<Snapshot> {
+        self.present.swap(Arc::new(next))
     }
 }

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use std::{fs, io, thread};
 
 use nix::libc::{O_NOCTTY, O_NONBLOCK};
+use notify::event::{ModifyKind, RenameMode};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use pointsman_config::{Config, Parsed, Problem};
 use sha2::{Digest, Sha256};
@@ -30,6 +31,10 @@ use crate::user_cookie::{SecretFiles, read_secrets};
 const SETTLED: Duration = Duration::from_millis(150);
 /// A file that is never left alone is read after this long.
 const SETTLE_AT_MOST: Duration = Duration::from_millis(400);
+/// A file that was put in place whole, by a rename, is read after this long, if the last one was read long enough ago.
+const SETTLED_WHOLE: Duration = Duration::from_millis(20);
+/// Edits that follow each other faster than this are taken together.
+const RESTED: Duration = Duration::from_millis(500);
 /// Between two looks at the file while it settles.
 const LOOK: Duration = Duration::from_millis(25);
 /// Between two looks at the content without any event.
@@ -143,6 +148,8 @@ pub(crate) fn with_whole_paths(mut config: Config, file: &Path) -> Config {
 enum Nudge {
     /// Something happened in its folder.
     Event,
+    /// The file, or a link on the way to it, was replaced by a rename: what stands there is whole.
+    Replaced,
     /// An operator wants it read, changed or not.
     Forced,
 }
@@ -160,7 +167,7 @@ impl ConfigWatch {
     /// If no thread can be started. A folder that cannot be watched is no error: the file is looked at every two seconds.
     pub(crate) fn start(path: PathBuf, in_force: String, reloads: mpsc::UnboundedSender<Reload>) -> io::Result<Self> {
         let (nudges, waiting) = sync_channel(16);
-        let watched = Watched::new(nudges.clone());
+        let watched = Watched::new(nudges.clone(), path.clone());
         let reader = Reader::new(path, in_force);
         thread::Builder::new()
             .name("control-config".to_owned())
@@ -177,19 +184,22 @@ impl ConfigWatch {
 
 fn watch(mut reader: Reader, mut watched: Watched, nudged: &Receiver<Nudge>, reloads: &mpsc::UnboundedSender<Reload>) {
     let mut why = Look::AtContent;
+    let mut replaced = false;
     loop {
         watched.follow(&reader.path);
         let mut forced = why == Look::Forced;
         if forced || reader.has_changed(why) {
-            forced |= settle(&reader.path, nudged);
+            forced |= settle(&reader, nudged, replaced);
             let news = reader.read(forced);
             if news.is_some_and(|news| reloads.send(news).is_err()) {
                 return;
             }
         }
-        why = match nudged.recv_timeout(reader.until_poll()) {
+        let nudge = nudged.recv_timeout(reader.until_poll());
+        replaced = nudge == Ok(Nudge::Replaced);
+        why = match nudge {
             Ok(Nudge::Forced) => Look::Forced,
-            Ok(Nudge::Event) => Look::AtSignature,
+            Ok(Nudge::Event | Nudge::Replaced) => Look::AtSignature,
             Err(RecvTimeoutError::Timeout) => Look::AtContent,
             Err(RecvTimeoutError::Disconnected) => return,
         };
@@ -212,29 +222,44 @@ enum Look {
 
 /// Waits until the file has been left alone for a while; true if an operator asked for it to be read meanwhile.
 ///
-/// What counts is the file and not the folder, in which others may write all the time.
-fn settle(path: &Path, nudged: &Receiver<Nudge>) -> bool {
+/// What counts is the file and not the folder, in which others may write all the time. One that was `replaced` by a rename
+/// is whole already; only edits in quick succession are worth waiting for then.
+fn settle(reader: &Reader, nudged: &Receiver<Nudge>, replaced: bool) -> bool {
     let start = Instant::now();
-    let (mut seen, mut since) = (Signature::of(path), start);
-    let mut forced = false;
-    while since.elapsed() < SETTLED && start.elapsed() < SETTLE_AT_MOST {
-        forced |= absorb(nudged, LOOK);
-        let now = Signature::of(path);
+    let (mut seen, mut since) = (Signature::of(&reader.path), start);
+    let rested = reader.was_read_before(RESTED);
+    let mut heard = Heard { replaced, forced: false };
+    loop {
+        let patience = if heard.replaced && rested { SETTLED_WHOLE } else { SETTLED };
+        if since.elapsed() >= patience || start.elapsed() >= SETTLE_AT_MOST {
+            return heard.forced;
+        }
+        heard.listen(nudged, LOOK.min(patience));
+        let now = Signature::of(&reader.path);
         if now != seen {
             (seen, since) = (now, Instant::now());
         }
     }
-    forced
 }
 
-/// Takes nudges for the time of `span`; true if one of them was forced.
-fn absorb(nudged: &Receiver<Nudge>, span: Duration) -> bool {
-    let until = Instant::now() + span;
-    let mut forced = false;
-    loop {
-        match nudged.recv_timeout(until.saturating_duration_since(Instant::now())) {
-            Ok(nudge) => forced |= nudge == Nudge::Forced,
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return forced,
+/// What came in while the file settled.
+#[derive(Debug, Clone, Copy)]
+struct Heard {
+    replaced: bool,
+    forced: bool,
+}
+
+impl Heard {
+    /// Takes nudges for the time of `span`.
+    fn listen(&mut self, nudged: &Receiver<Nudge>, span: Duration) {
+        let until = Instant::now() + span;
+        loop {
+            match nudged.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(Nudge::Forced) => self.forced = true,
+                Ok(Nudge::Replaced) => self.replaced = true,
+                Ok(Nudge::Event) => {}
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return,
+            }
         }
     }
 }
@@ -259,16 +284,23 @@ struct Reader {
     /// How the file was when it was last read.
     signature: Signature,
     polled: Instant,
+    /// When a text was last taken in.
+    read: Option<Instant>,
 }
 
 impl Reader {
     fn new(path: PathBuf, in_force: String) -> Self {
-        Self { path, last: in_force.clone(), in_force, signature: Signature(None), polled: Instant::now() }
+        Self { path, last: in_force.clone(), in_force, signature: Signature(None), polled: Instant::now(), read: None }
     }
 
     /// How long until the content is looked at without any event.
     fn until_poll(&self) -> Duration {
         POLL.saturating_sub(self.polled.elapsed())
+    }
+
+    /// Whether the last text was taken in at least `span` ago.
+    fn was_read_before(&self, span: Duration) -> bool {
+        self.read.is_none_or(|read| read.elapsed() >= span)
     }
 
     /// Whether the file says something else than at the last look.
@@ -288,6 +320,7 @@ impl Reader {
 
     fn read(&mut self, forced: bool) -> Option<Reload> {
         self.signature = Signature::of(&self.path);
+        self.read = Some(Instant::now());
         let text = read_file(&self.path);
         self.judge(text, forced)
     }
@@ -361,12 +394,14 @@ struct Watched {
 }
 
 impl Watched {
-    fn new(nudges: SyncSender<Nudge>) -> Self {
+    /// Nudges whenever something happens on the way to `file`.
+    fn new(nudges: SyncSender<Nudge>, file: PathBuf) -> Self {
         let told = move |event: notify::Result<notify::Event>| {
             // Reading the file makes events of its own; to heed those would never end. An error may hide events.
             let ours = matches!(&event, Ok(event) if matches!(event.kind, EventKind::Access(_)));
             if !ours {
-                _ = nudges.try_send(Nudge::Event);
+                let replaced = event.is_ok_and(|event| puts_in_place(&event, &file));
+                _ = nudges.try_send(if replaced { Nudge::Replaced } else { Nudge::Event });
             }
         };
         let watcher = notify::recommended_watcher(told);
@@ -401,6 +436,13 @@ impl Watched {
             }
         }
     }
+}
+
+/// Whether `event` tells that a rename put the file, or, where it is a link, something on its way, in place.
+fn puts_in_place(event: &notify::Event, file: &Path) -> bool {
+    let is_rename = matches!(event.kind, EventKind::Modify(ModifyKind::Name(RenameMode::To | RenameMode::Both)));
+    let target = event.paths.last().and_then(|path| path.file_name());
+    is_rename && (target == file.file_name() || file.is_symlink())
 }
 
 /// Every folder on the way from `path` through its links to the file, as far as it exists.
@@ -442,6 +484,46 @@ mod tests {
     #[expect(clippy::unnecessary_wraps, reason = "stands beside `gone`")]
     fn text(text: &str) -> io::Result<Vec<u8>> {
         Ok(text.as_bytes().to_vec())
+    }
+
+    /// How long a file at rest is waited for after `nudge`, if one was read `ago`.
+    fn settles_after(nudge: Option<Nudge>, ago: Option<Duration>) -> Duration {
+        let folder = tempfile::tempdir().unwrap();
+        let mut reader = Reader::new(folder.path().join("pointsman.yaml"), String::new());
+        reader.read = ago.and_then(|ago| Instant::now().checked_sub(ago));
+        let (tell, nudged) = sync_channel(1);
+        if let Some(nudge) = nudge {
+            tell.send(nudge).unwrap();
+        }
+        let began = Instant::now();
+        assert_eq!(settle(&reader, &nudged, false), nudge == Some(Nudge::Forced));
+        began.elapsed()
+    }
+
+    #[test]
+    fn only_a_whole_file_after_a_rest_is_not_waited_for() {
+        // The quickest of several, since other tests keep the machine busy.
+        let quickest = |ago| (0..5).map(|_| settles_after(Some(Nudge::Replaced), ago)).min().unwrap();
+        assert!(quickest(None) < SETTLED);
+        assert!(quickest(Some(RESTED)) < SETTLED);
+        assert!(quickest(Some(Duration::ZERO)) >= SETTLED);
+        assert!(settles_after(Some(Nudge::Event), None) >= SETTLED);
+        assert!(settles_after(Some(Nudge::Forced), None) >= SETTLED);
+    }
+
+    #[test]
+    fn a_rename_onto_the_file_puts_it_in_place_and_one_beside_it_does_not() {
+        let event = |mode, to: &str| {
+            notify::Event::new(EventKind::Modify(ModifyKind::Name(mode))).add_path(PathBuf::from("/etc").join(to))
+        };
+        let file = Path::new("/etc/pointsman.yaml");
+        assert!(puts_in_place(&event(RenameMode::To, "pointsman.yaml"), file));
+        assert!(!puts_in_place(&event(RenameMode::From, "pointsman.yaml"), file));
+        assert!(!puts_in_place(&event(RenameMode::To, "pointsman.yaml~"), file), "an editor's backup");
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("pointsman.yaml");
+        std::os::unix::fs::symlink("..data/pointsman.yaml", &link).unwrap();
+        assert!(puts_in_place(&event(RenameMode::To, "..data"), &link), "as the kubelet does it");
     }
 
     #[test]

@@ -85,6 +85,8 @@ pub struct Publisher {
     endpoints: HashMap<RouteName, Live>,
     draining: Draining,
     protections: Protections,
+    /// Out of force, but requests that began under them are under way.
+    retired: Vec<Arc<Snapshot>>,
 }
 
 impl Publisher {
@@ -104,6 +106,7 @@ impl Publisher {
             endpoints: HashMap::new(),
             draining: Draining::default(),
             protections: Protections::default(),
+            retired: Vec::new(),
         }
     }
 
@@ -152,14 +155,24 @@ impl Publisher {
         let served = plans.iter().map(|plan| (plan.route.matches.clone(), Arc::new(self.serve(plan)))).collect();
         self.published = plans;
         self.is_stale = false;
-        self.snapshots.publish(Snapshot {
+        let next = Snapshot {
             generation: present.generation + 1,
             routes: RouteTable::new(served),
             unrouted: Arc::clone(&present.unrouted),
             recent_ids: Arc::clone(&present.recent_ids),
             observers: self.observers.clone(),
-        });
-        present.generation + 1
+        };
+        let generation = next.generation;
+        drop(present);
+        self.retired.push(self.snapshots.publish(next));
+        self.let_go();
+        generation
+    }
+
+    /// Drops snapshots that no request holds any more. They are dropped here because the thread that serves requests would
+    /// spend a request's time on it.
+    pub(crate) fn let_go(&mut self) {
+        self.retired.retain(|snapshot| Arc::strong_count(snapshot) > 1);
     }
 
     fn plan(&mut self, picture: &RoutePicture<'_>) -> RoutePlan {
@@ -441,6 +454,21 @@ mod tests {
         assert!(after[0].is_up() && after[0].in_flight() == 0);
         let other = publisher.endpoints(&one.name, &id("v2"));
         assert!(!Arc::ptr_eq(&other[0], &after[1]), "another version's load is its own");
+    }
+
+    #[test]
+    fn a_snapshot_is_taken_apart_by_the_publisher_and_not_by_its_last_request() {
+        let (one, endpoints) = (route("one"), [(id("v1"), addresses(&[1]))].into());
+        let snapshots = Arc::new(Snapshots::default());
+        let mut publisher = Publisher::new(Arc::clone(&snapshots), 1);
+        publisher.publish(&[picture(&one, 0, &endpoints)]);
+        let request = snapshots.load();
+        let watched = Arc::downgrade(&request);
+        publisher.publish(&[picture(&one, 5, &endpoints)]);
+        drop(request);
+        assert!(watched.upgrade().is_some(), "the request dropped it");
+        publisher.let_go();
+        assert!(watched.upgrade().is_none());
     }
 
     #[test]

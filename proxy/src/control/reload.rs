@@ -46,11 +46,12 @@ impl Control {
         self.config_view.loaded_at = now_in_words();
         self.config_view.reloads_ok += 1;
         self.config_view.last_error = None;
-        self.config_view.running = running(&config);
         self.config_view.needs_restart = needs_restart;
         info!(generation = self.config_view.generation, routes = config.routes.len(), "config reloaded");
         let decided = self.take_up(config);
         self.settle(decided).await;
+        // For people, and as dear as all the rest with a thousand routes: after the edit is in force.
+        self.config_view.running = running(&self.config);
     }
 
     fn refuse(&mut self, refusal: Refusal) {
@@ -71,11 +72,15 @@ impl Control {
         let mut before: std::collections::BTreeMap<_, _> =
             before.into_iter().map(|route| (route.route().name.clone(), route)).collect();
         let mut decided = Vec::new();
+        let mut moved = false;
         for route in &config.routes {
-            let (route, changes) = self.take_up_one(route, before.remove(&route.name));
+            let known = before.remove(&route.name);
+            moved |= known.as_ref().is_none_or(|known| !differs_in_plan_only(known.route(), route));
+            let (route, changes) = self.take_up_one(route, known);
             decided.extend(changes.map(|changes| Decided { position: self.routes.len(), changes }));
             self.routes.push(route);
         }
+        moved |= !before.is_empty();
         for (_, route) in before {
             self.park(route);
         }
@@ -83,7 +88,11 @@ impl Control {
         self.observers = self.observers.adjusted(&config);
         self.publisher.observe_with(self.observers.clone());
         self.config = config;
-        self.place_all();
+        // An edit of weights alone moves no endpoint, and placing ten thousand of them would delay it.
+        if moved {
+            self.place_all();
+        }
+        self.republish = true;
         decided
     }
 
@@ -116,6 +125,11 @@ impl Control {
         self.events.forget(&name);
         self.parked.insert(name, saved);
     }
+}
+
+/// Whether all that a route's endpoints depend on is what it was.
+fn differs_in_plan_only(before: &Route, after: &Route) -> bool {
+    before == after || Route { plan: after.plan.clone(), ..before.clone() } == *after
 }
 
 /// `config` with what is running where a change needs a restart, and what that holds back.
@@ -167,6 +181,22 @@ mod tests {
         assert_eq!(kept.routes[0].name.as_str(), "s");
         assert_eq!(held_back.len(), 2);
         assert!(held_back[0].contains("listeners") && held_back[1].contains("state"));
+    }
+
+    #[test]
+    fn an_edit_of_weights_moves_no_endpoint_and_every_other_edit_may() {
+        let text = RUNNING.replace(
+            "v1: { endpoints: [127.0.0.1:9001] }",
+            "v1: { endpoints: [127.0.0.1:9001] }, v2: { endpoints: [127.0.0.1:9002] }",
+        );
+        let with = |more: &str| config(&text.replace("stable: v1", &format!("stable: v1, {more}"))).routes.remove(0);
+        let before = with("weights: { v1: 90%, v2: 10% }");
+        assert!(differs_in_plan_only(&before, &before));
+        assert!(differs_in_plan_only(&before, &with("weights: { v1: 80%, v2: 20% }")));
+        assert!(!differs_in_plan_only(&before, &with("weights: { v1: 90%, v2: 10% }, health_check: { interval: 7s }")));
+        let mut elsewhere = before.clone();
+        elsewhere.versions.retain(|version, _| *version == before.stable);
+        assert!(!differs_in_plan_only(&before, &elsewhere));
     }
 
     #[test]
