@@ -119,7 +119,7 @@ async fn an_endpoint_that_fails_sits_out_visibly_and_comes_back_by_itself() {
     let route = edge.route().await;
     let seen = endpoint(&route, "v1", failing.addr());
     if seen["state"] == "ejected" {
-        assert!(seen["problem"].as_str().unwrap().starts_with("1 failures in a row"), "{seen}");
+        assert!(seen["problem"].as_str().unwrap().contains("failures in a row"), "{seen}");
     }
     assert!(route["versions"]["v1"]["ejections"].as_u64().unwrap() >= 1);
     failing.set_faults(Faults::none());
