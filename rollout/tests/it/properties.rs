@@ -165,7 +165,12 @@ impl Doubts {
                     assert_eq!(change.before, change.after, "it moves nothing");
                     self.told[1] += 1;
                 }
-                _ => {}
+                Cause::Plan { .. }
+                | Cause::Evidence { .. }
+                | Cause::NotReady { .. }
+                | Cause::Deadline { .. }
+                | Cause::Operator { .. }
+                | Cause::File => {}
             }
         }
     }
