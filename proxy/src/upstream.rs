@@ -7,12 +7,16 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
-use pingora_core::protocols::tls::CaType;
 use pingora_core::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 use pointsman_config::{Config, Protocol, Route, UpstreamTls};
+use rustls::ClientConfig;
+use rustls::sign::SingleCertAndKey;
+use rustls_pki_types::ServerName;
+use thiserror::Error;
+use tokio_rustls::TlsConnector;
 use tracing::error;
 
-use crate::tls::{Pair, Roots, TlsFileError, Watched};
+use crate::tls::{self, Pair, Roots, TlsFileError, Watched};
 
 /// How long a connection to an endpoint is kept unused. Common model servers close theirs after 5 s (uvicorn, Node); who
 /// closes first does not lose a request to the race.
@@ -65,10 +69,37 @@ impl UpstreamFiles {
         Ok(files)
     }
 
+    /// For a connection that the framework does not make.
+    fn client_config(&self, protocol: Protocol) -> Result<ClientConfig, rustls::Error> {
+        let roots = self
+            .roots
+            .as_ref()
+            .map_or_else(|| Arc::clone(&of_system().store), |roots| Arc::clone(&roots.current().value.store));
+        let known = ClientConfig::builder_with_provider(tls::provider())
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots);
+        let mut config = match &self.identity {
+            Some(identity) => {
+                let certified = Arc::clone(&identity.current().value.certified);
+                known.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
+            }
+            None => known.with_no_client_auth(),
+        };
+        config.alpn_protocols = match protocol {
+            Protocol::Http1 => vec![b"http/1.1".to_vec()],
+            Protocol::H2c | Protocol::H2 => vec![b"h2".to_vec()],
+        };
+        Ok(config)
+    }
+
     /// Connections made with other contents are not reused.
     fn protect(&self, peer: &mut HttpPeer) {
         let roots = self.roots.as_ref().map(|roots| roots.current());
-        peer.options.ca = Some(roots.as_ref().map_or_else(of_system, |roots| Arc::clone(&roots.value.authorities)));
+        peer.options.ca = Some(
+            roots
+                .as_ref()
+                .map_or_else(|| Arc::clone(&of_system().authorities), |roots| Arc::clone(&roots.value.authorities)),
+        );
         peer.group_key = roots.map_or(0, |roots| roots.fingerprint);
         if let Some(identity) = &self.identity {
             let identity = identity.current();
@@ -79,9 +110,60 @@ impl UpstreamFiles {
 }
 
 /// What the system trusts, read once.
-fn of_system() -> Arc<CaType> {
-    static SYSTEM: OnceLock<Arc<CaType>> = OnceLock::new();
-    Arc::clone(SYSTEM.get_or_init(|| Roots::of_system().authorities))
+fn of_system() -> &'static Roots {
+    static SYSTEM: OnceLock<Roots> = OnceLock::new();
+    SYSTEM.get_or_init(Roots::of_system)
+}
+
+/// How an endpoint is spoken to over a connection that the framework does not make, as its checks do.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Speech {
+    /// What it speaks.
+    pub(crate) protocol: Protocol,
+    tls: Option<UpstreamTls>,
+    /// What it must prove.
+    server_name: String,
+}
+
+/// What a connection over TLS is made with.
+pub(crate) struct Handshake {
+    pub(crate) connector: TlsConnector,
+    pub(crate) server_name: ServerName<'static>,
+}
+
+/// Why there is nothing to make a connection over TLS with.
+#[derive(Debug, Error)]
+pub(crate) enum HandshakeError {
+    #[error("the certificates for endpoints cannot be used")]
+    Files(#[from] TlsFileError),
+    #[error("`{name}` is no name that an endpoint can prove; give one under `upstream_tls.server_name`")]
+    Name { name: String, source: rustls_pki_types::InvalidDnsNameError },
+    #[error("the TLS settings for endpoints cannot be used")]
+    Settings(#[from] rustls::Error),
+}
+
+impl Speech {
+    /// As `route` has it for `endpoint`.
+    pub(crate) fn of(route: &Route, endpoint: SocketAddr) -> Self {
+        Self { protocol: route.protocol, tls: tls_of(route), server_name: server_name(endpoint, route) }
+    }
+
+    /// Whether it is spoken to over TLS.
+    pub(crate) fn is_secured(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// What a connection is made with, as the files are now; none if it is made in the clear.
+    ///
+    /// # Errors
+    /// If the files or the name cannot be used.
+    pub(crate) fn handshake(&self) -> Result<Option<Handshake>, HandshakeError> {
+        let Some(settings) = &self.tls else { return Ok(None) };
+        let config = UpstreamFiles::shared(settings)?.client_config(self.protocol)?;
+        let name = self.server_name.clone();
+        let server_name = ServerName::try_from(name.clone()).map_err(|source| HandshakeError::Name { name, source })?;
+        Ok(Some(Handshake { connector: TlsConnector::from(Arc::new(config)), server_name }))
+    }
 }
 
 /// The TLS settings in force on a route; none if its endpoints are spoken to in the clear.

@@ -18,6 +18,7 @@ use super::publisher::Live;
 use super::resolver::{Resolved, literal};
 use crate::ejection::{Member, Outliers, SitsOut, Turn};
 use crate::endpoint::Endpoint;
+use crate::upstream::Speech;
 use crate::view::{EndpointTurn, EndpointView};
 
 /// Addresses of every version of one route.
@@ -40,6 +41,8 @@ pub(crate) struct Endpoints {
 struct OfRoute {
     versions: BTreeMap<VersionId, Vec<Placed>>,
     rules: Rules,
+    /// What each address speaks.
+    speeches: BTreeMap<SocketAddr, Speech>,
     standings: BTreeMap<(VersionId, SocketAddr), Standing>,
     /// The checks that the standings come from.
     checks: BTreeMap<(VersionId, SocketAddr), Check>,
@@ -124,6 +127,7 @@ impl Endpoints {
             ejection: route.ejection,
         };
         known.stand([main, &route.stable]);
+        known.speeches = known.standings.keys().map(|(_, address)| (*address, Speech::of(route, *address))).collect();
         known.begin_checks(&mut self.checks_begun);
     }
 
@@ -299,9 +303,17 @@ impl OfRoute {
     fn begin_checks(&mut self, begun: &mut u64) {
         let mut before = std::mem::take(&mut self.checks);
         for (target, standing) in &self.standings {
+            // Every address that stands has been given what it speaks.
+            let Some(speech) = self.speeches.get(&target.1).cloned() else { continue };
             let (how, warm_up) = (self.rules.how.clone(), self.rules.warm_up.clone());
-            let wanted =
-                Check { number: 0, how, warm_up, host: self.host_of(&target.0, target.1), starts_up: standing.up };
+            let wanted = Check {
+                number: 0,
+                how,
+                speech,
+                warm_up,
+                host: self.host_of(&target.0, target.1),
+                starts_up: standing.up,
+            };
             let check = before.remove(target).filter(|check| check.asks_as(&wanted)).unwrap_or_else(|| {
                 *begun += 1;
                 Check { number: *begun, ..wanted }

@@ -21,6 +21,7 @@ use tracing::{info, warn};
 use self::call::{CallError, Callee};
 use self::warm_up::{WarmUpError, warm_up};
 use crate::control::state::in_words;
+use crate::upstream::Speech;
 
 /// Checks under way at a time; the others wait for their turn.
 const CONCURRENT: usize = 256;
@@ -47,6 +48,8 @@ pub(crate) struct Check {
     pub(crate) number: u64,
     /// How often, and how.
     pub(crate) how: HealthCheck,
+    /// What it speaks.
+    pub(crate) speech: Speech,
     /// What it must answer whenever it comes up.
     pub(crate) warm_up: Option<WarmUp>,
     /// The Host header: the endpoint as the file writes it.
@@ -71,7 +74,7 @@ pub(crate) struct Turned {
 impl Check {
     /// Whether `other` asks the same in the same way.
     pub(crate) fn asks_as(&self, other: &Self) -> bool {
-        self.how == other.how && self.warm_up == other.warm_up && self.host == other.host
+        self.how == other.how && self.speech == other.speech && self.warm_up == other.warm_up && self.host == other.host
     }
 }
 
@@ -281,7 +284,7 @@ impl Standing {
 }
 
 fn callee(address: SocketAddr, check: &Check) -> Callee<'_> {
-    Callee { address, host: &check.host, patience: check.how.timeout }
+    Callee { address, host: &check.host, speech: &check.speech, patience: check.how.timeout }
 }
 
 async fn ask(address: SocketAddr, check: &Check) -> Result<(), CheckError> {
@@ -369,7 +372,14 @@ mod tests {
             timeout: Duration::from_millis(500),
             ..HealthCheck::default()
         };
-        Check { number: 1, how, warm_up: None, host: "model:80".to_owned(), starts_up: false }
+        Check { number: 1, how, speech: plain(), warm_up: None, host: "model:80".to_owned(), starts_up: false }
+    }
+
+    /// HTTP/1.1 in the clear.
+    fn plain() -> Speech {
+        let stable: VersionId = "v1".parse().unwrap();
+        let route = pointsman_config::Route::new("r".parse().unwrap(), stable, BTreeMap::new());
+        Speech::of(&route, ([127, 0, 0, 1], 1).into())
     }
 
     /// A server that gives every connection `answer`, byte for byte.

@@ -7,13 +7,18 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use pointsman_chaos::fakes::FakeModel;
 use pointsman_chaos::fault::Faults;
 use serde_json::Value;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
 
 use crate::harness::{Client, RawServer, eventually, post};
+use crate::pki::Pki;
 use crate::process::{Edge, Site, weight_of};
+use crate::speak::{Wire, whole};
 
 /// A config with these endpoints; `rest` is what the route says besides.
 fn config(v1: &[SocketAddr], v2: &[SocketAddr], rest: &str) -> String {
@@ -286,4 +291,60 @@ async fn a_model_server_proves_its_golden_examples_before_its_first_request() {
         .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
         .sum();
     assert!(predicted >= 26.0, "{predicted}\n{metrics}");
+}
+
+/// A model server that speaks what its clients begin with, over TLS if it has a config, and predicts 31.5.
+async fn version_that_speaks(tls: Option<Arc<rustls::ServerConfig>>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            match tls.clone() {
+                None => drop(tokio::spawn(answer_predictions(tcp))),
+                Some(config) => drop(tokio::spawn(async move {
+                    if let Ok(stream) = TlsAcceptor::from(config).accept(tcp).await {
+                        answer_predictions(stream).await;
+                    }
+                })),
+            }
+        }
+    });
+    address
+}
+
+async fn answer_predictions(stream: impl Wire + 'static) {
+    let service = hyper::service::service_fn(|_request: hyper::Request<hyper::body::Incoming>| async {
+        Ok::<_, std::io::Error>(hyper::Response::new(whole(r#"{"prediction":31.5}"#)))
+    });
+    let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+    // Health checks break off.
+    drop(server.serve_connection(TokioIo::new(stream), service).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn checks_and_golden_calls_speak_what_their_endpoints_speak() {
+    let (site, pki) = (Site::new().await, Pki::new());
+    let (server, edge) = (pki.issue("version", &["version.test"]), pki.issue("edge", &["edge"]));
+    let (ca, certificate, key) = (pki.ca(), edge.certificate, edge.private_key);
+    let trusted = format!("ca: {}, server_name: version.test", ca.display());
+    let mutual = format!("{trusted}, certificate: {}, private_key: {}", certificate.display(), key.display());
+    let (any, asks) = (pki.server(&["h2", "http/1.1"], &server, false), pki.server(&["h2"], &server, true));
+    for (tls, speaks) in [
+        (None, "protocol: h2c".to_owned()),
+        (Some(any), format!("upstream_tls: {{ {trusted} }}")),
+        (Some(asks), format!("protocol: h2\n    upstream_tls: {{ {mutual} }}")),
+    ] {
+        let address = version_that_speaks(tls).await;
+        let rest = format!(
+            "health_check: {{ path: /ready, interval: 50ms, timeout: 2s }}
+    warm_up: {{ examples: [{{ body: '{{}}', expect: 31.5, tolerance: 0.1 }}], calls: 2 }}
+    {speaks}
+    weights: {{ v1: 50%, v2: 50% }}"
+        );
+        site.write(&config(&[address], &[address], &rest));
+        let edge = site.start().await;
+        edge.wait_for_route(&speaks, |route| endpoint(route, "v2", address)["state"] == "up").await;
+        edge.wait_for_weight(50.0).await;
+        assert_eq!(edge.predict().await.body, br#"{"prediction":31.5}"#);
+    }
 }

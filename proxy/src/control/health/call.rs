@@ -6,14 +6,20 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, header};
+use http::uri::{Authority, Scheme};
+use http::{Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use nix::errno::Errno;
+use pointsman_config::Protocol;
 use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+use crate::upstream::{HandshakeError, Speech};
 
 /// Longest answer that is read.
 const MAX_ANSWER_BYTES: usize = 8 << 20;
@@ -23,6 +29,10 @@ const MAX_ANSWER_BYTES: usize = 8 << 20;
 pub(super) enum CallError {
     #[error("no connection")]
     Connect(#[source] std::io::Error),
+    #[error("no TLS connection")]
+    Tls(#[source] std::io::Error),
+    #[error(transparent)]
+    Handshake(#[from] HandshakeError),
     #[error("no answer within {} ms", .0.as_millis())]
     Timeout(Duration),
     #[error("the answer is no HTTP")]
@@ -52,6 +62,8 @@ pub(super) struct Callee<'a> {
     pub(super) address: SocketAddr,
     /// The Host header.
     pub(super) host: &'a str,
+    /// What it speaks.
+    pub(super) speech: &'a Speech,
     /// For the whole call.
     pub(super) patience: Duration,
 }
@@ -83,14 +95,23 @@ impl Callee<'_> {
     }
 
     fn request(self, method: Method, path: &str, body: Bytes) -> Result<Request<Full<Bytes>>, CallError> {
-        Request::builder()
+        let request = Request::builder()
             .method(method)
-            .uri(path)
-            .header(header::HOST, self.host)
-            .header(header::CONNECTION, "close")
             .header(header::USER_AGENT, "pointsman-health")
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(body))
+            .header(header::CONTENT_TYPE, "application/json");
+        let request = match self.speech.protocol {
+            Protocol::Http1 => request.uri(path).header(header::HOST, self.host).header(header::CONNECTION, "close"),
+            Protocol::H2c | Protocol::H2 => request.uri(self.whole_uri(path)?),
+        };
+        request.body(Full::new(body)).map_err(|source| CallError::Path { path: path.to_owned(), source })
+    }
+
+    /// HTTP/2 has no Host header; its authority is part of what is asked for.
+    fn whole_uri(self, path: &str) -> Result<Uri, CallError> {
+        let scheme = if self.speech.is_secured() { Scheme::HTTPS } else { Scheme::HTTP };
+        let authority = Authority::try_from(self.host).map_err(http::Error::from);
+        authority
+            .and_then(|authority| Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build())
             .map_err(|source| CallError::Path { path: path.to_owned(), source })
     }
 
@@ -104,20 +125,54 @@ impl Callee<'_> {
         request: Request<Full<Bytes>>,
         read: impl AsyncFnOnce(http::Response<Incoming>) -> Result<T, CallError>,
     ) -> Result<T, CallError> {
+        let handshake = self.speech.handshake()?;
         let stream = TcpStream::connect(self.address).await.map_err(CallError::Connect)?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(CallError::Http)?;
-        tokio::pin!(connection);
-        let answer = async { read(sender.send_request(request).await.map_err(CallError::Http)?).await };
-        tokio::pin!(answer);
-        tokio::select! {
-            found = &mut answer => found,
-            ended = &mut connection => match ended {
-                // It may have ended because everything has been said.
-                Ok(()) => answer.await,
-                Err(error) => Err(CallError::Http(error)),
-            },
+        match handshake {
+            // What HTTP/2 keeps of a connection is too much to carry through every future above.
+            None => Box::pin(self.speak(stream, request, read)).await,
+            Some(with) => {
+                let stream = with.connector.connect(with.server_name, stream).await.map_err(CallError::Tls)?;
+                Box::pin(self.speak(stream, request, read)).await
+            }
         }
+    }
+
+    async fn speak<T, S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+        self,
+        stream: S,
+        request: Request<Full<Bytes>>,
+        read: impl AsyncFnOnce(http::Response<Incoming>) -> Result<T, CallError>,
+    ) -> Result<T, CallError> {
+        let stream = TokioIo::new(stream);
+        match self.speech.protocol {
+            Protocol::Http1 => {
+                let (mut sender, connection) = http1::handshake(stream).await.map_err(CallError::Http)?;
+                let answer = async { read(sender.send_request(request).await.map_err(CallError::Http)?).await };
+                drive(connection, answer).await
+            }
+            Protocol::H2c | Protocol::H2 => {
+                let (mut sender, connection) =
+                    http2::handshake(TokioExecutor::new(), stream).await.map_err(CallError::Http)?;
+                let answer = async { read(sender.send_request(request).await.map_err(CallError::Http)?).await };
+                drive(connection, answer).await
+            }
+        }
+    }
+}
+
+/// Waits for `answer` while `connection` moves what is to be moved.
+async fn drive<T>(
+    connection: impl Future<Output = Result<(), hyper::Error>>,
+    answer: impl Future<Output = Result<T, CallError>>,
+) -> Result<T, CallError> {
+    tokio::pin!(connection, answer);
+    tokio::select! {
+        found = &mut answer => found,
+        ended = &mut connection => match ended {
+            // It may have ended because everything has been said.
+            Ok(()) => answer.await,
+            Err(error) => Err(CallError::Http(error)),
+        },
     }
 }
 
