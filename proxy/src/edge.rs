@@ -229,6 +229,7 @@ impl ProxyHttp for Edge {
         ctx: &mut RequestCtx,
     ) -> Result<()> {
         ctx.client_sent(end_of_stream);
+        let is_first = ctx.body_bytes == 0;
         ctx.body_bytes += body.as_ref().map_or(0, |chunk| u64::try_from(chunk.len()).unwrap_or(u64::MAX));
         if end_of_stream {
             ctx.limit_attempt(repeatable(session, ctx));
@@ -241,6 +242,9 @@ impl ProxyHttp for Edge {
             }
             Some(_) | None => {
                 Copying::request_body(&mut ctx.copy, body.as_ref(), end_of_stream, &self.copier);
+                if !is_first {
+                    ctx.gather(body, end_of_stream);
+                }
                 Ok(())
             }
         }
@@ -363,7 +367,8 @@ impl ProxyHttp for Edge {
             error.set_retry(true);
             return error;
         }
-        let of_client = *error.esource() == ErrorSource::Downstream && *error.etype() == ErrorType::ReadError;
+        // The client's side breaks off for it, and says so before it looks whether the client is there.
+        let of_client = *error.esource() == ErrorSource::Downstream;
         if of_client && ctx.exchange.as_ref().is_some_and(|exchange| exchange.take_attempt_over()) {
             error = Error::new_up(ErrorType::ReadTimedout);
         }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use bytes::{Bytes, BytesMut};
 use crossbeam_utils::CachePadded;
 use http::{HeaderMap, HeaderValue};
 use pointsman_config::Protocol;
@@ -21,6 +22,7 @@ use crate::concurrency::Permit;
 use crate::endpoint::{Endpoint, InFlight};
 use crate::failure;
 use crate::forward;
+use crate::guard::Framing;
 use crate::listen::{Client, Exchange, MALFORMED_CHUNKS};
 use crate::mirror::{self, Copying};
 use crate::observe::{Ended, Seen};
@@ -84,6 +86,8 @@ pub(crate) struct RequestCtx {
     answered_as: Option<Outcome>,
     /// Whether the version has said everything.
     is_whole: bool,
+    /// Pieces of a small body behind the first, until it is whole.
+    gathered: BytesMut,
     /// Its copy for another version.
     pub(crate) copy: Option<Copying>,
     /// When the present attempt was sent.
@@ -141,6 +145,7 @@ impl RequestCtx {
             status: None,
             answered_as: None,
             is_whole: false,
+            gathered: BytesMut::new(),
             copy: None,
             sent: None,
             repeats: false,
@@ -245,6 +250,26 @@ impl RequestCtx {
         self.permit = permit;
     }
 
+    /// Gathers the pieces behind the first of a body that may be sent again, and passes them on as one. The framework hands
+    /// pieces on through a pipe of four, and looks at its client no more once that is full with the last one: then neither
+    /// a client that goes would be heard, nor the end of an attempt. A body without a length may be a stream, and goes on
+    /// as it comes.
+    pub(crate) fn gather(&mut self, piece: &mut Option<Bytes>, is_end: bool) {
+        let limit = self.route().map_or(0, |route| route.settings.retries.body_bytes);
+        let framing =
+            self.exchange.as_ref().and_then(|exchange| exchange.arrival()).map(|arrival| arrival.head.framing);
+        // What follows an answer is no body, but what passes through a tunnel.
+        if self.is_answered() || !matches!(framing, Some(Framing::Length(length)) if length <= limit) {
+            return;
+        }
+        self.gathered.extend_from_slice(piece.as_deref().unwrap_or_default());
+        if !is_end {
+            *piece = Some(Bytes::new());
+        } else if !self.gathered.is_empty() {
+            *piece = Some(self.gathered.split().freeze());
+        }
+    }
+
     /// The client has sent everything, as of `now`: from here on the version is waited for.
     fn asked(&mut self, now: Instant) {
         self.is_asked = true;
@@ -297,6 +322,7 @@ impl RequestCtx {
         self.present = Some(position);
         self.attempts += 1;
         self.body_bytes = 0;
+        self.gathered.clear();
         if let Some(exchange) = &self.exchange {
             exchange.rests();
         }
@@ -666,7 +692,7 @@ impl RequestCtx {
     }
 
     /// The same as it goes over an HTTP/1.1 connection at once, with this `connection`.
-    pub(crate) fn wire_with(&mut self, refusal: &Refusal, connection: &str) -> bytes::Bytes {
+    pub(crate) fn wire_with(&mut self, refusal: &Refusal, connection: &str) -> Bytes {
         let words = self.last_words(refusal.clone());
         let wire = words.answer().wire_with(words.to_head_request, connection);
         let head_bytes = wire.windows(4).position(|end| end == b"\r\n\r\n").map_or(wire.len(), |end| end + 4);

@@ -7,6 +7,7 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use pointsman::outcome::Outcome;
 use pointsman_chaos::fakes::{Echo, FakeModel};
+use pointsman_config::{Replay, Retries, Route};
 
 use crate::harness::{RawServer, eventually, route};
 use crate::pki::Pki;
@@ -206,5 +207,42 @@ async fn what_is_in_flight_at_the_drain_deadline_is_cut_off_and_not_the_versions
         assert_eq!(drained.cut_off, 1, "{speaks:?}");
         assert!(asking.await.unwrap().is_err(), "{speaks:?}");
         edge.expect_outcomes("v1", &[(Outcome::Rejected, 1)]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_a_client_speaks_it_does_not_see_the_canary_fail() {
+    let (pki, v1, v2) = (Pki::new(), FakeModel::start("v1").await.unwrap(), FakeModel::start("v2").await.unwrap());
+    for speaks in Speaks::ALL {
+        let retries = Retries {
+            replay: Replay::Predictions,
+            budget_ppm: 1_000_000,
+            per_try: Some(Duration::from_millis(50)),
+            ..Retries::default()
+        };
+        let mut edge = speaks.edge(&pki, Route { retries, ..route() }, &[v1.addr()], &[v2.addr()]);
+        edge.set_weight(1_000_000);
+        let client = speaks.connect(&pki, edge.address).await;
+        let mut charged = Vec::new();
+        for (faults, outcome) in [
+            (r#"{"fail":{"share":1,"status":503}}"#, Outcome::Error),
+            (r#"{"hang":{"share":1}}"#, Outcome::Timeout),
+            (r#"{"reset":{"share":1}}"#, Outcome::Reset),
+        ] {
+            v2.set_faults(faults.parse().unwrap());
+            for bytes in [0, 60_000] {
+                let told = client.ask("POST", "/v1/predict", &[], whole("x".repeat(bytes))).await;
+                assert_eq!((told.status, told.header("x-pointsman-version")), (200, Some("v1")), "{speaks:?} {faults}");
+                assert_eq!(told.json()["prediction"].as_u64(), Some(bytes as u64), "{speaks:?} {faults}");
+            }
+            charged.push((outcome, 2));
+            let expected: Vec<_> = Outcome::ALL
+                .into_iter()
+                .filter(|known| charged.iter().any(|(one, _)| one == known))
+                .map(|known| (known, 2))
+                .collect();
+            edge.expect_outcomes("v2", &expected).await;
+        }
+        assert_eq!(edge.outcomes("v1"), [], "{speaks:?}");
     }
 }
