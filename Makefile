@@ -13,8 +13,8 @@ demo: prepare ## the main job on real processes: three acts in under two minutes
 	@cargo build --release --quiet -p pointsman -p model-server -p pointsman-chaos
 	@target/release/pointsman demo $(ARGS)
 
-test: prepare ## every test of every crate
-	cargo test --workspace
+test: prepare ## every test of every crate, also behind one that fails
+	cargo test --workspace --no-fail-fast
 
 lint: prepare ## formatting and the lint table, warnings are errors
 	cargo fmt --all --check

@@ -231,7 +231,7 @@ mod tests {
         medians(&mut text, &figures);
         assert!(
             text.contains(
-                "| requests/s on one core, 64 connections [1/s] |  | 90 | 100 |  | 116 | 1.16 | ratio ≥ 1.15 | yes |"
+                "| requests/s on one core, 64 connections [1/s] |  | 90 | 100 |  |  | 116 | 1.16 | ratio ≥ 1.15 | yes |"
             ),
             "{text}"
         );
