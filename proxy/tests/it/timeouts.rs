@@ -328,7 +328,7 @@ async fn a_client_without_a_route_that_takes_no_answer_is_not_waited_for_for_eve
     let mut narrow = route();
     narrow.matches.path_prefix = "/v1".to_owned();
     let edge = TestEdge::patient(impatient(), narrow, &[v1.addr()], &[]);
-    let client = edge.connect().await;
+    let mut client = edge.connect().await;
     // Request upon request without reading an answer, until every buffer on the way back is full.
     let requests = get("/v2").repeat(1_000);
     let stuck = async {
@@ -339,8 +339,11 @@ async fn a_client_without_a_route_that_takes_no_answer_is_not_waited_for_for_eve
         }
     };
     tokio::time::timeout(Duration::from_secs(8), stuck).await.expect("full buffers");
-    assert_eq!(edge.in_flight(), 1);
     assert!(eventually(|| edge.in_flight() == 0).await);
+    let mut rest = Vec::new();
+    let closed = tokio::io::AsyncReadExt::read_to_end(&mut client.tcp, &mut rest);
+    // In the middle of an answer, so perhaps by a reset.
+    drop(tokio::time::timeout(Duration::from_secs(20), closed).await.expect("its connection is closed"));
 }
 
 fn impatient() -> Patience {
