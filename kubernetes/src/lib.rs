@@ -1,1 +1,16 @@
 //! Everything of Pointsman that speaks to a Kubernetes API server, and nothing that decides.
+//!
+//! Every call has a deadline, nothing is repeated behind the caller's back, and an API server that is lost changes
+//! nothing: what was last known stays, and says that it is old. Pure parts (merging slices, planning patches, the rules
+//! of the Lease, the bounds of the annotation) take values and the time; the rest carries out what they say.
+
+mod client;
+mod discovery;
+mod error;
+mod trouble;
+mod watching;
+
+pub use client::{Cluster, ConnectError, Deadlines};
+pub use discovery::{Condition, Discovered, Discovery, Endpoint, Picture, PortChoice, ServiceName};
+pub use error::CallError;
+pub use watching::Link;
