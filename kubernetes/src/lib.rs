@@ -4,13 +4,19 @@
 //! nothing: what was last known stays, and says that it is old. Pure parts (merging slices, planning patches, the rules
 //! of the Lease, the bounds of the annotation) take values and the time; the rest carries out what they say.
 
+pub mod annotation;
 mod client;
 mod discovery;
 mod error;
+mod live_service;
 mod trouble;
 mod watching;
 
 pub use client::{Cluster, ConnectError, Deadlines};
 pub use discovery::{Condition, Discovered, Discovery, Endpoint, Picture, PortChoice, ServiceName};
 pub use error::CallError;
+pub use live_service::{
+    Document, FIELD_MANAGER, Followed, Foreign, Found, LiveService, Observed, Obstacle, Selected, Wanted, WriteError,
+    Writer, claim, plan,
+};
 pub use watching::Link;
