@@ -8,6 +8,7 @@ pub mod annotation;
 mod client;
 mod discovery;
 mod error;
+mod lease;
 mod live_service;
 mod trouble;
 mod watching;
@@ -15,6 +16,7 @@ mod watching;
 pub use client::{Cluster, ConnectError, Deadlines};
 pub use discovery::{Condition, Discovered, Discovery, Endpoint, Picture, PortChoice, ServiceName};
 pub use error::CallError;
+pub use lease::{Candidacy, Election, Leadership, LeaseTimes, LeaseTimesError, Move, Record};
 pub use live_service::{
     Document, FIELD_MANAGER, Followed, Foreign, Found, LiveService, Observed, Obstacle, Selected, Wanted, WriteError,
     Writer, claim, plan,
