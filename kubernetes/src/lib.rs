@@ -8,17 +8,21 @@ pub mod annotation;
 mod client;
 mod discovery;
 mod error;
+mod events;
 mod lease;
 mod live_service;
+mod retire;
 mod trouble;
 mod watching;
 
 pub use client::{Cluster, ConnectError, Deadlines};
 pub use discovery::{Condition, Discovered, Discovery, Endpoint, Picture, PortChoice, ServiceName};
 pub use error::CallError;
+pub use events::{EventSink, Journal, Post, Told};
 pub use lease::{Candidacy, Election, Leadership, LeaseTimes, LeaseTimesError, Move, Record};
 pub use live_service::{
     Document, FIELD_MANAGER, Followed, Foreign, Found, LiveService, Observed, Obstacle, Selected, Wanted, WriteError,
     Writer, claim, plan,
 };
+pub use retire::{Retired, scale_down};
 pub use watching::Link;
