@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use pointsman_config::Listener;
 use rustls::ServerConfig;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
@@ -115,10 +115,24 @@ impl Default for Patience {
 #[derive(Debug)]
 pub struct Listeners {
     addresses: Vec<SocketAddr>,
-    /// For each address how TLS is spoken there, if it is.
-    tls: Vec<Option<Arc<ServerConfig>>>,
-    /// For each worker one socket per address.
-    workers: Vec<Vec<TcpListener>>,
+    /// For each worker a socket per address; more, where another process had more workers.
+    workers: Vec<Vec<Listening>>,
+}
+
+/// A worker's socket.
+#[derive(Debug)]
+struct Listening {
+    address: SocketAddr,
+    socket: TcpListener,
+    /// How TLS is spoken there, if it is.
+    tls: Option<Arc<ServerConfig>>,
+}
+
+impl Listening {
+    /// Begins to listen, if it does not yet.
+    fn begin(&self) -> Result<(), ListenError> {
+        SockRef::from(&self.socket).listen(BACKLOG).map_err(|source| ListenError::new(self.address, source))
+    }
 }
 
 impl Listeners {
@@ -141,46 +155,63 @@ impl Listeners {
         taken: &mut Vec<SharedSockets>,
     ) -> Result<Self, ListenError> {
         let threads = threads.max(1);
-        let tls: Result<Vec<_>, _> = listeners.iter().map(tls).collect();
+        let certified: Result<Vec<_>, ListenError> =
+            listeners.iter().map(|listener| Ok((listener.address, tls(listener)?))).collect();
         let workers = std::iter::repeat_with(Vec::new).take(threads).collect();
-        let mut bound = Self { addresses: Vec::new(), tls: tls?, workers };
-        for listener in listeners {
-            bound.take_or_bind(listener.address, taken).map_err(|source| ListenError::new(listener.address, source))?;
+        let mut bound = Self { addresses: Vec::new(), workers };
+        for (address, tls) in certified? {
+            bound.take_or_bind(address, tls.as_ref(), taken).map_err(|source| ListenError::new(address, source))?;
         }
         Ok(bound)
     }
 
-    fn take_or_bind(&mut self, wanted: SocketAddr, taken: &mut Vec<SharedSockets>) -> io::Result<()> {
-        let Some(position) = taken.iter().position(|shared| shared.fits(wanted)) else { return self.bind_one(wanted) };
-        let SharedSockets { address, sockets } = taken.remove(position);
+    fn take_or_bind(
+        &mut self,
+        wanted: SocketAddr,
+        tls: Option<&Arc<ServerConfig>>,
+        taken: &mut Vec<SharedSockets>,
+    ) -> io::Result<()> {
+        let (address, sockets) = match taken.iter().position(|shared| shared.fits(wanted)) {
+            Some(position) => self.complete(taken.remove(position))?,
+            None => self.bind_one(wanted)?,
+        };
         self.addresses.push(address);
-        let missing = self.workers.len().saturating_sub(sockets.len());
-        let more = std::iter::repeat_with(|| listening_socket(address)).take(missing);
-        let sockets = sockets.into_iter().map(Ok).chain(more).collect::<io::Result<Vec<_>>>()?;
         // A queue without a worker would swallow its connections: those that are too many go round.
         let workers = self.workers.len();
         for (number, socket) in sockets.into_iter().enumerate() {
             if let Some(worker) = self.workers.get_mut(number % workers) {
-                worker.push(socket);
+                worker.push(Listening { address, socket, tls: tls.cloned() });
             }
         }
         Ok(())
     }
 
+    /// As many sockets as there are workers, at least. Those that are added get no connection before this process serves:
+    /// if it never does, whoever waited in their queues would be reset.
+    fn complete(
+        &self,
+        SharedSockets { address, mut sockets }: SharedSockets,
+    ) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
+        while sockets.len() < self.workers.len() {
+            sockets.push(shared_socket(address)?);
+        }
+        Ok((address, sockets))
+    }
+
     /// Workers share a port through `SO_REUSEPORT`, under which the kernel would let a second edge in as well: so the
     /// address is first taken without it.
-    fn bind_one(&mut self, wanted: SocketAddr) -> io::Result<()> {
+    fn bind_one(&self, wanted: SocketAddr) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
         if wanted.port() != 0 {
             drop(bound_socket(wanted, false)?);
         }
-        let mut address = wanted;
-        for sockets in &mut self.workers {
-            let listener = listening_socket(address)?;
-            address = listener.local_addr()?;
-            sockets.push(listener);
+        let (mut address, mut sockets) = (wanted, Vec::new());
+        for _ in &self.workers {
+            let socket = shared_socket(address)?;
+            SockRef::from(&socket).listen(BACKLOG)?;
+            address = socket.local_addr()?;
+            sockets.push(socket);
         }
-        self.addresses.push(address);
-        Ok(())
+        Ok((address, sockets))
     }
 
     /// The addresses, in the order asked for; a port 0 has become the one that was got.
@@ -195,10 +226,9 @@ impl Listeners {
     pub fn share(&self) -> io::Result<Vec<SharedSockets>> {
         let mut shared: Vec<_> =
             self.addresses.iter().map(|address| SharedSockets { address: *address, sockets: Vec::new() }).collect();
-        for socket in self.workers.iter().flatten() {
-            let address = socket.local_addr()?;
-            if let Some(place) = shared.iter_mut().find(|shared| shared.address == address) {
-                place.sockets.push(socket.try_clone()?);
+        for listening in self.workers.iter().flatten() {
+            if let Some(place) = shared.iter_mut().find(|shared| shared.address == listening.address) {
+                place.sockets.push(listening.socket.try_clone()?);
             }
         }
         Ok(shared)
@@ -207,16 +237,17 @@ impl Listeners {
     /// Begins to serve what `snapshots` holds, each worker on a thread of its own.
     ///
     /// # Errors
-    /// If a thread cannot be started; those that were are stopped again.
+    /// If an address cannot be listened on or a thread cannot be started; those that were are stopped again.
     pub fn serve(self, snapshots: &Arc<Snapshots>, patience: Patience) -> Result<Serving, ListenError> {
         let (orders, order) = watch::channel(Order::Serve);
         let (done, cut_off) = mpsc::unbounded_channel();
+        self.workers.iter().flatten().try_for_each(Listening::begin)?;
         let mut serving = Serving { addresses: self.addresses, loads: Vec::new(), orders, cut_off };
         for (number, sockets) in self.workers.into_iter().enumerate() {
             let load = Arc::new(Load::default());
             serving.loads.push(Arc::clone(&load));
             let task = Task {
-                sockets: sockets.into_iter().zip(self.tls.iter().cloned()).collect(),
+                sockets,
                 snapshots: Arc::clone(snapshots),
                 patience,
                 load,
@@ -232,10 +263,9 @@ impl Listeners {
     }
 }
 
-/// One more socket for a worker, on a port that workers share.
-fn listening_socket(address: SocketAddr) -> io::Result<TcpListener> {
+/// One more socket for a worker, on a port that workers share. It gets no connection before it listens.
+fn shared_socket(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = bound_socket(address, true)?;
-    socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
 }
@@ -339,7 +369,7 @@ mod tests {
         let [one, two] = bound.addresses() else { panic!("two addresses") };
         assert!(one.port() != 0 && two.port() != 0 && one != two);
         for sockets in &bound.workers {
-            let addresses: Vec<_> = sockets.iter().map(|socket| socket.local_addr().unwrap()).collect();
+            let addresses: Vec<_> = sockets.iter().map(|listening| listening.socket.local_addr().unwrap()).collect();
             assert_eq!(addresses, [*one, *two]);
         }
     }
@@ -365,5 +395,42 @@ mod tests {
     fn an_address_of_another_machine_is_refused() {
         let error = Listeners::bind(&[listener(SocketAddr::from(([192, 0, 2, 1], 0)))], 1).unwrap_err();
         assert!(matches!(error, ListenError::Other { .. }) && error.to_string().contains("192.0.2.1"));
+    }
+    fn addresses_of(bound: &Listeners) -> Vec<Vec<(SocketAddr, SocketAddr)>> {
+        let worker = |sockets: &Vec<Listening>| {
+            sockets.iter().map(|listening| (listening.address, listening.socket.local_addr().unwrap())).collect()
+        };
+        bound.workers.iter().map(worker).collect()
+    }
+
+    #[test]
+    fn every_socket_of_another_process_has_a_worker_however_many_each_has() {
+        for (before, after) in [(4, 2), (2, 4), (3, 3), (5, 1)] {
+            let old = Listeners::bind(&[any_port(), any_port()], before).unwrap();
+            let wanted: Vec<_> = old.addresses().iter().map(|address| listener(*address)).collect();
+            let new = Listeners::bind_or_take(&wanted, after, &mut old.share().unwrap()).unwrap();
+            assert_eq!(new.addresses(), old.addresses());
+            let workers = addresses_of(&new);
+            for address in old.addresses() {
+                let of_address = workers.iter().flatten().filter(|(name, _)| name == address).count();
+                assert_eq!(of_address, before.max(after), "{before} to {after}");
+                let each = workers.iter().all(|sockets| sockets.iter().any(|(name, _)| name == address));
+                assert!(each, "{before} to {after}: every worker listens everywhere");
+            }
+            assert!(workers.iter().flatten().all(|(name, socket)| name == socket), "{before} to {after}");
+        }
+    }
+
+    #[test]
+    fn a_successor_that_never_serves_takes_no_connection() {
+        let old = Listeners::bind(&[any_port()], 1).unwrap();
+        let address = old.addresses()[0];
+        let new = Listeners::bind_or_take(&[listener(address)], 8, &mut old.share().unwrap()).unwrap();
+        let clients: Vec<_> = (0..64).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+        drop(new);
+        for _ in &clients {
+            // All wait in the queue of the old one.
+            old.workers[0][0].socket.accept().unwrap();
+        }
     }
 }

@@ -19,8 +19,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{error, warn};
 
-use super::Patience;
 use super::connection::{self, Shared};
+use super::{Listening, Patience};
 use crate::edge::Edge;
 use crate::lane::Lane;
 use crate::request::Load;
@@ -52,8 +52,7 @@ pub(super) enum Order {
 
 /// What a worker needs to begin.
 pub(super) struct Task {
-    /// Where to listen, and how TLS is spoken there, if it is.
-    pub(super) sockets: Vec<(std::net::TcpListener, Option<Arc<ServerConfig>>)>,
+    pub(super) sockets: Vec<Listening>,
     pub(super) snapshots: Arc<Snapshots>,
     pub(super) patience: Patience,
     pub(super) load: Arc<Load>,
@@ -77,7 +76,7 @@ pub(super) fn run(task: Task) {
 }
 
 struct Worker {
-    sockets: Vec<(std::net::TcpListener, Option<Arc<ServerConfig>>)>,
+    sockets: Vec<Listening>,
     shared: Arc<Shared>,
     load: Arc<Load>,
     orders: watch::Receiver<Order>,
@@ -122,12 +121,12 @@ impl Worker {
 
     /// Serves until told otherwise; gives the number of requests that were cut off.
     async fn run(mut self) -> usize {
-        let listeners: Vec<Door> = std::mem::take(&mut self.sockets).into_iter().filter_map(Door::open).collect();
+        let mut doors = Doors::open(std::mem::take(&mut self.sockets));
         // Ends with the runtime.
         drop(tokio::spawn(Arc::clone(&self.shared.lane).sweep()));
-        let order = self.accept(&listeners).await;
-        self.take_queue(&listeners);
-        drop(listeners);
+        let order = self.accept(&mut doors).await;
+        self.take_queue(&doors);
+        drop(doors);
         self.shared.is_draining.store(true, Relaxed);
         self.draining.send_replace(true);
         if let Order::Drain(deadline) = order {
@@ -137,12 +136,12 @@ impl Worker {
     }
 
     /// Takes connections until there is another order.
-    async fn accept(&mut self, listeners: &[Door]) -> Order {
+    async fn accept(&mut self, doors: &mut Doors) -> Order {
         let mut orders = self.orders.clone();
         loop {
             tokio::select! {
                 order = orders.wait_for(|order| *order != Order::Serve) => return order.map_or(Order::Stop, |order| *order),
-                accepted = next_connection(listeners) => match accepted {
+                accepted = doors.next() => match accepted {
                     Ok((stream, client, tls)) => self.begin(stream, client, tls),
                     Err(error) => rest(&error).await,
                 },
@@ -157,10 +156,10 @@ impl Worker {
 
     /// Takes what the kernel has accepted for us already: closing a listener resets those connections. The kernel is asked
     /// itself, since the runtime may not have heard of them yet.
-    fn take_queue(&mut self, listeners: &[Door]) {
-        for listener in listeners {
-            while let Ok((stream, client)) = accept_now(&listener.tcp) {
-                self.begin(stream, client, listener.tls.clone());
+    fn take_queue(&mut self, doors: &Doors) {
+        for door in &doors.all {
+            while let Ok((stream, client)) = accept_now(&door.tcp) {
+                self.begin(stream, client, door.tls.clone());
             }
         }
     }
@@ -193,9 +192,9 @@ struct Door {
 }
 
 impl Door {
-    fn open((socket, tls): (std::net::TcpListener, Option<Arc<ServerConfig>>)) -> Option<Self> {
-        let tcp = TcpListener::from_std(socket).map_err(|error| error!(%error, "a listening socket was lost")).ok()?;
-        Some(Self { tcp, tls })
+    fn open(Listening { address, socket, tls }: Listening) -> Option<Self> {
+        let lost = |error| error!(%address, %error, "a listening socket was lost");
+        Some(Self { tcp: TcpListener::from_std(socket).map_err(lost).ok()?, tls })
     }
 
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<std::io::Result<Accepted>> {
@@ -206,13 +205,34 @@ impl Door {
 /// A connection, its client, and how TLS is spoken on it, if it is.
 type Accepted = (TcpStream, SocketAddr, Option<Arc<ServerConfig>>);
 
-/// The next connection on any of the listeners.
-async fn next_connection(listeners: &[Door]) -> std::io::Result<Accepted> {
-    std::future::poll_fn(|cx| {
-        let ready = listeners.iter().map(|listener| listener.poll_accept(cx)).find(Poll::is_ready);
-        ready.unwrap_or(Poll::Pending)
-    })
-    .await
+/// All of a worker's listening sockets.
+struct Doors {
+    all: Vec<Door>,
+    /// Which one is looked at first: the one behind that whose connection was taken last, so that a crowd at one does not
+    /// keep the others waiting.
+    first: usize,
+}
+
+impl Doors {
+    fn open(sockets: Vec<Listening>) -> Self {
+        Self { all: sockets.into_iter().filter_map(Door::open).collect(), first: 0 }
+    }
+
+    /// The next connection on any of them.
+    async fn next(&mut self) -> std::io::Result<Accepted> {
+        std::future::poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<Accepted>> {
+        let in_turn = self.all.iter().enumerate().cycle().skip(self.first).take(self.all.len());
+        for (position, door) in in_turn {
+            if let Poll::Ready(accepted) = door.poll_accept(cx) {
+                self.first = position + 1;
+                return Poll::Ready(accepted);
+            }
+        }
+        Poll::Pending
+    }
 }
 
 /// A connection that is there already, or an error.
@@ -256,7 +276,30 @@ impl Refusals {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpStream;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_crowd_at_one_address_does_not_keep_the_others_waiting() {
+        let sockets: Vec<_> = (0..3)
+            .map(|_| {
+                let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+                socket.set_nonblocking(true).unwrap();
+                Listening { address: socket.local_addr().unwrap(), socket, tls: None }
+            })
+            .collect();
+        let addresses: Vec<_> = sockets.iter().map(|listening| listening.address).collect();
+        let crowd: Vec<_> = (0..9).map(|_| TcpStream::connect(addresses[0]).unwrap()).collect();
+        let others: Vec<_> = addresses[1..].iter().map(|address| TcpStream::connect(address).unwrap()).collect();
+        let mut doors = Doors::open(sockets);
+        let mut first = Vec::new();
+        for _ in 0..3 {
+            first.push(doors.next().await.unwrap().0.local_addr().unwrap());
+        }
+        assert_eq!(first, addresses, "one of each");
+        drop((crowd, others));
+    }
 
     #[test]
     fn failures_to_accept_are_told_at_once_and_then_counted_for_ten_seconds() {
