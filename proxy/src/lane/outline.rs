@@ -18,7 +18,7 @@ pub(crate) enum Kind {
     Host,
     /// Means something to this connection only (RFC 9110, section 7.6.1); not carried on.
     HopByHop,
-    /// Replaced by what the edge knows better.
+    /// For the edge alone to say: replaced by what it knows better, or cut.
     Replaced,
     /// `traceparent`: carried on if it is sound.
     Trace,
@@ -38,7 +38,7 @@ pub(crate) enum Kind {
 
 /// Every name that is not the version's business alone, in lower case. The hop-by-hop ones are those that the framework
 /// cuts.
-const KNOWN: [(&[u8], Kind); 20] = [
+const KNOWN: [(&[u8], Kind); 21] = [
     (b"host", Kind::Host),
     (b"content-length", Kind::Length),
     (b"connection", Kind::Connection),
@@ -57,6 +57,7 @@ const KNOWN: [(&[u8], Kind); 20] = [
     (b"x-forwarded-host", Kind::Replaced),
     (b"forwarded", Kind::Replaced),
     (b"x-request-id", Kind::Replaced),
+    (b"x-pointsman-mirror", Kind::Replaced),
     (b"traceparent", Kind::Trace),
     (b"tracestate", Kind::TraceState),
 ];

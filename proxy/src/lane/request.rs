@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn the_clients_lines_go_on_as_they_stand_but_for_what_the_edge_knows_better() {
         let carried = carried_on(&format!(
-            "\r\nPOST /v1?a=b HTTP/1.1\r\nKeep-Alive: 5\r\nHost: M:80\r\nTE: trailers\r\nX-A:  b \r\nX-Forwarded-For: 6.6.6.6\r\nX-Request-Id: x\r\nX-C: d\r\nForwarded: for=1\r\nContent-Length: 2\r\ntraceparent: {PARENT}\r\nTraceState: a=b\r\nConnection: keep-alive\r\n\r\n"
+            "\r\nPOST /v1?a=b HTTP/1.1\r\nKeep-Alive: 5\r\nHost: M:80\r\nTE: trailers\r\nX-A:  b \r\nX-Forwarded-For: 6.6.6.6\r\nX-Request-Id: x\r\nX-C: d\r\nForwarded: for=1\r\nX-Pointsman-Mirror: 1\r\nContent-Length: 2\r\ntraceparent: {PARENT}\r\nTraceState: a=b\r\nConnection: keep-alive\r\n\r\n"
         ));
         assert_eq!(
             carried,

@@ -50,6 +50,7 @@ async fn the_same_request_reaches_the_version_over_both_lanes() {
         "X-Forwarded-For: 1.1.1.1\r\nX-Forwarded-For: 2.2.2.2\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\nForwarded: for=1.1.1.1\r\n",
         "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\ntracestate: a=b\r\n",
         "traceparent: unsound\r\ntracestate: a=b\r\n",
+        "X-Pointsman-Mirror: 1\r\nX-Pointsman-Other: 1\r\n",
         "X-Odd:  a  b\t\r\nX-Empty:\r\nUpgrade: websocket\r\n",
     ] {
         for (method, path) in [("POST", "/echo?a=b%20c"), ("DELETE", "/echo"), ("GET", "//echo?x=//../y")] {
