@@ -126,7 +126,7 @@ async fn transport(shared: &Shared, tcp: TcpStream, tls: Option<Arc<ServerConfig
 }
 
 /// Waits until the worker has drained for so long that a client without a request has had its chance.
-async fn leaves_no_time(shared: &Shared) {
+pub(super) async fn leaves_no_time(shared: &Shared) {
     drained(shared.draining.clone()).await;
     tokio::time::sleep(FIRST_REQUEST_GRACE).await;
 }

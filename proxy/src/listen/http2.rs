@@ -21,9 +21,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Sleep, sleep, timeout};
 use tracing::debug;
 
-use self::io::Http2Io;
+use self::io::{Http2Io, Passage};
 use self::session::{Http2Session, Http2Stream};
-use super::connection::{Shared, drained, until_deadline};
+use super::connection::{Shared, drained, leaves_no_time, until_deadline};
 use super::deadline::Alarm;
 use super::exchange::{Arrival, Client, Exchange};
 use super::socket::ClientSocket;
@@ -51,6 +51,8 @@ const PROVOKED_RESETS: usize = 64;
 const WASTE: u32 = 100;
 /// How long a connection that is left may take to close.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// How long a client may take nothing of what is still to be sent on a connection that is left.
+const STALL: Duration = Duration::from_secs(10);
 
 /// Whether what was received may be the beginning of an HTTP/2 connection.
 pub(super) fn is_begun_by(received: &[u8]) -> bool {
@@ -62,9 +64,14 @@ pub(super) fn is_begun_by(received: &[u8]) -> bool {
 pub(super) async fn serve(shared: Arc<Shared>, socket: Arc<ClientSocket>, received: BytesMut) {
     let client = socket.exchange.client.clone();
     let options = options(shared.snapshots.largest_head_bytes());
-    let shaken = timeout(shared.patience.head, options.handshake(Http2Io::new(socket, received))).await;
+    let passage = Arc::new(Passage::default());
+    let handshake = options.handshake(Http2Io::new(socket, received, Arc::clone(&passage)));
+    let shaken = tokio::select! {
+        shaken = timeout(shared.patience.head, handshake) => shaken,
+        () = leaves_no_time(&shared) => return,
+    };
     let Ok(Ok(connection)) = shaken else { return };
-    Http2Connection::new(shared, client, connection).run().await;
+    Http2Connection::new(shared, client, connection, passage).run().await;
 }
 
 fn options(largest_head_bytes: u64) -> Builder {
@@ -85,6 +92,7 @@ struct Http2Connection {
     shared: Arc<Shared>,
     client: Client,
     connection: Connection<Http2Io, Bytes>,
+    passage: Arc<Passage>,
     streams: JoinSet<Ended>,
     drain: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
     /// Rings when the connection has been without a stream for too long.
@@ -94,6 +102,8 @@ struct Http2Connection {
     waste_left: u32,
     /// Whether the client has been told that no new stream is taken.
     leaving: bool,
+    /// When it took something last, as far as was looked since.
+    took: Instant,
 }
 
 /// How a stream ended.
@@ -114,11 +124,12 @@ enum Event {
 }
 
 impl Http2Connection {
-    fn new(shared: Arc<Shared>, client: Client, connection: Connection<Http2Io, Bytes>) -> Self {
+    fn new(shared: Arc<Shared>, client: Client, connection: Connection<Http2Io, Bytes>, passage: Arc<Passage>) -> Self {
         let patience = shared.patience.head;
         Self {
             client,
             connection,
+            passage,
             streams: JoinSet::new(),
             drain: Box::pin(drained(shared.draining.clone())),
             idle: Box::pin(sleep(patience)),
@@ -126,6 +137,7 @@ impl Http2Connection {
             served: 0,
             waste_left: WASTE,
             leaving: false,
+            took: Instant::now(),
             shared,
         }
     }
@@ -139,6 +151,7 @@ impl Http2Connection {
                         return self.break_off().await;
                     }
                 }
+                Event::Leave if self.leaving && self.still_sends() => self.wait(FAREWELL),
                 Event::Leave if self.leaving => return,
                 Event::Leave => self.leave(),
                 Event::Closed => return,
@@ -180,8 +193,7 @@ impl Http2Connection {
     fn account(&mut self, ended: &Ended) -> bool {
         self.patience = ended.idle.unwrap_or(self.patience);
         if self.streams.is_empty() {
-            let patience = if self.leaving { FAREWELL } else { self.patience };
-            self.idle.as_mut().reset((Instant::now() + patience).into());
+            self.wait(if self.leaving { FAREWELL } else { self.patience });
         }
         if !ended.wasted {
             self.waste_left = (self.waste_left + 1).min(WASTE);
@@ -195,7 +207,22 @@ impl Http2Connection {
     fn leave(&mut self) {
         self.leaving = true;
         self.connection.graceful_shutdown();
-        self.idle.as_mut().reset((Instant::now() + FAREWELL).into());
+        self.took = Instant::now();
+        self.wait(FAREWELL);
+    }
+
+    /// Has the connection be without a stream for so long from now.
+    fn wait(&mut self, patience: Duration) {
+        self.idle.as_mut().reset((Instant::now() + patience).into());
+    }
+
+    /// Whether answers that ended are still on their way to a client that takes them, however slowly.
+    fn still_sends(&mut self) -> bool {
+        let now = Instant::now();
+        if self.passage.was_used() {
+            self.took = now;
+        }
+        self.passage.is_blocked() && now.saturating_duration_since(self.took) < STALL
     }
 
     async fn break_off(mut self) {

@@ -156,8 +156,11 @@ impl TlsTransport {
     /// # Errors
     /// If the client goes, or the two cannot agree.
     pub(super) async fn accept(tcp: TcpStream, config: Arc<ServerConfig>) -> io::Result<Self> {
-        let (tcp, connection) = TlsAcceptor::from(config).accept(tcp).await?.into_inner();
-        Ok(Self { tcp, state: Mutex::new(TlsState { connection, has_plaintext: true }) })
+        let (tcp, mut connection) = TlsAcceptor::from(config).accept(tcp).await?.into_inner();
+        // A first request, or the end, may have come with the last word of the handshake.
+        let came = connection.process_new_packets().map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
+        let has_plaintext = came.plaintext_bytes_to_read() > 0 || came.peer_has_closed();
+        Ok(Self { tcp, state: Mutex::new(TlsState { connection, has_plaintext }) })
     }
 
     fn state(&self) -> MutexGuard<'_, TlsState> {

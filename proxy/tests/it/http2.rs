@@ -194,6 +194,54 @@ async fn a_connection_ends_in_order_after_its_number_of_requests() {
     assert!(ended.is_ok(), "{ended:?}");
 }
 
+/// Answers that the edge has ended are still its own to deliver: a client that reads slowly gets all of them, though the
+/// connection has been left for longer than a client may take that reads at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_waits_for_a_slow_client_to_take_what_it_was_answered() {
+    const STREAMS: usize = 80;
+    const BYTES: usize = 100_000;
+    let v1 = RawServer::start(|mut connection| async move {
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {BYTES}\r\n\r\n{}", "x".repeat(BYTES));
+        while connection.request().await.is_some() && connection.send(&answer).await {}
+    })
+    .await;
+    let mut edge = TestEdge::start(&[v1.address]);
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(8 << 10).unwrap();
+    let wire = socket.connect(edge.address).await.unwrap();
+    let mut windows = h2::client::Builder::new();
+    windows.initial_window_size(1 << 20).initial_connection_window_size(64 << 20);
+    let (sender, mut connection) = windows.handshake::<_, Bytes>(wire).await.unwrap();
+    let asked: Vec<_> = {
+        let mut sender = sender.clone();
+        (0..STREAMS).map(|_| sender.send_request(request("GET", "http://m.test/"), true).unwrap().0).collect()
+    };
+    // The client reads until all are begun, and then nothing until all are over and the drain has waited.
+    let begun = eventually(|| v1.received().matches("GET /").count() == STREAMS);
+    tokio::select! {
+        begun = begun => assert!(begun),
+        ended = &mut connection => panic!("{ended:?}"),
+    }
+    edge.expect_outcomes("v1", &[(Outcome::Success, STREAMS as u64)]).await;
+    assert!(eventually(|| edge.in_flight() == 0).await);
+    let drain = tokio::spawn(edge.serving.take().unwrap().drain(Duration::from_mins(1)));
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    let reading = tokio::spawn(connection);
+    for answer in asked {
+        let mut body = answer.await.unwrap().into_body();
+        let mut bytes = 0;
+        while let Some(piece) = body.data().await {
+            let piece = piece.expect("the whole answer");
+            bytes += piece.len();
+            body.flow_control().release_capacity(piece.len()).unwrap();
+        }
+        assert_eq!(bytes, BYTES);
+    }
+    drop(sender);
+    assert_eq!(tokio::time::timeout(PATIENCE, drain).await.expect("drained").unwrap().cut_off, 0);
+    reading.abort();
+}
+
 #[tokio::test]
 async fn an_answer_that_breaks_off_is_reset_and_not_ended() {
     let v1 = RawServer::start(|mut connection| async move {

@@ -110,6 +110,21 @@ async fn a_client_that_does_not_finish_its_handshake_is_cut_off() {
     assert!(tokio::time::timeout(PATIENCE, silent.read_to_end(&mut Vec::new())).await.is_ok());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_shook_hands_and_asks_nothing_does_not_hold_up_a_drain() {
+    let pki = Pki::new();
+    let listener = Pki::listener(vec![pki.issue("edge", &["model.test"])]);
+    let patience = Patience { head: Duration::from_mins(5), ..Patience::default() };
+    let mut edge = TestEdge::listening(Some(listener), patience, route(), &[], &[]);
+    let mut silent = Vec::new();
+    for protocol in ["http/1.1", "h2"] {
+        silent.push(tls(pki.client(&[protocol], None), "model.test", edge.address).await.unwrap());
+    }
+    let drain = edge.serving.take().unwrap().drain(Duration::from_mins(5));
+    let drained = tokio::time::timeout(PATIENCE, drain).await.expect("it does not wait for a first request");
+    assert_eq!(drained.cut_off, 0);
+}
+
 #[tokio::test]
 async fn certificates_that_cannot_be_used_keep_the_edge_from_starting() {
     let pki = Pki::new();
