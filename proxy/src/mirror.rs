@@ -126,7 +126,13 @@ impl Copying {
     pub(crate) fn answer_head(copying: &mut Option<Self>, status: u16, headers: &HeaderMap, time: Duration) {
         match copying {
             Some(Self::Answering(answering)) => {
-                answering.told = Some(Told { answer: Answer { status, body: kind_of(headers) }, time });
+                let answer = Answer { status, body: kind_of(headers) };
+                let is_all = !matches!(answer.body, Body::Json(_));
+                answering.told = Some(Told { answer, time });
+                // Of what is not compared by its body nothing more is waited for: it may be a stream.
+                if is_all {
+                    Self::answer_end(copying);
+                }
             }
             // Answered before it was whole: there is nothing yet that could be compared with it.
             Some(Self::Gathering(_)) => *copying = None,

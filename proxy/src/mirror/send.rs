@@ -64,14 +64,16 @@ impl Copier {
 }
 
 impl Copy {
-    /// Asks, compares, and books what came of it. The place of the copy is free again when stable has answered too.
+    /// Asks, compares, and books what came of it. The place of the copy is free again when stable has answered too, or takes
+    /// longer than a copy may.
     async fn run(mut self, connector: &Connector) {
         let Some(mirror) = self.route.settings.mirror.clone() else { return };
         self.frame();
         let answered = tokio::time::timeout(mirror.timeout, self.ask(connector, mirror.body_bytes)).await;
         let books = self.permit.books();
         let Ok(Ok(copy)) = answered else { return books.note(self.target, MirrorResult::Failed) };
-        let Ok(stable) = (&mut self.told).await else { return books.note(self.target, MirrorResult::Uncompared) };
+        let told = tokio::time::timeout(mirror.timeout, &mut self.told).await;
+        let Ok(Ok(stable)) = told else { return books.note(self.target, MirrorResult::Uncompared) };
         books.note_times(self.target, stable.time, copy.time);
         let result = match compare::compare(&mirror.compare, &stable.answer, &copy.answer) {
             Verdict::Agreed => MirrorResult::Agreed,

@@ -381,3 +381,30 @@ async fn a_canary_goes_on_when_its_copies_agree_and_not_when_they_do_not() {
         assert_eq!(load.finish().await.unwrap().figures.errors.sum(), 0, "no user has waited for a copy, or failed");
     }
 }
+
+#[tokio::test]
+async fn a_stream_of_stable_does_not_keep_the_place_of_its_copy() {
+    for kind in ["text/event-stream", "application/x-ndjson"] {
+        let v1 = RawServer::start(move |mut connection| async move {
+            connection.request().await;
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n");
+            connection.send(&format!("{head}2\r\n{{}}\r\n")).await;
+            // The stream stays open until its client goes.
+            while connection.read().await.is_some() {}
+        })
+        .await;
+        let v2 = model("v2").await;
+        let one = Mirror { concurrent: 1, timeout: Duration::from_millis(500), ..whole() };
+        let edge = edge(one, &[v1.address], &[v2.addr()]);
+        let mut streams = Vec::new();
+        for number in 1..=3 {
+            let mut client = edge.connect().await;
+            client.send(post("/v1/predict", "12345").as_bytes()).await;
+            assert!(client.head().await.unwrap().contains(kind));
+            streams.push(client);
+            let copied = eventually(|| results(&edge).iter().map(|(_, count)| count).sum::<u64>() == number).await;
+            assert!(copied, "{kind}: {:?}", results(&edge));
+        }
+        assert!(results(&edge).iter().all(|(result, _)| *result != MirrorResult::Dropped), "{:?}", results(&edge));
+    }
+}
