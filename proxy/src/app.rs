@@ -35,7 +35,7 @@ use crate::control::history::History;
 use crate::control::publisher::Publisher;
 use crate::control::resolver::{Resolver, first_answers};
 use crate::control::state::StateFile;
-use crate::control::{Command, Control, Inputs, Parts, endpoint_names, running};
+use crate::control::{Command, Control, Inputs, LAST_RECORDS, Parts, endpoint_names, running};
 use crate::listen::{ListenError, Listeners, Patience, Serving};
 use crate::metrics::Metrics;
 use crate::snapshot::Snapshots;
@@ -242,6 +242,7 @@ struct Started {
     watch: ConfigWatch,
     admin: AdminRuntime,
     door: Door,
+    snapshots: Arc<Snapshots>,
 }
 
 /// The admin API's runtime, which no end waits for.
@@ -292,7 +293,7 @@ async fn start(
         warn!(%error, "the process that was taken over from has gone already");
     }
     say_where(serving.addresses(), admin_address);
-    Ok((Started { serving, commands, watch, admin: AdminRuntime(Some(admin)), door }, replaced))
+    Ok((Started { serving, commands, watch, admin: AdminRuntime(Some(admin)), door, snapshots }, replaced))
 }
 
 /// What a process is given that takes over from this one.
@@ -477,7 +478,7 @@ async fn second_terminate() {
 /// Says that we are leaving and serves on while that gets about; then lets requests in flight end, and lets the control
 /// path keep what it knows.
 async fn drain(started: Started, delay: Duration) {
-    let Started { serving, commands, watch: _watch, admin: _admin, door } = started;
+    let Started { serving, commands, watch: _watch, admin: _admin, door, snapshots: _snapshots } = started;
     // The loop lives as long as this process, or has taken it down.
     drop(commands.send(Command::Drain));
     info!(delay_ms = delay.as_millis(), "told to end; not ready any more, serving on for the delay");
@@ -491,12 +492,15 @@ async fn drain(started: Started, delay: Duration) {
     }
 }
 
-/// Another process serves and decides: lets requests in flight end. New connections are that one's.
+/// Another process serves and decides: lets requests in flight end, and what is to be told of them be written. New
+/// connections are that one's.
 async fn leave(started: Started) {
-    let Started { serving, commands: _commands, watch: _watch, admin, door } = started;
+    let Started { serving, commands: _commands, watch: _watch, admin, door, snapshots } = started;
     drop(admin);
     door.close();
     serving.drain(DRAIN_DEADLINE).await;
+    // The control loop has let go; nobody else does this for it.
+    snapshots.load().observers.flush(LAST_RECORDS).await;
 }
 
 #[cfg(test)]

@@ -64,7 +64,7 @@ const CLOCK_BEGINS_AT: Duration = Duration::from_hours(24 * 365 * 100);
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Longest that the last lines and spans may take.
-const LAST_RECORDS: Duration = Duration::from_millis(500);
+pub(crate) const LAST_RECORDS: Duration = Duration::from_millis(500);
 
 /// What the rest of the process wants of the loop.
 #[derive(Debug)]
