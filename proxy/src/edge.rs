@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
-use pingora_error::{Error, ErrorSource, ErrorType, Result};
+use pingora_error::{Error, ErrorSource, ErrorType, Result, RetryType};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
@@ -29,6 +29,7 @@ use crate::request::{Load, RequestCtx};
 use crate::retry::{self, AnswerSigns, Failed, Repeatable};
 use crate::snapshot::Snapshots;
 use crate::streams::{self, asks_for_websocket};
+use crate::unseen;
 
 /// The data path of one worker.
 #[derive(Debug)]
@@ -69,6 +70,12 @@ impl Edge {
 fn is_broken(error: &Error) -> bool {
     use ErrorType::{ConnectionClosed, H2Error, ReadError, WriteError};
     matches!(error.etype(), ConnectionClosed | ReadError | WriteError | H2Error)
+}
+
+/// Whether an HTTP/2 server said that it has not looked at the request: it refused the stream, or named an earlier one as
+/// the last (RFC 9113, section 8.7). The framework marks these.
+fn is_unseen(error: &Error) -> bool {
+    *error.etype() == ErrorType::H2Error && error.retry == RetryType::Decided(true)
 }
 
 /// Asks a client for its body that waits for that. The edge does so itself, once it knows that it will take the body: a
@@ -194,13 +201,18 @@ impl ProxyHttp for Edge {
     async fn connected_to_upstream(
         &self,
         _session: &mut Session,
-        _reused: bool,
+        reused: bool,
         _peer: &HttpPeer,
-        #[cfg(unix)] _fd: std::os::unix::io::RawFd,
+        #[cfg(unix)] fd: std::os::unix::io::RawFd,
         #[cfg(windows)] _sock: std::os::windows::io::RawSocket,
         _digest: Option<&Digest>,
-        _ctx: &mut RequestCtx,
+        ctx: &mut RequestCtx,
     ) -> Result<()> {
+        // Its end may have come before the framework has looked; nothing of this request has been sent on it.
+        if reused && unseen::is_closed(fd) {
+            ctx.begin_afresh();
+            return Error::err(ErrorType::ConnectionClosed).map_err(Error::into_up);
+        }
         Ok(())
     }
 
@@ -353,8 +365,9 @@ impl ProxyHttp for Edge {
     }
 
     /// A connection that had been kept may have been closed by its server just as the request set out. Nothing was
-    /// answered on it then, and if the body can be sent again as a whole, it is: once, and on a connection that cannot
-    /// have that excuse, so that a version which drops requests is seen. Anything else is repeated as the route says.
+    /// answered on it then, and if the body can be sent again as a whole, it is where that does no harm: once, and on a
+    /// connection that cannot have that excuse, so that a version which drops requests is seen. By now the framework has
+    /// closed the connection, and only HTTP/2 says whether the request was seen. Anything else is repeated as the route says.
     fn error_while_proxy(
         &self,
         _peer: &HttpPeer,
@@ -377,7 +390,8 @@ impl ProxyHttp for Edge {
         let can_be_sent =
             Repeatable { body_is_kept: !session.as_ref().retry_buffer_truncated(), ..repeatable(session, ctx) };
         let is_free = of_version && can_be_sent.body_is_kept && !can_be_sent.has_begun;
-        let stale = reused && closed && is_free && ctx.repeat_afresh(can_be_sent.is_idempotent);
+        let is_unseen = is_unseen(&error);
+        let stale = reused && closed && is_free && ctx.repeat_afresh(can_be_sent.is_idempotent, is_unseen);
         let failed = Failed::of(Failure::of(&error).outcome).filter(|_| of_version);
         error.set_retry(stale || failed.is_some_and(|failed| ctx.failed(failed, repeatable(session, ctx))));
         error

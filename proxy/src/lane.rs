@@ -40,6 +40,7 @@ use crate::outcome::Outcome;
 use crate::request::{Load, RequestCtx};
 use crate::retry::{Failed, Repeatable};
 use crate::snapshot::Snapshots;
+use crate::unseen;
 
 /// Rooms that are kept for the next requests.
 const MOST_SPARE: usize = 64;
@@ -107,7 +108,7 @@ impl Errand<'_> {
     }
 
     fn repeatable(&self) -> Repeatable {
-        repeatable(&self.ctx, &self.upload, &self.buffers, self.is_idempotent)
+        repeatable(&self.ctx, &self.upload, self.is_idempotent)
     }
 
     /// The present attempt failed: true if another is to follow.
@@ -116,21 +117,28 @@ impl Errand<'_> {
         self.ctx.failed(failed, repeatable)
     }
 
-    /// Whether another attempt follows the one that broke.
-    fn goes_on(&mut self, broken: Broken, was_kept: bool) -> bool {
+    /// Whether another attempt follows the one that broke; `kept` is its connection if that had been kept.
+    fn goes_on(&mut self, broken: Broken, kept: Option<&TcpStream>) -> bool {
         match broken {
             Broken::Client => false,
             Broken::Again => true,
             Broken::Late => self.failed(Failed::Timeout),
-            Broken::Version { was_silent } => was_kept && was_silent && self.is_stale() || self.failed(Failed::Reset),
+            Broken::Version { was_silent, has_ended } => {
+                kept.is_some_and(|kept| was_silent && self.is_stale(kept, has_ended)) || self.failed(Failed::Reset)
+            }
         }
     }
 
     /// A connection that had been kept may have been closed by its version just as the request set out. Nothing was
-    /// answered on it then, and if the request can be sent again as a whole, it is: once, and on a connection that cannot
-    /// have that excuse, so that a version which drops requests is seen.
-    fn is_stale(&mut self) -> bool {
-        self.upload.is_repeatable() && !self.repeatable().has_begun && self.ctx.repeat_afresh(self.is_idempotent)
+    /// answered on it then, and if the request can be sent again as a whole, it is where that does no harm: once, and on a
+    /// connection that cannot have that excuse, so that a version which drops requests is seen.
+    fn is_stale(&mut self, kept: &TcpStream, has_ended: bool) -> bool {
+        if !self.upload.is_repeatable() || self.repeatable().has_begun {
+            return false;
+        }
+        let sent_bytes = self.upload.sent_bytes();
+        let is_unseen = sent_bytes == 0 || has_ended && unseen::took_nothing(kept, sent_bytes);
+        self.ctx.repeat_afresh(self.is_idempotent, is_unseen)
     }
 }
 
@@ -224,7 +232,7 @@ impl Lane {
                     }
                     return Ok(passed);
                 }
-                Err(broken) if errand.goes_on(broken, was_kept) => {}
+                Err(broken) if errand.goes_on(broken, was_kept.then_some(&tcp)) => {}
                 Err(broken) => return Err(why_broken(broken)),
             }
         }
@@ -288,14 +296,10 @@ fn is_plain(route: &Route) -> bool {
 }
 
 /// What can be sent again, and whether it is too late for that.
-fn repeatable(ctx: &RequestCtx, upload: &Upload, buffers: &Buffers, is_idempotent: bool) -> Repeatable {
+fn repeatable(ctx: &RequestCtx, upload: &Upload, is_idempotent: bool) -> Repeatable {
     let has_sent = ctx.exchange.as_ref().is_some_and(|exchange| exchange.has_sent());
     let fits = ctx.route().is_some_and(|route| upload.body_bytes() <= route.settings.retries.body_bytes);
-    Repeatable {
-        is_idempotent,
-        body_is_kept: fits && upload.is_repeatable(),
-        has_begun: ctx.is_answered() || has_sent || !buffers.wire.is_empty(),
-    }
+    Repeatable { is_idempotent, body_is_kept: fits && upload.is_repeatable(), has_begun: ctx.is_answered() || has_sent }
 }
 
 fn told(outcome: Outcome, refusal: Refusal) -> Failure {

@@ -34,6 +34,7 @@ mod streams;
 pub mod ticket;
 pub mod tls;
 mod trace;
+mod unseen;
 pub mod upgrade;
 pub mod upstream;
 mod user_cookie;

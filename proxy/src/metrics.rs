@@ -95,7 +95,7 @@ pub const ALL: &[Metric] = &[
         name: "pointsman_retries_total",
         kind: Kind::Counter,
         labels: &["route", "version", "result"],
-        help: "Retries of requests that the version was assigned and failed, by what came of them: success (the user got a good answer), failure, abandoned (its client went) and budget_exhausted (there was none, the user got the failure). The failure itself is in pointsman_requests_total.",
+        help: "Retries of requests that the version was assigned and failed, by what came of them: success (the user got a good answer), failure, abandoned (its client went) and budget_exhausted (there was none: the user got the failure, or the answer that came late). The failure itself is in pointsman_requests_total.",
         read: read::retries,
     },
     Metric {

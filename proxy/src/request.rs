@@ -31,13 +31,10 @@ use crate::pool::Pool;
 use crate::protection::Refusals;
 use crate::recorder::{Arm, AssignedBy, Assignment, Entry, Epoch, Failure};
 use crate::retry::books::{RetryResult, VersionRetries};
+use crate::retry::following::{Claim, Following};
 use crate::retry::{self, AnswerSigns, Attempt, Failed, Next, Repeatable, Side};
 use crate::snapshot::{ServedRoute, Snapshot};
 use crate::trace::{TRACEPARENT, Trace};
-
-/// How soon a request breaks on a connection that had been closed before: its server's reset is one way back. Any time
-/// after that, the server may have taken the request.
-const STALE_WITHIN: Duration = Duration::from_millis(50);
 
 /// The status of an answer after which the connection is no HTTP any more.
 const SWITCHED: u16 = 101;
@@ -351,30 +348,24 @@ impl RequestCtx {
         let (Some(exchange), Some(route)) = (&self.exchange, self.route()) else { return };
         let settings = &route.settings.retries;
         let others = self.pool().is_some_and(|pool| self.tried.len() + 1 < pool.endpoints().len());
-        let wish = self.attempt(Failed::Timeout, repeatable, others).map(|attempt| retry::wish(settings, &attempt));
-        if matches!(wish, Some(Next::Again | Next::OnStable)) {
-            exchange.limit_attempt(settings.per_try.map(|per_try| Instant::now() + per_try));
+        let Some(attempt) = self.attempt(Failed::Timeout, repeatable, others) else { return };
+        if matches!(retry::wish(settings, &attempt), Next::Again | Next::OnStable) {
+            let tried = self.tried.iter().copied().chain(self.present).collect();
+            if let Some(following) = self.following(tried, attempt) {
+                exchange.limit_attempt(settings.per_try.map(|per_try| Instant::now() + per_try), following);
+            }
         }
     }
 
     /// The present attempt failed: true if another is to follow, for which everything is ready then.
     pub(crate) fn failed(&mut self, failed: Failed, repeatable: Repeatable) -> bool {
         self.tried.extend(self.present.take());
-        let another_endpoint = self.pool().is_some_and(|pool| pool.pick(&self.tried, Instant::now()).is_some());
-        let Some(attempt) = self.attempt(failed, repeatable, another_endpoint) else { return false };
-        let Some(route) = self.route() else { return false };
-        let settings = &route.settings.retries;
-        match retry::next(settings, &attempt, || route.retries.spend(settings, Instant::now())) {
-            Next::GiveUp => return false,
-            Next::NoBudget => {
-                self.note_retry(RetryResult::BudgetExhausted);
-                return false;
-            }
+        let Some(Claim { next, permit }) = self.claim(failed, repeatable) else { return false };
+        match next {
+            Next::GiveUp | Next::NoBudget => return false,
             Next::OtherEndpoint => {}
             Next::Again => self.charge(failed),
             Next::OnStable => {
-                // Where stable has all that it can take, a failure is better told than passed on.
-                let Ok(permit) = route.protection.enter(Arm::Stable, Instant::now()) else { return false };
                 self.charge(failed);
                 self.return_permit(failed.outcome());
                 self.permit = permit;
@@ -388,6 +379,24 @@ impl RequestCtx {
         self.attempt_ends(failed.outcome(), now);
         self.turn();
         true
+    }
+
+    /// What another attempt needs. One that follows an attempt which took too long has it already.
+    fn claim(&self, failed: Failed, repeatable: Repeatable) -> Option<Claim> {
+        if repeatable.has_begun {
+            return None;
+        }
+        let claimed = self.exchange.as_ref().and_then(|exchange| exchange.take_claim());
+        if failed == Failed::Timeout && claimed.is_some() {
+            return claimed;
+        }
+        let attempt = self.attempt(failed, repeatable, false)?;
+        self.following(self.tried.clone(), attempt)?.claim(Instant::now())
+    }
+
+    fn following(&self, tried: Vec<usize>, attempt: Attempt) -> Option<Following> {
+        let Assigned { route, to, asks, .. } = *self.assigned.as_ref()?;
+        Some(Following { snapshot: Arc::clone(&self.snapshot), route, assigned: to.arm, asks, tried, attempt })
     }
 
     /// The present attempt is over and came to `outcome`.
@@ -549,22 +558,28 @@ impl RequestCtx {
         self.is_whole && self.exchange.as_ref().is_some_and(|exchange| exchange.has_unread_body())
     }
 
-    /// Has the request repeated on a fresh connection, once; false if it must not be. A connection that had been kept
-    /// breaks at once if its server closed it before; later, the server may have acted on the request. A server that does
+    /// Has the request repeated on a fresh connection, once; false if it must not be. `is_unseen` if it is proven that its
+    /// version had closed the connection before it could see the request; else it may have acted on it. A server that does
     /// so more often than closing idle connections explains has failed the request, though its user does not see it.
-    pub(crate) fn repeat_afresh(&mut self, is_idempotent: bool) -> bool {
-        let broke_at_once = self.sent.is_some_and(|sent| sent.elapsed() <= STALE_WITHIN);
-        if self.repeats || !(is_idempotent || broke_at_once) {
+    pub(crate) fn repeat_afresh(&mut self, is_idempotent: bool, is_unseen: bool) -> bool {
+        let settings = self.route().map(|route| &route.settings.retries);
+        if self.repeats || !settings.is_some_and(|settings| retry::may_begin_afresh(settings, is_idempotent, is_unseen))
+        {
             return false;
         }
         if self.retry_books().is_some_and(|books| !books.excuses_stale(Instant::now())) {
             self.book(Outcome::Reset);
             self.attempt_ends(Outcome::Reset, Instant::now());
         }
+        self.begin_afresh();
+        true
+    }
+
+    /// The present attempt was none: the request goes to the same version once more, on a fresh connection.
+    pub(crate) fn begin_afresh(&mut self) {
         self.turn();
         self.repeats = true;
         self.attempts -= 1;
-        true
     }
 
     /// Whether the present attempt must not go over a connection that has been kept.
@@ -716,6 +731,10 @@ fn outcome_of_deadline(exchange: &Exchange) -> Outcome {
 impl Drop for RequestCtx {
     fn drop(&mut self) {
         let expired = self.exchange.as_ref().is_some_and(|exchange| exchange.is_expired());
+        if let Some(exchange) = &self.exchange {
+            // A claim on an attempt that never came is nobody's any more.
+            exchange.free_attempt();
+        }
         if self.assigned.is_some() && self.stage != Stage::Ended {
             let early = self.is_answered_early().then(|| self.outcome_of_answer());
             let outcome = self.outcome.or(early).unwrap_or_else(|| self.outcome_of_drop());

@@ -6,6 +6,7 @@
 
 pub mod books;
 pub(crate) mod budget;
+pub(crate) mod following;
 
 use http::HeaderName;
 use http::header::RETRY_AFTER;
@@ -210,15 +211,27 @@ pub(crate) fn wish(settings: &Retries, attempt: &Attempt) -> Next {
     }
 }
 
-/// Whether sending the request again can do harm: it cannot if nobody has seen it, or if its method says so (RFC 9110,
-/// section 9.2.2), or if the route does.
+/// Whether sending the request again can do harm: it cannot if nobody has seen it, or if the route lets it be repeated.
 fn is_safe(settings: &Retries, attempt: &Attempt) -> bool {
-    let by_route = match settings.replay {
+    let is_allowed = attempt.failed == Failed::Connect || may_be_replayed(settings, attempt.repeatable.is_idempotent);
+    attempt.repeatable.body_is_kept && is_allowed
+}
+
+/// Whether a request may be sent again that its version may have seen: if its method says that this does no harm (RFC 9110,
+/// section 9.2.2), or the route does.
+fn may_be_replayed(settings: &Retries, is_idempotent: bool) -> bool {
+    match settings.replay {
         Replay::Never => false,
-        Replay::Idempotent => attempt.repeatable.is_idempotent,
+        Replay::Idempotent => is_idempotent,
         Replay::Predictions => true,
-    };
-    attempt.repeatable.body_is_kept && (attempt.failed == Failed::Connect || by_route)
+    }
+}
+
+/// Whether a request may be sent again whose kept connection broke without an answer, as if it had not been an attempt. Where
+/// the version cannot have seen it, always; else only where the route would repeat it after a reset.
+pub(crate) fn may_begin_afresh(settings: &Retries, is_idempotent: bool, is_unseen: bool) -> bool {
+    let repeats_resets = settings.attempts > 1 && settings.on.contains(&ErrorKind::Reset);
+    is_unseen || repeats_resets && may_be_replayed(settings, is_idempotent)
 }
 
 #[cfg(test)]
@@ -361,6 +374,24 @@ mod tests {
             Next::GiveUp
         );
         assert_eq!(next(&predictions(), &failed(Side::Stable, Failed::Connect), never_asked), Next::OtherEndpoint);
+    }
+
+    #[test]
+    fn what_a_kept_connection_lost_is_sent_again_if_nobody_saw_it_or_the_route_repeats_it() {
+        let never = Retries { replay: Replay::Never, ..Retries::default() };
+        let once = Retries { attempts: 1, ..predictions() };
+        let others = Retries { on: [ErrorKind::Status5xx].into(), ..predictions() };
+        for (settings, idempotent, other) in [
+            (Retries::default(), true, false),
+            (predictions(), true, true),
+            (never, false, false),
+            (once, false, false),
+            (others, false, false),
+        ] {
+            assert_eq!(may_begin_afresh(&settings, true, false), idempotent, "{settings:?}");
+            assert_eq!(may_begin_afresh(&settings, false, false), other, "{settings:?}");
+            assert!(may_begin_afresh(&settings, false, true), "{settings:?}: nobody has seen it");
+        }
     }
 
     fn any_attempt() -> impl Strategy<Value = Attempt> {

@@ -38,6 +38,8 @@ pub(super) enum Broken {
     Version {
         /// Whether it had not said anything yet.
         was_silent: bool,
+        /// Whether it closed in order.
+        has_ended: bool,
     },
 }
 
@@ -152,11 +154,11 @@ impl Relay<'_> {
     }
 
     fn broken(&self) -> Broken {
-        Broken::Version { was_silent: !self.state.has_spoken }
+        Broken::Version { was_silent: !self.state.has_spoken, has_ended: false }
     }
 
     fn repeatable(&self) -> Repeatable {
-        super::repeatable(self.ctx, self.upload, self.buffers, self.is_idempotent)
+        super::repeatable(self.ctx, self.upload, self.is_idempotent)
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -213,7 +215,9 @@ impl Relay<'_> {
                 self.become_whole(Instant::now());
                 Ok(())
             }
-            Stage::Head | Stage::Body(_) | Stage::Whole(_) => Err(self.broken()),
+            Stage::Head | Stage::Body(_) | Stage::Whole(_) => {
+                Err(Broken::Version { was_silent: !self.state.has_spoken, has_ended: true })
+            }
         }
     }
 

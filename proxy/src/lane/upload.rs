@@ -50,6 +50,11 @@ impl Upload {
         self.is_told = false;
     }
 
+    /// How much has been sent in this attempt, of an upload that can be sent again.
+    pub(super) fn sent_bytes(&self) -> u64 {
+        u64::try_from(self.sent).unwrap_or(u64::MAX)
+    }
+
     /// How much of the body has come.
     pub(super) fn body_bytes(&self) -> u64 {
         self.body_bytes

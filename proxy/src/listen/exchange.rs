@@ -14,6 +14,7 @@ use http::HeaderValue;
 use super::deadline::Deadline;
 use crate::answer::LastWords;
 use crate::guard::Head;
+use crate::retry::following::{Claim, Following};
 
 /// A client that closed its side may have gone, or may only have said that it asks no more. It gets its answer if that
 /// begins, or goes on, within this; after that nobody can tell it from one that has gone, and the version is spared.
@@ -87,6 +88,16 @@ struct Notes {
     arrival: Option<Arrival>,
     idle: Option<Duration>,
     last_words: Option<LastWords>,
+    follower: Option<Follower>,
+}
+
+/// The attempt that follows when the present one takes too long.
+#[derive(Debug)]
+enum Follower {
+    /// It could follow.
+    Possible(Box<Following>),
+    /// It does.
+    Claimed(Claim),
 }
 
 impl Exchange {
@@ -162,12 +173,23 @@ impl Exchange {
             }
             if self.deadline.is_attempt_limited() {
                 self.deadline.free_attempt();
-                self.attempt_over.store(true, Relaxed);
-                return Expiry::Attempt;
+                return self.end_attempt();
             }
         }
         self.expired.store(true, Relaxed);
         Expiry::Request
+    }
+
+    /// The present attempt took too long. It ends only if everything is there for another one; else it goes on.
+    fn end_attempt(&self) -> Expiry {
+        let mut notes = self.notes();
+        let Some(Follower::Possible(following)) = notes.follower.take() else { return Expiry::Nothing };
+        notes.follower = following.claim(Instant::now()).map(Follower::Claimed);
+        if notes.follower.is_none() {
+            return Expiry::Nothing;
+        }
+        self.attempt_over.store(true, Relaxed);
+        Expiry::Attempt
     }
 
     /// Whether the present attempt ran out of time and the framework has to hear of it.
@@ -276,9 +298,10 @@ impl Exchange {
         self.deadline.rest();
     }
 
-    /// The request is whole and another attempt could follow the present one: it takes the place of this one if that is
-    /// not answered by then, or if the version is silent for too long.
-    pub(crate) fn limit_attempt(&self, by: Option<Instant>) {
+    /// The request is whole and `following` could follow the present attempt: it takes its place if that is not answered by
+    /// then, or if the version is silent for too long, and if it may when that is so.
+    pub(crate) fn limit_attempt(&self, by: Option<Instant>, following: Following) {
+        self.notes().follower = Some(Follower::Possible(Box::new(following)));
         self.deadline.limit_attempt(by);
     }
 
@@ -286,6 +309,15 @@ impl Exchange {
     pub(crate) fn free_attempt(&self) {
         self.deadline.free_attempt();
         self.attempt_over.store(false, Relaxed);
+        self.notes().follower = None;
+    }
+
+    /// What was claimed for the attempt that follows one that took too long.
+    pub(crate) fn take_claim(&self) -> Option<Claim> {
+        match self.notes().follower.take() {
+            Some(Follower::Claimed(claim)) => Some(claim),
+            Some(Follower::Possible(_)) | None => None,
+        }
     }
 
     /// Whether the present attempt ran out of time; says so once.

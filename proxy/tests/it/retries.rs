@@ -6,7 +6,7 @@ use std::time::Duration;
 use pointsman::outcome::Outcome;
 use pointsman::retry::books::{RetryCounts, RetryResult};
 use pointsman_chaos::fakes::FakeModel;
-use pointsman_config::{Override, OverrideSource, Replay, Retries, Route};
+use pointsman_config::{Concurrency, Override, OverrideSource, Replay, Retries, Route};
 
 use super::harness::{Client, RawServer, TestEdge, dead_address, eventually, get, id, post, route};
 use crate::process::{Edge, Site, weight_of};
@@ -243,6 +243,55 @@ async fn when_the_budget_is_spent_the_user_gets_the_failure() {
 }
 
 #[tokio::test]
+async fn an_attempt_is_not_given_up_for_one_that_the_budget_does_not_allow() {
+    let late = r#"{"delay":{"share":1,"ms":400}}"#;
+    for fast_lane in [true, false] {
+        let (v1, v2) = (model("v1").await, model("v2").await);
+        v2.set_faults(late.parse().unwrap());
+        let spent = Retries { per_try: Some(Duration::from_millis(30)), budget_ppm: 0, budget_floor: 0, ..generous() };
+        let edge = all_canary(with(spent), &[v1.addr()], &[v2.addr()]);
+        edge.publisher.set_fast_lane(fast_lane);
+        let answer = edge.ask(&post("/v1/predict", "12345")).await;
+        assert_eq!((answer.status, answer.header("x-pointsman-version")), (200, Some("v2")), "{answer:?}");
+        edge.expect_outcomes("v2", &[(Outcome::Success, 1)]).await;
+        assert_eq!((v1.requests(), results(&edge, "v2", RetryResult::BudgetExhausted)), (0, 1));
+    }
+}
+
+#[tokio::test]
+async fn an_attempt_is_not_given_up_for_a_version_that_has_all_it_can_take() {
+    for fast_lane in [true, false] {
+        let (v1, v2) = (model("v1").await, model("v2").await);
+        v1.set_faults(r#"{"hang":{"share":1}}"#.parse().unwrap());
+        v2.set_faults(r#"{"delay":{"share":1,"ms":400}}"#.parse().unwrap());
+        let mut route = with(Retries { per_try: Some(Duration::from_millis(30)), ..generous() });
+        route.limits.concurrent_requests = Concurrency::Fixed(1);
+        let edge = all_canary(route, &[v1.addr()], &[v2.addr()]);
+        edge.publisher.set_fast_lane(fast_lane);
+        // The first is sent on to stable, which keeps its only place for it.
+        let mut first = edge.connect().await;
+        first.send(post("/v1/predict", "12345").as_bytes()).await;
+        assert!(eventually(|| v1.requests() == 1).await);
+        let answer = edge.ask(&post("/v1/predict", "12345")).await;
+        assert_eq!((answer.status, answer.header("x-pointsman-version")), (200, Some("v2")), "{answer:?}");
+        assert_eq!(v1.requests(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_hint_before_a_failure_does_not_keep_it_from_being_repeated() {
+    let hinted = "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 500 Oops\r\ncontent-length: 0\r\n\r\n";
+    for fast_lane in [true, false] {
+        let (v1, v2) = (model("v1").await, RawServer::answering(hinted).await);
+        let edge = all_canary(with(generous()), &[v1.addr()], &[v2.address]);
+        edge.publisher.set_fast_lane(fast_lane);
+        let answer = edge.ask(&post("/v1/predict", "12345")).await;
+        assert_eq!((answer.status, answer.header("x-pointsman-version")), (200, Some("v1")));
+        edge.expect_outcomes("v2", &[(Outcome::Error, 1)]).await;
+    }
+}
+
+#[tokio::test]
 async fn an_answer_that_has_begun_is_never_followed_by_another() {
     let v2 = RawServer::start(|mut connection| async move {
         connection.request().await;
@@ -346,7 +395,7 @@ async fn a_version_that_closes_every_connection_it_keeps_is_charged_beyond_what_
         connection.read().await;
     })
     .await;
-    let edge = TestEdge::start(&[forgetful.address]);
+    let edge = TestEdge::with(with(generous()), &[forgetful.address], &[]);
     let mut client = edge.connect().await;
     for _ in 0..60 {
         assert_eq!(ask(&mut client, &post("/", "{}")).await.status, 200);
