@@ -9,9 +9,10 @@ use crate::error::{Findings, Spot, quoted};
 use crate::file::{AdminFile, File, List, ListenerFile, RouteFile, StateFile};
 use crate::read::Written;
 use crate::scalar::Text;
-use crate::{Admin, Config, Listener, Match, Route, State};
+use crate::{Admin, Config, Listener, Match, Replicas, Route, State};
 
 mod assign;
+mod cluster;
 mod endpoints;
 mod guard;
 mod limits;
@@ -31,14 +32,16 @@ pub(crate) fn config(file: &Written<File>, findings: &Findings) -> Option<Config
     let (spot, file) = file.good()?;
     let listeners = listeners(&file.listeners, spot, findings);
     let admin = admin(&file.admin, findings);
+    let state = state(&file.state, findings);
+    let replicas = cluster::replicas(file, &state, findings);
     refuse_shared_addresses(&listeners, &admin, file, findings);
-    let state = state(&file.state);
-    let routes = routes(file, spot, findings);
+    refuse_shared_replicas(&listeners, &admin, (replicas.as_ref(), file), findings);
+    let routes = routes(file, spot, &state, findings);
     refuse_loops(file, &listeners, findings);
     let access_log = observe::access_log(&file.access_log);
     let traces = observe::traces(&file.traces, findings);
     let listeners = listeners.into_iter().map(|(_, listener)| listener).collect();
-    Some(Config { listeners, admin, state, access_log, traces, fast_lane: file.fast_lane.or(true), routes })
+    Some(Config { listeners, admin, state, replicas, access_log, traces, fast_lane: file.fast_lane.or(true), routes })
 }
 
 /// What stands for a required key; a missing one is reported at its owner.
@@ -97,9 +100,18 @@ fn admin(admin: &Written<AdminFile>, findings: &Findings) -> Admin {
     Admin { address, token_file: written.token_file.scalar().cloned() }
 }
 
-fn state(state: &Written<StateFile>) -> State {
+fn state(state: &Written<StateFile>, findings: &Findings) -> State {
     let default = PathBuf::from(DEFAULT_STATE);
-    State { file: state.value().map_or_else(|| default.clone(), |written| written.file.or(default.clone())) }
+    let Some(written) = state.value() else { return State::File(default) };
+    let Some((_, kubernetes)) = written.kubernetes.good() else { return State::File(written.file.or(default)) };
+    if let Some(spot) = written.file.spot() {
+        findings.error(
+            spot,
+            "`file` cannot stand beside `kubernetes`, since state is kept in one place",
+            "remove one of them",
+        );
+    }
+    State::Kubernetes(cluster::state(kubernetes))
 }
 
 /// Two sockets on one address: the second cannot be opened.
@@ -118,6 +130,22 @@ fn refuse_shared_addresses(listeners: &[(&Spot, Listener)], admin: &Admin, file:
     }
 }
 
+/// The other edges connect to a socket of their own.
+fn refuse_shared_replicas(
+    listeners: &[(&Spot, Listener)],
+    admin: &Admin,
+    (replicas, file): (Option<&Replicas>, &File),
+    findings: &Findings,
+) {
+    let (Some(replicas), Some((spot, written))) = (replicas, file.replicas.good()) else { return };
+    let spot = written.address.spot().unwrap_or(spot);
+    for (earlier, listener) in listeners {
+        let name = format!("the listener on line {}", earlier.line);
+        compare_addresses(spot, replicas.address, (listener.address, &name), findings);
+    }
+    compare_addresses(spot, replicas.address, (admin.address, "the admin API"), findings);
+}
+
 fn compare_addresses(spot: &Spot, address: SocketAddr, (other, name): (SocketAddr, &str), findings: &Findings) {
     if address.port() == 0 || address.port() != other.port() {
         return;
@@ -134,12 +162,14 @@ fn compare_addresses(spot: &Spot, address: SocketAddr, (other, name): (SocketAdd
 }
 
 /// The good routes.
-fn routes(file: &File, spot: &Spot, findings: &Findings) -> Vec<Route> {
+fn routes(file: &File, spot: &Spot, state: &State, findings: &Findings) -> Vec<Route> {
     let way_out = "say what is served, as in config/examples/minimal.yaml";
     let given = items(required(&file.routes, "routes", spot, way_out, findings), way_out, findings);
     refuse_double_names(&given, findings);
     refuse_double_matches(&given, findings);
-    given.into_iter().filter_map(|(spot, written)| route::route(spot, written, findings)).collect()
+    cluster::refuse_double_services(&given, state, findings);
+    cluster::refuse_own_secrets(&given, state, findings);
+    given.into_iter().filter_map(|(spot, written)| route::route(spot, written, state, findings)).collect()
 }
 
 fn refuse_double_names(routes: &[(&Spot, &RouteFile)], findings: &Findings) {

@@ -12,14 +12,16 @@ use serde::Deserialize;
 
 use crate::plan::{ErrorKind, OnRegression, Promotion};
 use crate::read::{Entries, Written};
-use crate::scalar::{Factor, PathPrefix, Percent, Text, Value};
+use crate::scalar::{Factor, ObjectName, PathPrefix, Percent, Text, Value};
 use crate::{Endpoint, Host, Protocol, RouteName, Share, VersionId};
 
+mod cluster;
 mod endpoints;
 mod observe;
 mod protection;
 mod traffic;
 
+pub(crate) use cluster::{KubernetesStateFile, LiveServiceFile, PortFile, ReplicasFile, RetireFile};
 pub(crate) use endpoints::{EjectionFile, ExampleFile, HealthCheckFile, UpstreamTlsFile, WarmUpFile};
 pub(crate) use observe::{AccessLogFile, TracesFile};
 pub(crate) use protection::{LimitsFile, RateFile, RateKeyFile, TimeoutsFile};
@@ -42,6 +44,8 @@ pub(crate) struct File {
     pub(crate) admin: Written<AdminFile>,
     /// Where rollout state is kept.
     pub(crate) state: Written<StateFile>,
+    /// How this edge and others decide together; it is alone, if left out.
+    pub(crate) replicas: Written<ReplicasFile>,
     /// One JSON line for each request that has ended; none, if left out. `access_log: {}` writes all of them to standard
     /// output.
     pub(crate) access_log: Written<AccessLogFile>,
@@ -104,7 +108,7 @@ pub(crate) struct AdminFile {
     pub(crate) token_file: Value<PathBuf>,
 }
 
-/// Where rollout state is kept.
+/// Where rollout state is kept: `file` or `kubernetes`.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename = "`state`")]
 #[schemars(rename = "State")]
@@ -112,6 +116,8 @@ pub(crate) struct StateFile {
     /// An SQLite file, made if it is not there.
     #[schemars(extend("default" = "/var/lib/pointsman/state.db"))]
     pub(crate) file: Value<PathBuf>,
+    /// In a cluster: for edges that discover and flip Services there, alone or as many.
+    pub(crate) kubernetes: Written<KubernetesStateFile>,
 }
 
 /// Which requests a route takes, which versions can answer them, how traffic is divided, and what protects it. With
@@ -134,6 +140,8 @@ pub(crate) struct RouteFile {
     pub(crate) weights: Map<VersionId, Text<Share>>,
     /// A plan that moves by itself. Not together with `weights`.
     pub(crate) rollout: Written<RolloutFile>,
+    /// The live Service in a cluster, whose selector follows the rollout; none, if left out.
+    pub(crate) kubernetes: Written<LiveServiceFile>,
     /// What takes a version back; on with the defaults below if left out.
     pub(crate) guard: Written<GuardFile>,
     /// How long each part of a request may take.
@@ -184,13 +192,19 @@ pub(crate) struct MatchFile {
     pub(crate) path_prefix: Value<PathPrefix>,
 }
 
-/// One version: where it runs, and which build of it.
+/// One version: where it runs, and which build of it. Either `endpoints`, or `service` and `port`.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename = "a version")]
-#[schemars(rename = "Version", extend("required" = ["endpoints"]))]
+#[schemars(rename = "Version", extend("oneOf" = [{ "required": ["endpoints"] }, { "required": ["service", "port"] }]))]
 pub(crate) struct VersionFile {
     /// Where it answers; at least one.
     pub(crate) endpoints: List<Text<Endpoint>>,
+    /// The Service in a cluster whose endpoint slices say where it answers.
+    pub(crate) service: Value<ObjectName>,
+    /// Which port of that Service.
+    pub(crate) port: PortFile,
+    /// The Deployment that runs it, which `retire` scales; named like the Service, if left out.
+    pub(crate) workload: Value<ObjectName>,
     /// Names the build. A new one starts a rollout anew and lifts the quarantine of a version that was taken back.
     pub(crate) revision: Value<String>,
 }
@@ -313,16 +327,6 @@ pub(crate) struct LatencyFile {
     /// An answer slower than this is a slow one.
     #[schemars(extend("default" = "500ms"))]
     pub(crate) threshold: Value<Duration>,
-}
-
-/// Keys of the format's design that this version does not act on, by the struct that will hold them. Naming them
-/// gives an honest answer in place of a guess at a slip of the finger.
-const NOT_BUILT: [(&str, &[&str]); 3] =
-    [("`state`", &["kubernetes"]), ("a route", &["kubernetes"]), ("a version", &["service", "port"])];
-
-/// Whether `key` belongs to `owner` in the design, but not in this version.
-pub(crate) fn not_built(owner: &str, key: &str) -> bool {
-    NOT_BUILT.iter().any(|(name, keys)| *name == owner && keys.contains(&key))
 }
 
 impl<K, V: JsonSchema> JsonSchema for Entries<K, V> {

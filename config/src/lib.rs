@@ -15,6 +15,7 @@ mod check;
 mod endpoints;
 mod error;
 mod file;
+mod kubernetes;
 mod limits;
 mod listener;
 mod mirror;
@@ -34,6 +35,7 @@ mod units;
 pub use assign::{Ask, Override, OverrideSource, Sticky, StickyCookie};
 pub use endpoints::{CertificateFiles, Ejection, Example, Golden, HealthCheck, Protocol, UpstreamTls, WarmUp};
 pub use error::{ConfigErrors, Place, Problem, Severity};
+pub use kubernetes::{KubernetesState, LiveService, Peers, Replicas, Retire, ServicePort, VersionService};
 pub use limits::{Concurrency, Limits, RateKey, RateLimit};
 pub use listener::{Listener, ListenerTls};
 pub use mirror::{Compare, Mirror};
@@ -41,7 +43,7 @@ pub use observe::{AccessLog, Traces};
 pub use plan::{ErrorKind, Guard, OnRegression, Plan, Promotion, PromotionGuard, Rollout, Step, Strategy, Tolerance};
 pub use reference::{json_schema, reference_markdown};
 pub use retries::{Replay, Retries};
-pub use route::{DEFAULT_SLOW_START, Endpoint, Host, Match, Route, Timeouts, Version};
+pub use route::{Backends, DEFAULT_SLOW_START, Endpoint, Host, Match, Route, Timeouts, Version};
 pub use split::{NameError, RouteName, Share, ShareError, Split, VersionId};
 pub use units::{UnitError, parse_duration, parse_percent, parse_size, print_duration, print_percent, print_size};
 
@@ -56,6 +58,8 @@ pub struct Config {
     pub admin: Admin,
     /// Where rollout state is kept.
     pub state: State,
+    /// How this edge and others decide together; none: it is alone.
+    pub replicas: Option<Replicas>,
     /// What is written about single requests; none: nothing.
     pub access_log: Option<AccessLog>,
     /// Where spans go; none: there are none.
@@ -107,7 +111,18 @@ pub struct Admin {
 
 /// Where rollout state is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct State {
-    /// An SQLite file. Default `/var/lib/pointsman/state.db`.
-    pub file: PathBuf,
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// In an SQLite file. Default `/var/lib/pointsman/state.db`.
+    File(PathBuf),
+    /// In a cluster: that of each route on its live Service.
+    Kubernetes(KubernetesState),
+}
+
+impl Config {
+    /// Whether an API server is needed: for state, or to find endpoints.
+    pub fn needs_cluster(&self) -> bool {
+        let discovers = |route: &Route| route.versions.values().any(|version| version.service().is_some());
+        matches!(self.state, State::Kubernetes(_)) || self.routes.iter().any(discovers)
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::{CertificateFiles, Config, Route, Sticky};
+use crate::{CertificateFiles, Config, Route, State, Sticky};
 
 impl Config {
     /// The paths of the file: state, token, log, certificates, keys and secrets. Relative ones start at the folder of the
@@ -14,7 +14,13 @@ impl Config {
         });
         let log = self.access_log.as_mut().and_then(|log| log.file.as_mut());
         let routes = self.routes.iter_mut().flat_map(paths_of_route);
-        [&mut self.state.file].into_iter().chain(&mut self.admin.token_file).chain(log).chain(listeners).chain(routes)
+        let state = match &mut self.state {
+            State::File(file) => Some(file),
+            State::Kubernetes(_) => None,
+        };
+        let replicas = self.replicas.as_mut().map(|replicas| &mut replicas.token_file);
+        let tokens = self.admin.token_file.iter_mut().chain(replicas);
+        state.into_iter().chain(tokens).chain(log).chain(listeners).chain(routes)
     }
 }
 

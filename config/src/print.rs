@@ -12,6 +12,7 @@ use crate::{
     Version, VersionId,
 };
 
+mod cluster;
 mod traffic;
 mod upstream;
 
@@ -30,7 +31,10 @@ impl Config {
             page.line(1, format!("token_file: {}", quote_path(file)));
         }
         page.line(0, "state:");
-        page.line(1, format!("file: {}", quote_path(&self.state.file)));
+        page.state(&self.state);
+        if let Some(replicas) = &self.replicas {
+            page.replicas(replicas);
+        }
         page.observation(self);
         page.line(0, format!("fast_lane: {}", self.fast_lane));
         page.line(0, "routes:");
@@ -66,6 +70,9 @@ impl Page {
             Plan::Weights(split) => self.weights(split),
             Plan::Rollout(rollout) => self.rollout(rollout),
         }
+        if let Some(live) = &route.live_service {
+            self.live_service(live);
+        }
         self.guard(&route.guard);
         self.traffic(route);
         self.upstream(route);
@@ -74,9 +81,8 @@ impl Page {
     }
 
     fn version(&mut self, id: &VersionId, version: &Version) {
-        let endpoints: Vec<String> = version.endpoints.iter().map(quote).collect();
         let revision = version.revision.as_ref().map(|text| format!(", revision: {}", quote(text))).unwrap_or_default();
-        self.line(3, format!("{}: {{ endpoints: [{}]{revision} }}", quote(id), endpoints.join(", ")));
+        self.line(3, format!("{}: {{ {}{revision} }}", quote(id), cluster::backends(&version.backends)));
     }
 
     fn weights(&mut self, split: &Split) {

@@ -13,7 +13,6 @@ use serde::de::{
 use serde::{Deserialize, forward_to_deserialize_any};
 
 use crate::error::{Findings, Spot, Words, listed, nearest, quoted};
-use crate::file::not_built;
 use crate::tree::{Key, Node, Value, below};
 
 /// Tells our deserializer from any other that the place is wanted as well.
@@ -236,14 +235,6 @@ impl Reader<'_> {
         let path = below(&self.path, &key.text);
         let spot = Spot { line: key.line, column: key.column, path: Arc::from(path) };
         let name = quoted(&key.text);
-        if not_built(owner, &key.text) {
-            self.findings.error(
-                &spot,
-                format!("{name} is not supported by this version of Pointsman"),
-                "remove it, Pointsman would not act on it",
-            );
-            return;
-        }
         let all = listed(known.iter().copied());
         let way_out = match nearest(&key.text, known.iter().copied()) {
             Some(near) => format!("did you mean `{near}`? Known here: {all}"),

@@ -12,9 +12,9 @@ use serde_json::{Map, Value, json};
 
 use crate::file::{
     AccessLogFile, AdminFile, BudgetFile, CertificateFile, CompareFile, EjectionFile, ExampleFile, File, GuardFile,
-    HealthCheckFile, LatencyFile, LimitsFile, ListenerFile, ListenerTlsFile, MatchFile, MirrorFile, OverrideFile,
-    PromotionFile, RateFile, RetriesFile, RolloutFile, RouteFile, StateFile, StepFile, StickyFile, TimeoutsFile,
-    ToleranceFile, TracesFile, UpstreamTlsFile, VersionFile, WarmUpFile,
+    HealthCheckFile, KubernetesStateFile, LatencyFile, LimitsFile, ListenerFile, ListenerTlsFile, LiveServiceFile,
+    MatchFile, MirrorFile, OverrideFile, PromotionFile, RateFile, ReplicasFile, RetriesFile, RolloutFile, RouteFile,
+    StateFile, StepFile, StickyFile, TimeoutsFile, ToleranceFile, TracesFile, UpstreamTlsFile, VersionFile, WarmUpFile,
 };
 
 /// The JSON schema (draft 2020-12) of the config file; editors complete and check from it. The parser checks more:
@@ -49,7 +49,6 @@ One YAML document. `pointsman check FILE` names every problem with its line, its
 `pointsman schema` prints the JSON schema that editors complete from.
 
 - Unknown keys are errors, and so are keys that stand twice: a slip of the finger never changes traffic silently.
-- Keys of later versions (`kubernetes`, and `service` and `port` of a version) are refused as not supported, not ignored.
 - Relative paths (`state.file`, `certificate` and all others) start at the folder of the config file, not at the folder in
   which Pointsman was started.
 - Anchors and aliases (`&name`, `*name`) work; merge keys (`<<`) and tags (`!name`) are refused.
@@ -219,12 +218,15 @@ fn declared_keys() -> Vec<(String, &'static [&'static str])> {
         of::<CertificateFile>(),
         of::<AdminFile>(),
         of::<StateFile>(),
+        of::<KubernetesStateFile>(),
+        of::<ReplicasFile>(),
         of::<AccessLogFile>(),
         of::<TracesFile>(),
         of::<RouteFile>(),
         of::<MatchFile>(),
         of::<VersionFile>(),
         of::<RolloutFile>(),
+        of::<LiveServiceFile>(),
         of::<StepFile>(),
         of::<GuardFile>(),
         of::<ToleranceFile>(),

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::assign::{Override, Sticky};
 use crate::endpoints::{Ejection, HealthCheck, Protocol, UpstreamTls, WarmUp};
+use crate::kubernetes::{LiveService, VersionService};
 use crate::limits::Limits;
 use crate::mirror::Mirror;
 use crate::plan::{Guard, Plan};
@@ -26,6 +27,8 @@ pub struct Route {
     pub versions: BTreeMap<VersionId, Version>,
     /// How traffic is to be divided.
     pub plan: Plan,
+    /// The Service whose selector follows the rollout; none: only the edge's weights move.
+    pub live_service: Option<LiveService>,
     /// What takes a version back.
     pub guard: Guard,
     /// How long each part of a request may take.
@@ -67,6 +70,7 @@ impl Route {
             plan: Plan::Weights(Split::Whole(stable.clone())),
             stable,
             versions,
+            live_service: None,
             guard: Guard::default(),
             timeouts: Timeouts::default(),
             limits: Limits::default(),
@@ -110,10 +114,44 @@ pub enum Host {
 /// One version: where it runs and which build of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Version {
-    /// Where it answers; at least one.
-    pub endpoints: Vec<Endpoint>,
+    /// Where it answers.
+    #[serde(flatten)]
+    pub backends: Backends,
     /// Free text that names the build; a new one lifts the quarantine.
     pub revision: Option<String>,
+}
+
+/// Where a version answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Backends {
+    /// At these endpoints; at least one.
+    Endpoints(Vec<Endpoint>),
+    /// Where the endpoint slices of this Service say.
+    Service(VersionService),
+}
+
+impl Version {
+    /// A version at these endpoints, without a revision.
+    pub fn at(endpoints: Vec<Endpoint>) -> Self {
+        Self { backends: Backends::Endpoints(endpoints), revision: None }
+    }
+
+    /// The endpoints that the file lists; none where a Service discovers them.
+    pub fn endpoints(&self) -> &[Endpoint] {
+        match &self.backends {
+            Backends::Endpoints(endpoints) => endpoints,
+            Backends::Service(_) => &[],
+        }
+    }
+
+    /// The Service that discovers its endpoints, if one does.
+    pub fn service(&self) -> Option<&VersionService> {
+        match &self.backends {
+            Backends::Endpoints(_) => None,
+            Backends::Service(service) => Some(service),
+        }
+    }
 }
 
 /// An endpoint as written: an IP address or a name, and a port.

@@ -19,9 +19,11 @@ use crate::read::Written;
 use crate::units;
 use crate::{Endpoint, Host, RouteName, Share, VersionId};
 
+mod cluster;
 mod numbers;
 mod texts;
 
+pub(crate) use cluster::{LabelKey, ObjectName, RetireWord, is_label_value};
 pub(crate) use numbers::{Count, Gate, SignedNumber};
 pub(crate) use texts::{CollectorUrl, CookieName, HeaderName, JsonBody, Pointer, RateKeyWord, ServerName};
 

@@ -233,7 +233,7 @@ pub(crate) mod tests {
     }
 
     fn rollout() -> Rollout {
-        let versions = ["v1", "v2"].map(|name| (version(name), Version { endpoints: Vec::new(), revision: None }));
+        let versions = ["v1", "v2"].map(|name| (version(name), Version::at(Vec::new())));
         let route = Route::new("shop".parse().unwrap(), version("v1"), versions.into());
         Rollout::start(Arc::new(route), Time::default()).0
     }

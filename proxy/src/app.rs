@@ -27,6 +27,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tracing::{error, info, warn};
 
 use crate::admin::{self, AdminContext, TokenFile};
+use crate::cluster::{self, NeedsCluster};
 use crate::control::config_watch::{ConfigWatch, hash_of, read_text, with_whole_paths};
 use crate::control::events::{Events, now_in_words};
 use crate::control::handle::{ControlHandle, OrderMessage};
@@ -87,6 +88,9 @@ pub enum AppError {
         /// Every problem.
         problems: ConfigErrors,
     },
+    /// The config needs a cluster.
+    #[error(transparent)]
+    NeedsCluster(#[from] NeedsCluster),
     /// The secret that signs users' cookies cannot be used.
     #[error(transparent)]
     CookieSecret(#[from] SecretError),
@@ -126,6 +130,7 @@ impl AppError {
         match self {
             Self::ConfigFile { .. }
             | Self::Config { .. }
+            | Self::NeedsCluster(_)
             | Self::CookieSecret(_)
             | Self::UpstreamTls(_)
             | Self::Listen(ListenError::Tls { .. }) => true,
@@ -178,6 +183,7 @@ fn guards_traffic(thread: &str) -> bool {
 #[derive(Debug)]
 struct Loaded {
     path: PathBuf,
+    state_file: PathBuf,
     config: Config,
     warnings: Vec<Problem>,
     hash: String,
@@ -189,9 +195,11 @@ fn load(path: &Path) -> Result<Loaded, AppError> {
     let parsed = Config::parse(&text, &path.display().to_string())
         .map_err(|problems| AppError::Config { path: path.to_owned(), problems })?;
     let config = with_whole_paths(parsed.config, path);
+    let state_file = cluster::state_file(&config)?.to_owned();
     let secrets = read_secrets(&config)?;
     upstream::check(&config)?;
-    Ok(Loaded { path: path.to_owned(), config, warnings: parsed.warnings, hash: hash_of(text.as_bytes()), secrets })
+    let (path, hash) = (path.to_owned(), hash_of(text.as_bytes()));
+    Ok(Loaded { path, state_file, config, warnings: parsed.warnings, hash, secrets })
 }
 
 /// Addresses that are ours and that nobody serves yet.
@@ -223,7 +231,7 @@ async fn serve(loaded: Loaded, options: &RunOptions) -> Result<(), AppError> {
     for warning in &loaded.warnings {
         warn!("{warning}");
     }
-    let asked = options.upgrade.then(|| Successor::ask(&loaded.config.state.file)).transpose()?;
+    let asked = options.upgrade.then(|| Successor::ask(&loaded.state_file)).transpose()?;
     let (successor, inherited) = asked.unzip();
     let bound = bind(&loaded.config, inherited)?;
     if let Some(successor) = &successor {
@@ -265,7 +273,7 @@ async fn start(
 ) -> Result<(Started, mpsc::UnboundedReceiver<()>), AppError> {
     let refused = |what| move |source| AppError::Start { what, source };
     let Bound { listeners, admin, threads } = bound;
-    let state_file = loaded.config.state.file.clone();
+    let state_file = loaded.state_file.clone();
     let snapshots = Arc::new(Snapshots::default());
     let (tell_reload, reloads) = mpsc::unbounded_channel();
     let (commands, told) = mpsc::unbounded_channel();
@@ -331,13 +339,13 @@ async fn start_control(
     let (tell_turned, turned) = mpsc::unbounded_channel();
     let (tell_resolved, resolved) = mpsc::unbounded_channel();
     let (tell_reopened, reopened) = mpsc::unbounded_channel();
-    let Loaded { path, config, hash, secrets, .. } = loaded;
+    let Loaded { path, state_file, config, hash, secrets, .. } = loaded;
     let checks = checks_runtime().map_err(refused("the thread for health checks"))?;
     let (state, opened) =
-        StateFile::open(config.state.file.clone(), tell_reopened).map_err(refused("the thread for the state file"))?;
+        StateFile::open(state_file.clone(), tell_reopened).map_err(refused("the thread for the state file"))?;
     publisher.sign_with(opened.cookie_secret);
     publisher.sign_with_files(secrets);
-    let history = History::of_file(config.state.file.clone());
+    let history = History::of_file(state_file);
     for row in opened.recent {
         history.remember(Arc::new(row));
     }
@@ -531,11 +539,22 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_needs_a_cluster_is_refused_with_the_way_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pointsman.yaml");
+        let start = "listeners: [{ address: 127.0.0.1:0 }]\n";
+        let discovered = "routes: [{ name: r, stable: v1, versions: { v1: { service: r-v1, port: http } } }]\n";
+        fs::write(&path, format!("{start}{discovered}")).unwrap();
+        let refused = load(&path).unwrap_err();
+        assert!(refused.is_wrong_usage() && refused.to_string().contains("list `endpoints`"), "{refused}");
+    }
+
+    #[test]
     fn paths_start_from_the_files_folder() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pointsman.yaml");
         let text = "listeners: [{ address: 127.0.0.1:0 }]\nstate: { file: state.db }\nroutes: [{ name: r, stable: v1, versions: { v1: { endpoints: [127.0.0.1:9001] } } }]\n";
         fs::write(&path, text).unwrap();
-        assert_eq!(load(&path).unwrap().config.state.file, folder.path().join("state.db"));
+        assert_eq!(load(&path).unwrap().state_file, folder.path().join("state.db"));
     }
 }

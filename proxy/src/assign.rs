@@ -213,8 +213,7 @@ mod tests {
     }
 
     fn route() -> Route {
-        let versions =
-            ["v0", "v1", "v2", "v3"].map(|name| (id(name), Version { endpoints: Vec::new(), revision: None }));
+        let versions = ["v0", "v1", "v2", "v3"].map(|name| (id(name), Version::at(Vec::new())));
         Route::new("r".parse().unwrap(), id("v1"), versions.into())
     }
 

@@ -7,6 +7,7 @@ pub mod app;
 mod assign;
 mod chunks;
 pub mod cli;
+mod cluster;
 mod concurrency;
 pub mod control;
 mod edge;

@@ -234,7 +234,7 @@ fn server_name(endpoint: SocketAddr, settings: &Route) -> String {
         return name;
     }
     let address = endpoint.ip().to_string();
-    let written = || settings.versions.values().flat_map(|version| &version.endpoints);
+    let written = || settings.versions.values().flat_map(|version| version.endpoints());
     let is_written = written().any(|known| known.port == endpoint.port() && known.host == address);
     let named =
         written().find(|known| known.port == endpoint.port() && known.host.parse::<std::net::IpAddr>().is_err());
@@ -252,7 +252,7 @@ mod tests {
 
     fn route(endpoints: &[(&str, u16)]) -> Route {
         let endpoints = endpoints.iter().map(|(host, port)| Endpoint { host: (*host).to_owned(), port: *port });
-        let version = Version { endpoints: endpoints.collect(), revision: None };
+        let version = Version::at(endpoints.collect());
         let stable: pointsman_config::VersionId = "v1".parse().unwrap();
         Route::new("r".parse().unwrap(), stable.clone(), [(stable, version)].into())
     }

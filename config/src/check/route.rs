@@ -6,9 +6,9 @@ use crate::error::{Findings, Spot, listed, nearest, quoted};
 use crate::file::{MatchFile, RouteFile, VersionFile};
 use crate::read::Written;
 use crate::scalar::PathPrefix;
-use crate::{Endpoint, Host, Match, Route, Version, VersionId};
+use crate::{Backends, Endpoint, Host, Match, Route, State, Version, VersionId};
 
-use super::{assign, endpoints, guard, items, limits, mirror, plan, required, retries, tls};
+use super::{assign, cluster, endpoints, guard, items, limits, mirror, plan, required, retries, tls};
 
 /// The versions of a route as far as they could be read. A bad one counts as known, so that using it is no second
 /// problem.
@@ -18,9 +18,10 @@ pub(super) struct Versions {
 }
 
 /// The route, unless something without a default is missing or bad.
-pub(super) fn route(spot: &Spot, file: &RouteFile, findings: &Findings) -> Option<Route> {
+pub(super) fn route(spot: &Spot, file: &RouteFile, state: &State, findings: &Findings) -> Option<Route> {
     let name = required(&file.name, "name", spot, "name the route, such as `name: delivery-time`", findings);
-    let versions = versions(file, spot, findings);
+    let versions = versions(file, spot, state, findings);
+    let live_service = cluster::live_service(spot, file, (state, &versions.good), findings);
     let stable =
         required(&file.stable, "stable", spot, "name the version in production, such as `stable: v1`", findings);
     let stable_is_known = stable.is_none_or(|(place, id)| is_known(&id.0, place, &versions.known, findings));
@@ -46,6 +47,7 @@ pub(super) fn route(spot: &Spot, file: &RouteFile, findings: &Findings) -> Optio
         stable: trusted?.clone(),
         versions: versions.good,
         plan: plan?,
+        live_service,
         guard,
         timeouts,
         limits,
@@ -95,7 +97,7 @@ pub(super) fn unreported_match(matches: &Written<MatchFile>) -> Option<Match> {
 /// Each is a label of metrics, and every name in the route is looked for among them.
 const MOST_VERSIONS: usize = 64;
 
-fn versions(file: &RouteFile, route: &Spot, findings: &Findings) -> Versions {
+fn versions(file: &RouteFile, route: &Spot, state: &State, findings: &Findings) -> Versions {
     let way_out = "list the versions that can serve, such as `versions: { v1: { endpoints: [127.0.0.1:9001] } }`";
     let mut versions = Versions { known: Vec::new(), good: BTreeMap::new() };
     let Some((spot, entries)) = required(&file.versions, "versions", route, way_out, findings) else { return versions };
@@ -107,26 +109,35 @@ fn versions(file: &RouteFile, route: &Spot, findings: &Findings) -> Versions {
         findings.error(spot, what, "remove those that serve no more");
     }
     let mut users = HashMap::new();
+    let namespace = cluster::namespace(file, state);
     for (name, written) in entries.0.iter().take(MOST_VERSIONS) {
         let Some(id) = name.scalar() else { continue };
         versions.known.push(id.clone());
         if let Some((spot, written)) = written.good() {
-            let version = version(id, spot, written, &mut users, findings);
-            versions.good.insert(id.clone(), version);
+            let backends = match cluster::version_service(spot, written, namespace.as_deref(), findings) {
+                Some(service) => Backends::Service(service),
+                None => Backends::Endpoints(listed_endpoints(id, spot, written, &mut users, findings)),
+            };
+            versions.good.insert(id.clone(), Version { backends, revision: written.revision.scalar().cloned() });
         }
     }
     versions
 }
 
-/// `users` holds who uses an endpoint, and on which line.
-fn version<'a>(
+/// The endpoints of a version that no Service discovers; `users` holds who uses an endpoint, and on which line.
+fn listed_endpoints<'a>(
     id: &'a VersionId,
     spot: &Spot,
     file: &'a VersionFile,
     users: &mut HashMap<&'a Endpoint, (&'a VersionId, usize)>,
     findings: &Findings,
-) -> Version {
-    let way_out = "write where it answers, such as `endpoints: [127.0.0.1:9001]`";
+) -> Vec<Endpoint> {
+    if file.service.spot().is_some() {
+        // What is wrong with the Service is the problem.
+        return Vec::new();
+    }
+    let way_out =
+        "write where it answers, such as `endpoints: [127.0.0.1:9001]`, or its Service with `service` and `port`";
     let given = items(required(&file.endpoints, "endpoints", spot, way_out, findings), way_out, findings);
     for (place, endpoint) in &given {
         match users.insert(&endpoint.0, (id, place.line)) {
@@ -148,8 +159,5 @@ fn version<'a>(
             None => {}
         }
     }
-    Version {
-        endpoints: given.into_iter().map(|(_, endpoint)| endpoint.0.clone()).collect(),
-        revision: file.revision.scalar().cloned(),
-    }
+    given.into_iter().map(|(_, endpoint)| endpoint.0.clone()).collect()
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::error::{Findings, Spot};
 use crate::file::{ListenerTlsFile, RouteFile, UpstreamTlsFile};
 use crate::read::Written;
-use crate::scalar::{ServerName, Text, Value};
+use crate::scalar::{ObjectName, ServerName, Text, Value};
 use crate::{CertificateFiles, ListenerTls, Protocol, UpstreamTls};
 
 use super::range::at_most;
@@ -98,8 +98,15 @@ fn upstream_tls(spot: &Spot, file: &UpstreamTlsFile, findings: &Findings) -> Ups
 /// An address says nothing about the name that a certificate must hold.
 fn refuse_unknown_names(file: &RouteFile, spot: &Spot, findings: &Findings) {
     let versions = file.versions.value().into_iter().flat_map(|entries| &entries.0);
-    let endpoints =
-        versions.filter_map(|(_, version)| version.value()).filter_map(|version| version.endpoints.value()).flatten();
+    let versions: Vec<_> = versions.filter_map(|(_, version)| version.value()).collect();
+    if let Some((place, Text(ObjectName(service)))) = versions.iter().find_map(|version| version.service.good()) {
+        let what = format!(
+            "the Service `{service}` on line {} gives addresses, and nothing says which name they prove",
+            place.line
+        );
+        return findings.error(spot, what, "add `server_name` to `upstream_tls`");
+    }
+    let endpoints = versions.iter().filter_map(|version| version.endpoints.value()).flatten();
     let bare = endpoints.filter_map(Written::good).find(|(_, Text(endpoint))| endpoint.host.parse::<IpAddr>().is_ok());
     if let Some((place, Text(endpoint))) = bare {
         let what = format!(

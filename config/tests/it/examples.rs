@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use pointsman_config::{Config, Parsed, Plan, Share, Split, Strategy};
+use pointsman_config::{Config, Parsed, Plan, Share, Split, State, Strategy};
 
 fn example(name: &str) -> Parsed {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name);
@@ -36,7 +36,7 @@ fn the_minimal_example_has_every_default() {
     let config = example("minimal.yaml").config;
     let route = &config.routes[0];
     assert_eq!(config.admin.address.to_string(), "127.0.0.1:9900");
-    assert_eq!(config.state.file, Path::new("/var/lib/pointsman/state.db"));
+    assert_eq!(config.state, State::File("/var/lib/pointsman/state.db".into()));
     assert_eq!(route.plan, Plan::Weights(Split::Whole(route.stable.clone())));
     assert_eq!(route.guard, pointsman_config::Guard::default());
     assert_eq!(route.timeouts, pointsman_config::Timeouts::default());
@@ -117,7 +117,7 @@ fn names_that_yaml_takes_for_something_else_stay_names() {
     assert_eq!(names, ["1.10", "no", "null"]);
     assert_eq!(route.versions.values().next().unwrap().revision.as_deref(), Some("1.10"), "not the number 1.1");
     let endpoints: Vec<String> =
-        route.versions.values().flat_map(|version| &version.endpoints).map(ToString::to_string).collect();
+        route.versions.values().flat_map(pointsman_config::Version::endpoints).map(ToString::to_string).collect();
     assert_eq!(endpoints, ["x:2", "x:3", "[::1]:1", "a_b.c:65535"]);
     assert_eq!(Config::parse(&parsed.config.to_yaml(), "printed.yaml").map(|again| again.config), Ok(parsed.config));
 }

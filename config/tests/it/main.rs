@@ -8,6 +8,7 @@
 )]
 
 mod bad;
+mod cluster;
 mod examples;
 mod fuzz;
 mod places;

@@ -109,3 +109,30 @@ fn both(one: &Value, other: &Value) -> Value {
     let entries = [one, other].into_iter().flat_map(|mapping| mapping.as_object().unwrap().clone());
     Value::Object(entries.collect())
 }
+
+/// The same for what only a cluster has.
+#[test]
+fn the_documented_defaults_of_a_cluster_are_the_real_ones() {
+    let schema = json_schema();
+    let default = |name: &str, key: &str| schema["$defs"][name]["properties"][key]["default"].clone();
+    let file = |state: Value, replicas: &Value, live: &Value| {
+        let token = serde_json::json!({ "service": "edges", "token_file": "token" });
+        let text = serde_json::json!({
+            "listeners": [{ "address": "127.0.0.1:0" }],
+            "state": { "kubernetes": state },
+            "replicas": both(&token, replicas),
+            "routes": [{
+                "name": "r", "stable": "v1", "versions": { "v1": { "service": "a-v1", "port": "http" } },
+                "kubernetes": both(&serde_json::json!({ "service": "a" }), live),
+            }],
+        });
+        pointsman_config::Config::parse(&text.to_string(), "defaults").unwrap_or_else(|errors| panic!("{errors}"))
+    };
+    let nothing = serde_json::json!({});
+    let written_out = file(
+        serde_json::json!({ "lease": default("KubernetesState", "lease") }),
+        &serde_json::json!({ "address": default("Replicas", "address") }),
+        &serde_json::json!({ "selector_key": default("LiveService", "selector_key"), "retire": default("LiveService", "retire") }),
+    );
+    assert_eq!(written_out, file(nothing.clone(), &nothing, &nothing));
+}

@@ -76,7 +76,7 @@ struct Standing {
 /// Every name in `routes` that has to be looked up.
 pub(crate) fn names<'a>(routes: impl IntoIterator<Item = &'a Route>) -> BTreeSet<Written> {
     let versions = routes.into_iter().flat_map(|route| route.versions.values());
-    versions.flat_map(|version| &version.endpoints).filter(|written| literal(written).is_none()).cloned().collect()
+    versions.flat_map(|version| version.endpoints()).filter(|written| literal(written).is_none()).cloned().collect()
 }
 
 impl Endpoints {
@@ -114,7 +114,7 @@ impl Endpoints {
     pub(crate) fn place(&mut self, route: &Route, main: &VersionId) {
         let mut versions = BTreeMap::new();
         for (name, version) in &route.versions {
-            let placed: Vec<_> = version.endpoints.iter().map(|written| self.placed(route, name, written)).collect();
+            let placed: Vec<_> = version.endpoints().iter().map(|written| self.placed(route, name, written)).collect();
             versions.insert(name.clone(), placed);
         }
         let known = self.routes.entry(route.name.clone()).or_default();
@@ -414,7 +414,7 @@ mod tests {
     fn route(versions: &[(&str, &[&str])]) -> Route {
         let versions = versions.iter().map(|(name, endpoints)| {
             let endpoints = endpoints.iter().map(|text| written(text)).collect();
-            (version(name), Version { endpoints, revision: None })
+            (version(name), Version::at(endpoints))
         });
         Route::new("r".parse().unwrap(), version("v1"), versions.collect())
     }

@@ -407,7 +407,7 @@ mod tests {
     }
 
     fn route(name: &str) -> Route {
-        let versions = [(id("v1"), Version { endpoints: Vec::new(), revision: None })].into();
+        let versions = [(id("v1"), Version::at(Vec::new()))].into();
         let matches = Match { host: Host::Any, path_prefix: format!("/{name}") };
         Route { matches, ..Route::new(name.parse().unwrap(), id("v1"), versions) }
     }

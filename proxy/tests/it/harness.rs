@@ -26,7 +26,7 @@ pub fn id(name: &str) -> VersionId {
 
 /// A route for every path, with v1 stable and v2 its canary.
 pub fn route() -> Route {
-    let versions = ["v1", "v2"].map(|name| (id(name), Version { endpoints: Vec::new(), revision: None }));
+    let versions = ["v1", "v2"].map(|name| (id(name), Version::at(Vec::new())));
     Route::new("model".parse().unwrap(), id("v1"), versions.into())
 }
 

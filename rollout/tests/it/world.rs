@@ -25,7 +25,10 @@ pub(crate) fn percent(percent: u32) -> Share {
 }
 
 fn one_version(port: u16, revision: Option<&str>) -> Version {
-    Version { endpoints: vec![Endpoint { host: "127.0.0.1".to_owned(), port }], revision: revision.map(str::to_owned) }
+    Version {
+        revision: revision.map(str::to_owned),
+        ..Version::at(vec![Endpoint { host: "127.0.0.1".to_owned(), port }])
+    }
 }
 
 /// A route from v1 to v2 under `plan`; soaks and proofs are short, so that stories are.
