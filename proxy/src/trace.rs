@@ -54,10 +54,14 @@ impl Trace {
         if self.parent.is_some() && !self.is_kept {
             return None;
         }
-        let ids = hex(self.id).into_iter().chain(*b"-").chain(last_digits::<16>(u128::from(self.span)));
-        let whole = b"00-".iter().copied().chain(ids).chain(*b"-").chain(last_digits::<2>(u128::from(self.flags)));
-        let mut text = [0; 55];
-        text.iter_mut().zip(whole).for_each(|(place, byte)| *place = byte);
+        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+        let (id, span, flags) = (hex(self.id), hex(u128::from(self.span)), hex(u128::from(self.flags)));
+        let fields: [(usize, &[u8]); 3] = [(3, &id), (36, last_digits(&span, 16)), (53, last_digits(&flags, 2))];
+        for (at, digits) in fields {
+            if let Some(place) = text.get_mut(at..at + digits.len()) {
+                place.copy_from_slice(digits);
+            }
+        }
         // Hexadecimal digits and dashes always make a header value.
         HeaderValue::from_bytes(&text).ok()
     }
@@ -73,9 +77,8 @@ impl Trace {
     }
 }
 
-/// The last `N` hexadecimal digits of a number; formatting it would cost more than the request's draw.
-fn last_digits<const N: usize>(number: u128) -> impl Iterator<Item = u8> {
-    hex(number).into_iter().skip(32 - N)
+fn last_digits(digits: &[u8; 32], count: usize) -> &[u8] {
+    digits.split_at_checked(32 - count).map_or(digits.as_slice(), |(_, last)| last)
 }
 
 fn new_id() -> u64 {

@@ -98,6 +98,9 @@ impl From<io::Error> for End {
 }
 
 /// Serves one client until it or the edge has had enough; over TLS if there is a config for that.
+///
+/// A connection that waits keeps the room of the largest way that it could take, so all but the fast lane's, the one that
+/// most requests take, have theirs on the heap.
 pub(super) async fn serve(shared: Arc<Shared>, tcp: TcpStream, client: SocketAddr, tls: Option<Arc<ServerConfig>>) {
     // Without it, a small answer would wait for the acknowledgement of the one before; a failure costs only that.
     drop(tcp.set_nodelay(true));
@@ -107,7 +110,7 @@ pub(super) async fn serve(shared: Arc<Shared>, tcp: TcpStream, client: SocketAdd
     let exchange = Exchange::new(client, Arc::clone(&shared.cut));
     let socket = Arc::new(ClientSocket::new(transport, exchange));
     if speaks_http2 {
-        return http2::serve(shared, socket, BytesMut::new()).await;
+        return Box::pin(http2::serve(shared, socket, BytesMut::new())).await;
     }
     let drain = Box::pin(drained(shared.draining.clone()));
     let (alarm, reader) = (Alarm::new(), HeadReader::default());
@@ -118,7 +121,7 @@ pub(super) async fn serve(shared: Arc<Shared>, tcp: TcpStream, client: SocketAdd
 async fn transport(shared: &Shared, tcp: TcpStream, tls: Option<Arc<ServerConfig>>) -> Option<Transport> {
     let Some(config) = tls else { return Some(Transport::Plain(tcp)) };
     let shaken = tokio::select! {
-        shaken = timeout(shared.patience.head, TlsTransport::accept(tcp, config)) => shaken.ok()?,
+        shaken = timeout(shared.patience.head, Box::pin(TlsTransport::accept(tcp, config))) => shaken.ok()?,
         () = leaves_no_time(shared) => return None,
     };
     // Scanners, and clients that trust another root, are no news to anybody; their number would bury what is.
@@ -143,7 +146,7 @@ impl Connection {
             let (arrival, received) = match self.next_head().await {
                 Ok(head) => head,
                 Err(End::Gone) => return,
-                Err(End::Http2(received)) => return http2::serve(self.shared, self.socket, received).await,
+                Err(End::Http2(received)) => return Box::pin(http2::serve(self.shared, self.socket, received)).await,
                 Err(End::Quiet) => return self.last_answer(&[], QUIET).await,
                 Err(End::Refused(refused)) => return self.refuse(&refused).await,
             };
@@ -201,7 +204,7 @@ impl Connection {
             .map_err(|refusal| Refused { refusal, to_head_request })?;
         match self.fast_lane(arrival, &received).await {
             Some(served) => Ok(served),
-            None => Ok(self.framework(received).await),
+            None => Ok(Box::pin(self.framework(received)).await),
         }
     }
 
@@ -210,7 +213,7 @@ impl Connection {
         let (head, body) = received.split_at_checked(arrival.head.bytes)?;
         let request = Outlined { head, outline: self.reader.outline() };
         let lane = &self.shared.lane;
-        let work = lane.serve(lane.begin(request)?, &self.socket, request, body);
+        let work = pin!(lane.serve(lane.begin(request)?, &self.socket, request, body));
         Some(until_deadline(work, &self.socket.exchange, &mut self.alarm).await.unwrap_or(Served::Close))
     }
 
@@ -218,7 +221,7 @@ impl Connection {
         let stream: Stream = Box::new(ClientStream::new(Arc::clone(&self.socket)));
         let mut session = ServerSession::new_http1(stream);
         session.set_pipelined_prefix(received);
-        let work = self.shared.proxy.process_new_http(session, &self.shared.draining);
+        let work = pin!(self.shared.proxy.process_new_http(session, &self.shared.draining));
         let reused = until_deadline(work, &self.socket.exchange, &mut self.alarm).await.flatten();
         if reused.is_some() { Served::Keep } else { Served::Close }
     }
@@ -292,8 +295,11 @@ fn look_for_head(reader: &mut HeadReader, received: &[u8], limit_bytes: u64) -> 
 
 /// Runs `work` until it is done or the moment comes that it sets on `exchange` meanwhile; then drops it, which books the
 /// request, and gives none. The clock runs whatever the request waits for: a connection, its body, or the answer.
-pub(super) async fn until_deadline<W: Future>(work: W, exchange: &Exchange, alarm: &mut Alarm) -> Option<W::Output> {
-    let mut work = pin!(work);
+pub(super) async fn until_deadline<W: Future>(
+    mut work: Pin<&mut W>,
+    exchange: &Exchange,
+    alarm: &mut Alarm,
+) -> Option<W::Output> {
     std::future::poll_fn(|cx| {
         let mut poll_work = true;
         loop {
@@ -315,4 +321,20 @@ pub(super) async fn until_deadline<W: Future>(work: W, exchange: &Exchange, alar
 /// The moment `after` now, for the worker's own deadlines.
 pub(super) async fn after(moment: Instant) {
     sleep_until(moment.into()).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The room that an async function of four arguments takes from its first poll to its last, in bytes.
+    fn room_of<A, B, C, D, F>(_: impl Fn(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_connection_that_waits_takes_little_room() {
+        let room = room_of(serve);
+        assert!(room <= 4 << 10, "{room} bytes");
+    }
 }

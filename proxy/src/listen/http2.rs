@@ -251,8 +251,8 @@ async fn serve_stream(shared: Arc<Shared>, stream: Arc<Http2Stream>, request: Re
     exchange.begin(arrival, body_left, shared.patience.head);
     let request = guard::into_request(parts, &exchange);
     let session = ServerSession::new_custom(Box::new(Http2Session::new(request, body, Arc::clone(&stream))));
-    let work = Box::pin(shared.proxy.process_new_http(session, &shared.draining));
-    drop(until_deadline(work, &exchange, &mut Alarm::new()).await);
+    let mut work = Box::pin(shared.proxy.process_new_http(session, &shared.draining));
+    drop(until_deadline(work.as_mut(), &exchange, &mut Alarm::new()).await);
     if let Some(words) = exchange.take_last_words() {
         stream.tell(&words);
     }
