@@ -76,22 +76,24 @@ async fn what_was_decided_goes_on_and_a_request_in_flight_is_answered_by_who_has
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_last_lines_of_a_process_that_is_replaced_are_written() {
-    const REQUESTS: u64 = 30;
+    const REQUESTS: usize = 30;
     let site = Site::new().await;
     site.write(&format!("access_log: {{ file: access.log, sample: 100% }}\n{}", site.weights(0)));
     let mut old = site.start().await;
-    site.v1.set_faults(r#"{"delay":{"share":1,"ms":700}}"#.parse().unwrap());
+    site.v1.set_faults(r#"{"delay":{"share":1,"ms":2000}}"#.parse().unwrap());
     let mut slow = Vec::new();
     for _ in 0..REQUESTS {
         let mut client = crate::harness::Client::connect(old.address).await;
         client.send(crate::harness::post("/v1/predict", "{}").as_bytes()).await;
         slow.push(client);
     }
-    assert!(crate::harness::eventually(|| site.v1.requests() == REQUESTS).await);
+    let endpoint = format!("{{route=\"model\",version=\"v1\",endpoint=\"{}\"}}", site.v1.addr());
+    let in_flight = format!("pointsman_endpoint_requests_in_flight{endpoint}");
+    old.wait_for_metric(&in_flight, 30.0).await;
     let _new = successor(&site).await;
     assert!(old.ended().await.success());
     let written = fs::read_to_string(site.at("access.log")).unwrap();
-    assert_eq!(written.matches("/v1/predict").count() as u64, REQUESTS, "{written}");
+    assert_eq!(written.matches("/v1/predict").count(), REQUESTS, "{written}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
