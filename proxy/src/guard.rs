@@ -97,6 +97,16 @@ impl HeadReader {
         &self.outline
     }
 
+    /// The method and the path in `buffer`, as far as the request line has been read: empty before.
+    pub(crate) fn asks_for<'a>(&self, buffer: &'a [u8]) -> (&'a str, &'a str) {
+        let Some(line) = &self.request_line else { return ("", "") };
+        let text = |place: Range<usize>| buffer.get(place).and_then(|text| std::str::from_utf8(text).ok());
+        // What stands before a path may name more than a log should.
+        let path = line.authority.as_ref().map_or(line.target.start, |authority| authority.end)..line.target.end;
+        let path = text(path).and_then(|target| target.split('?').next());
+        (text(line.method.clone()).unwrap_or_default(), path.unwrap_or_default())
+    }
+
     /// Whether it is a HEAD request, as far as is known yet.
     pub(crate) fn is_head_request(&self) -> bool {
         self.request_line.as_ref().is_some_and(|line| line.is_head_request)

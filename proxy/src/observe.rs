@@ -98,6 +98,18 @@ impl Seen {
     }
 }
 
+/// A request that was refused before it was one.
+#[derive(Debug)]
+pub(crate) struct Unread<'a> {
+    /// As far as it could be read.
+    pub(crate) method: &'a str,
+    /// The same, without the query.
+    pub(crate) path: &'a str,
+    pub(crate) protocol: Version,
+    pub(crate) status: u16,
+    pub(crate) request_id: HeaderValue,
+}
+
 /// What came of a request.
 #[derive(Debug)]
 pub(crate) struct Ended {
@@ -162,6 +174,37 @@ impl Observers {
         if let Some(spans) = spans {
             spans.put(record);
         }
+    }
+
+    /// Tells of a request that was refused before it was one; never waits.
+    pub(crate) fn tell_unread(&self, unread: Unread<'_>, client: &Client) {
+        if self.access_log.is_none() {
+            return;
+        }
+        let seen = Seen {
+            at: SystemTime::now(),
+            started: Instant::now(),
+            method: unread.method.into(),
+            path: unread.path.into(),
+            host: None,
+            protocol: unread.protocol,
+            client: client.name.clone(),
+            is_secure: client.is_secure,
+        };
+        let ended = Ended {
+            route: None,
+            version: None,
+            assigned_by: None,
+            outcome: Outcome::Rejected,
+            status: Some(unread.status),
+            request_id: unread.request_id,
+            trace: Trace::of(None, None),
+            attempts: 0,
+            request_bytes: 0,
+            response_bytes: 0,
+            upstream_head: None,
+        };
+        self.tell(Box::new(seen), ended);
     }
 
     /// What became of records since the process started.

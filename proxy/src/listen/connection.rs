@@ -12,6 +12,7 @@ use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
+use http::Version;
 use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
@@ -33,6 +34,7 @@ use crate::edge::Edge;
 use crate::forward;
 use crate::guard::{Head, HeadReader};
 use crate::lane::{Lane, Outlined, Served};
+use crate::observe::Unread;
 use crate::snapshot::Snapshots;
 
 /// How much is read at a time while a head is not whole; most heads fit.
@@ -88,6 +90,16 @@ enum End {
 struct Refused {
     refusal: Refusal,
     to_head_request: bool,
+    /// What was asked for, as far as is known.
+    method: Box<str>,
+    path: Box<str>,
+}
+
+impl Refused {
+    fn new(refusal: Refusal, reader: &HeadReader, received: &[u8]) -> Self {
+        let (method, path) = reader.asks_for(received);
+        Self { refusal, to_head_request: reader.is_head_request(), method: method.into(), path: path.into() }
+    }
 }
 
 impl From<io::Error> for End {
@@ -198,10 +210,9 @@ impl Connection {
 
     /// Has one request answered: by the lane if that can, else by the framework.
     async fn request(&mut self, arrival: Arrival, mut received: BytesMut) -> Result<Served, Refused> {
-        let to_head_request = arrival.head.is_head_request;
         self.socket
             .begin(arrival, &mut received, self.shared.patience.head)
-            .map_err(|refusal| Refused { refusal, to_head_request })?;
+            .map_err(|refusal| Refused::new(refusal, &self.reader, &received))?;
         match self.fast_lane(arrival, &received).await {
             Some(served) => Ok(served),
             None => Ok(Box::pin(self.framework(received)).await),
@@ -227,8 +238,17 @@ impl Connection {
     }
 
     async fn refuse(&self, refused: &Refused) {
-        self.shared.snapshots.load().unrouted.count(&refused.refusal);
+        let snapshot = self.shared.snapshots.load();
+        snapshot.unrouted.count(&refused.refusal);
         let request_id = forward::new_request_id();
+        let unread = Unread {
+            method: &refused.method,
+            path: &refused.path,
+            protocol: Version::HTTP_11,
+            status: refused.refusal.status().as_u16(),
+            request_id: request_id.clone(),
+        };
+        snapshot.observers.tell_unread(unread, &self.socket.exchange.client);
         let answer = Answer { refusal: &refused.refusal, request_id: &request_id, version: None };
         self.last_answer(&answer.wire(refused.to_head_request), LINGER_PAUSE).await;
     }
@@ -288,9 +308,7 @@ async fn read_head(
 }
 
 fn look_for_head(reader: &mut HeadReader, received: &[u8], limit_bytes: u64) -> Result<Option<Head>, End> {
-    reader
-        .read(received, limit_bytes)
-        .map_err(|refusal| End::Refused(Refused { refusal, to_head_request: reader.is_head_request() }))
+    reader.read(received, limit_bytes).map_err(|refusal| End::Refused(Refused::new(refusal, reader, received)))
 }
 
 /// Runs `work` until it is done or the moment comes that it sets on `exchange` meanwhile; then drops it, which books the

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use h2::Reason;
 use h2::server::{Builder, Connection, SendResponse};
-use http::Request;
+use http::request::Parts;
+use http::{Method, Request, Version};
 use pingora_core::apps::HttpServerApp as _;
 use pingora_core::protocols::http::ServerSession;
 use tokio::task::JoinSet;
@@ -30,6 +31,7 @@ use super::socket::ClientSocket;
 use crate::answer::{LastWords, Refusal};
 use crate::forward;
 use crate::guard;
+use crate::observe::Unread;
 use crate::streams::is_grpc;
 
 /// What every HTTP/2 connection begins with (RFC 9113, section 3.4).
@@ -242,7 +244,7 @@ async fn serve_stream(shared: Arc<Shared>, stream: Arc<Http2Stream>, request: Re
     let head = match guard::check_parsed(&parts, body.is_end_stream()) {
         Ok(head) => head,
         Err(refusal) => {
-            refuse(&stream, refusal, parts.method == http::Method::HEAD);
+            refuse(&shared, &stream, refusal, &parts);
             return Ended { wasted: true, idle: None };
         }
     };
@@ -260,8 +262,19 @@ async fn serve_stream(shared: Arc<Shared>, stream: Arc<Http2Stream>, request: Re
     Ended { wasted: stream.was_given_up(), idle: exchange.idle_timeout() }
 }
 
-fn refuse(stream: &Http2Stream, refusal: Refusal, to_head_request: bool) {
+fn refuse(shared: &Shared, stream: &Http2Stream, refusal: Refusal, parts: &Parts) {
+    let snapshot = shared.snapshots.load();
+    snapshot.unrouted.count(&refusal);
     let request_id = forward::new_request_id();
+    let unread = Unread {
+        method: parts.method.as_str(),
+        path: parts.uri.path(),
+        protocol: Version::HTTP_2,
+        status: refusal.status().as_u16(),
+        request_id: request_id.clone(),
+    };
+    snapshot.observers.tell_unread(unread, &stream.exchange.client);
+    let to_head_request = parts.method == Method::HEAD;
     stream.tell(&LastWords { refusal, request_id, version: None, to_head_request });
     stream.close();
 }

@@ -82,6 +82,28 @@ async fn a_request_is_a_line_with_everything_about_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_refused_before_it_is_one_is_a_line_as_far_as_it_was_read() {
+    let site = Site::new().await;
+    site.write(&with_log(&site, "0%", "match: { path_prefix: /v1 }"));
+    let edge = site.start().await;
+    let refused = [
+        ("\0\r\n\r\n", "", ""),
+        ("GET /v1/a?secret HTTP/1.1\r\nHost : m\r\n\r\n", "GET", "/v1/a"),
+        ("POST http://m/v1/b HTTP/1.1\r\nHost: m\r\nX\r\n\r\n", "POST", "/v1/b"),
+    ];
+    for (count, (request, method, path)) in (1..).zip(refused) {
+        let mut client = crate::harness::Client::connect(edge.address).await;
+        client.send(request.as_bytes()).await;
+        let answer = client.answer().await.unwrap();
+        assert_eq!(answer.status, 400, "{request:?}");
+        let line = wait_for_lines(&site.at("access.log"), count).await.pop().unwrap();
+        assert_eq!((&line["status"], &line["outcome"]), (&400.into(), &"rejected".into()), "{line:#}");
+        assert_eq!((&line["method"], &line["path"]), (&method.into(), &path.into()), "{line:#}");
+        assert_eq!(line["request_id"].as_str(), answer.header("x-request-id"), "{line:#}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_fails_is_written_always_and_the_rest_as_sampled() {
     let site = Site::new().await;
     site.write(&with_log(&site, "0%", "match: { path_prefix: /v1 }"));
