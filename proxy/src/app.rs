@@ -17,6 +17,7 @@ use std::time::Duration;
 use std::{panic, process, thread};
 
 use arc_swap::ArcSwap;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use pointsman_config::{Config, ConfigErrors, Problem};
 use pointsman_telemetry::shutdown;
 use thiserror::Error;
@@ -146,6 +147,7 @@ impl AppError {
 /// If the config is bad, an address cannot be had or a thread cannot be started; nothing is left running then.
 pub fn run(options: &RunOptions) -> Result<(), AppError> {
     end_if_the_control_path_panics();
+    raise_descriptors();
     let loaded = load(&options.config)?;
     let runtime = Builder::new_current_thread()
         .enable_all()
@@ -177,6 +179,15 @@ fn end_if_the_control_path_panics() {
 /// Whether a thread belongs to the control path.
 fn guards_traffic(thread: &str) -> bool {
     thread.starts_with("control")
+}
+
+/// Takes as many descriptors as the process may have: the soft limit of most shells is meant for other programs.
+fn raise_descriptors() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(soft, hard)| if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) } else { Ok(()) });
+    if let Err(error) = raised {
+        warn!(%error, "the limit on open files cannot be raised; fewer clients are accepted at a time");
+    }
 }
 
 /// The config file as it was at the start.

@@ -8,6 +8,7 @@ mod connection;
 mod deadline;
 mod exchange;
 mod http2;
+mod places;
 mod socket;
 mod transport;
 mod worker;
@@ -25,6 +26,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 pub(crate) use exchange::{Client, Exchange};
+use places::Places;
 pub(crate) use socket::{ClientSocket, ClientStream, MALFORMED_CHUNKS};
 pub(crate) use transport::read_ready;
 use worker::{Order, Task};
@@ -103,11 +105,18 @@ pub struct Patience {
     pub head: Duration,
     /// After so many requests a connection is closed, in order, so that clients spread anew. Default 100,000.
     pub requests_per_connection: u32,
+    /// So many clients may be connected at a time, and a few more; others wait until one goes. Default: as many as leave a
+    /// descriptor for a version for each of them, and some for operators and the state.
+    pub connections: usize,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { head: Duration::from_secs(10), requests_per_connection: 100_000 }
+        Self {
+            head: Duration::from_secs(10),
+            requests_per_connection: 100_000,
+            connections: places::affordable_connections(),
+        }
     }
 }
 
@@ -243,6 +252,7 @@ impl Listeners {
         let (done, cut_off) = mpsc::unbounded_channel();
         self.workers.iter().flatten().try_for_each(Listening::begin)?;
         let mut serving = Serving { addresses: self.addresses, loads: Vec::new(), orders, cut_off };
+        let places = Places::new(patience.connections);
         for (number, sockets) in self.workers.into_iter().enumerate() {
             let load = Arc::new(Load::default());
             serving.loads.push(Arc::clone(&load));
@@ -250,6 +260,7 @@ impl Listeners {
                 sockets,
                 snapshots: Arc::clone(snapshots),
                 patience,
+                places: places.clone(),
                 load,
                 orders: order.clone(),
                 done: done.clone(),

@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 use tracing::{error, warn};
 
 use super::connection::{self, Shared};
+use super::places::Places;
 use super::{Listening, Patience};
 use crate::edge::Edge;
 use crate::lane::Lane;
@@ -31,13 +32,16 @@ use crate::snapshot::Snapshots;
 const UPSTREAM_POOL: usize = 4096;
 /// A file without a certificate.
 const NO_CERTIFICATES: &str = "/dev/null";
-/// How long accepting rests when the process has run out of descriptors.
+/// How long accepting rests when the process has run out of descriptors, or of places for clients.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Between two warnings that connections cannot be accepted.
 const WARN_EVERY: Duration = Duration::from_secs(10);
 
 /// One for all workers, since what is lacking is the process's.
 static REFUSALS: Mutex<Refusals> = Mutex::new(Refusals { warned: None, untold: 0 });
+
+/// The same for rests because as many clients are connected as may be.
+static FULL: Mutex<Refusals> = Mutex::new(Refusals { warned: None, untold: 0 });
 
 /// What a worker is told to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +59,7 @@ pub(super) struct Task {
     pub(super) sockets: Vec<Listening>,
     pub(super) snapshots: Arc<Snapshots>,
     pub(super) patience: Patience,
+    pub(super) places: Places,
     pub(super) load: Arc<Load>,
     pub(super) orders: watch::Receiver<Order>,
     /// Gets the number of requests that were cut off, once the worker is done.
@@ -78,6 +83,7 @@ pub(super) fn run(task: Task) {
 struct Worker {
     sockets: Vec<Listening>,
     shared: Arc<Shared>,
+    places: Places,
     load: Arc<Load>,
     orders: watch::Receiver<Order>,
     draining: watch::Sender<bool>,
@@ -112,6 +118,7 @@ impl Worker {
         Self {
             sockets: task.sockets,
             shared: Arc::new(shared),
+            places: task.places,
             load: task.load,
             orders: task.orders,
             draining,
@@ -139,9 +146,12 @@ impl Worker {
     async fn accept(&mut self, doors: &mut Doors) -> Order {
         let mut orders = self.orders.clone();
         loop {
+            let has_room = self.places.has_room();
             tokio::select! {
                 order = orders.wait_for(|order| *order != Order::Serve) => return order.map_or(Order::Stop, |order| *order),
-                accepted = doors.next() => match accepted {
+                // The place that becomes free may be another worker's.
+                () = rest_for_room(&self.places), if !has_room => {}
+                accepted = doors.next(), if has_room => match accepted {
                     Ok((stream, client, tls)) => self.begin(stream, client, tls),
                     Err(error) => rest(&error).await,
                 },
@@ -151,7 +161,11 @@ impl Worker {
     }
 
     fn begin(&mut self, stream: TcpStream, client: SocketAddr, tls: Option<Arc<ServerConfig>>) {
-        self.connections.spawn(connection::serve(Arc::clone(&self.shared), stream, client, tls));
+        let (place, shared) = (self.places.take(), Arc::clone(&self.shared));
+        self.connections.spawn(async move {
+            connection::serve(shared, stream, client, tls).await;
+            drop(place);
+        });
     }
 
     /// Takes what the kernel has accepted for us already: closing a listener resets those connections. The kernel is asked
@@ -253,6 +267,18 @@ async fn rest(error: &std::io::Error) {
         }
         tokio::time::sleep(ACCEPT_PAUSE).await;
     }
+}
+
+/// As many clients are connected as may be.
+async fn rest_for_room(places: &Places) {
+    let told = FULL.lock().unwrap_or_else(PoisonError::into_inner).note(Instant::now());
+    if told.is_some() {
+        warn!(
+            connections = places.most(),
+            "clients wait to be accepted; raise the limit on open files (ulimit -n), or start more edges"
+        );
+    }
+    tokio::time::sleep(ACCEPT_PAUSE).await;
 }
 
 /// How often accepting failed, and what of that was told.

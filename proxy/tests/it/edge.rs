@@ -606,6 +606,40 @@ async fn requests_go_to_the_endpoint_that_is_less_busy() {
     assert_eq!(other.requests(), before, "the endpoint that hangs gets no more");
 }
 
+/// Idle clients must not take what the work needs: beyond their number others wait, until one goes.
+#[tokio::test]
+async fn clients_beyond_the_number_of_places_wait_until_one_goes() {
+    const PLACES: usize = 3;
+    let v1 = model("v1").await;
+    let patience = Patience { connections: PLACES, ..Patience::default() };
+    let edge = TestEdge::patient(patience, route(), &[v1.addr()], &[]);
+    let mut clients = Vec::new();
+    for _ in 0..12 {
+        let mut client = edge.connect().await;
+        client.send(get("/v1/predict").as_bytes()).await;
+        clients.push(client);
+    }
+    assert!(eventually(|| v1.requests() >= PLACES as u64).await);
+    // Long enough for the others, if they were let in.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let let_in = usize::try_from(v1.requests()).unwrap();
+    assert!(let_in < PLACES + super::harness::WORKERS, "{let_in} clients");
+    let mut answered = 0;
+    for _round in 0..30 {
+        let mut waiting = Vec::new();
+        for mut client in clients {
+            let answer = tokio::time::timeout(Duration::from_millis(300), client.tcp.readable()).await;
+            match answer {
+                // It has its answer, and goes.
+                Ok(_) => answered += usize::from(client.answer().await.is_some()),
+                Err(_) => waiting.push(client),
+            }
+        }
+        clients = waiting;
+    }
+    assert_eq!(answered, 12);
+}
+
 #[tokio::test]
 async fn a_body_over_the_limit_is_413_by_length_and_by_count() {
     let v1 = model("v1").await;
