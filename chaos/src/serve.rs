@@ -21,7 +21,7 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Sleep;
 
@@ -48,8 +48,8 @@ pub(crate) enum Cut {
     Torn(Box<Response<Bytes>>),
 }
 
-/// What a handler gives.
-pub(crate) type Answer = Result<Response<Bytes>, Cut>;
+/// What a handler gives: an answer with a whole body most often, or with one that goes on.
+pub(crate) type Answer<B = Bytes> = Result<Response<B>, Cut>;
 
 /// A JSON answer.
 pub(crate) fn json(status: StatusCode, value: &impl serde::Serialize) -> Response<Bytes> {
@@ -75,10 +75,11 @@ pub(crate) struct Server {
 
 impl Server {
     /// Binds (port 0 takes a free one) and answers every request through `handler`, on the runtime of the caller.
-    pub(crate) async fn start<H, F>(listen: SocketAddr, handler: H) -> io::Result<Self>
+    pub(crate) async fn start<H, F, B>(listen: SocketAddr, handler: H) -> io::Result<Self>
     where
         H: Fn(Request<Bytes>) -> F + Clone + Send + Sync + 'static,
-        F: Future<Output = Answer> + Send + 'static,
+        F: Future<Output = Answer<B>> + Send + 'static,
+        B: Into<AnswerBody> + Send + 'static,
     {
         let listener = TcpListener::bind(listen).await?;
         let addr = listener.local_addr()?;
@@ -107,10 +108,15 @@ impl Server {
     }
 }
 
-async fn accept<H, F>(listener: TcpListener, mut stopped: watch::Receiver<bool>, accepted: Arc<AtomicU64>, handler: H)
-where
+async fn accept<H, F, B>(
+    listener: TcpListener,
+    mut stopped: watch::Receiver<bool>,
+    accepted: Arc<AtomicU64>,
+    handler: H,
+) where
     H: Fn(Request<Bytes>) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Answer> + Send + 'static,
+    F: Future<Output = Answer<B>> + Send + 'static,
+    B: Into<AnswerBody> + Send + 'static,
 {
     let stopping = Arc::new(AtomicBool::new(false));
     let mut connections = JoinSet::new();
@@ -124,10 +130,7 @@ where
                     accepted.fetch_add(1, Ordering::Relaxed);
                     connections.spawn(converse(Wire::new(stream, Arc::clone(&stopping)), handler.clone()));
                 }
-                Err(error) => {
-                    tracing::warn!(%error, "connection not accepted");
-                    tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
-                }
+                Err(error) => wait_after(&error).await,
             },
             Some(_) = connections.join_next() => {}
         }
@@ -137,11 +140,17 @@ where
     connections.shutdown().await;
 }
 
+async fn wait_after(error: &io::Error) {
+    tracing::warn!(%error, "connection not accepted");
+    tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
+}
+
 /// One connection, until either side ends it.
-async fn converse<H, F>(wire: Wire, handler: H)
+async fn converse<H, F, B>(wire: Wire, handler: H)
 where
     H: Fn(Request<Bytes>) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Answer> + Send + 'static,
+    F: Future<Output = Answer<B>> + Send + 'static,
+    B: Into<AnswerBody> + Send + 'static,
 {
     let ending = Arc::clone(&wire.ending);
     let service = service_fn(move |request: Request<Incoming>| {
@@ -153,17 +162,22 @@ where
     }
 }
 
-async fn answer<H, F>(request: Request<Incoming>, handler: &H, ending: &Ending) -> Result<Response<AnswerBody>, Broken>
+async fn answer<H, F, B>(
+    request: Request<Incoming>,
+    handler: &H,
+    ending: &Ending,
+) -> Result<Response<AnswerBody>, Broken>
 where
     H: Fn(Request<Bytes>) -> F,
-    F: Future<Output = Answer>,
+    F: Future<Output = Answer<B>>,
+    B: Into<AnswerBody>,
 {
     let (head, body) = request.into_parts();
     let Ok(body) = Limited::new(body, MAX_BODY_BYTES).collect().await else {
         return Err(ending.choose(End::Reset));
     };
     match handler(Request::from_parts(head, body.to_bytes())).await {
-        Ok(response) => Ok(response.map(AnswerBody::Whole)),
+        Ok(response) => Ok(response.map(Into::into)),
         Err(Cut::Garbage) => Err(ending.choose(End::Garbage)),
         Err(Cut::Torn(response)) if response.body().len() > 1 => {
             ending.choose(End::Reset);
@@ -210,7 +224,7 @@ impl Ending {
 
 /// Tells hyper to give a connection up.
 #[derive(Debug, Clone, Copy)]
-struct Broken;
+pub(crate) struct Broken;
 
 impl fmt::Display for Broken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -220,11 +234,23 @@ impl fmt::Display for Broken {
 
 impl std::error::Error for Broken {}
 
-/// A body that comes whole, or in half.
+/// A body that comes whole, in half, or piece by piece for as long as somebody has more to say.
 #[derive(Debug)]
-enum AnswerBody {
+pub(crate) enum AnswerBody {
     Whole(Bytes),
-    Torn { promised: u64, half: Option<Bytes>, pause: Pin<Box<Sleep>> },
+    Torn {
+        promised: u64,
+        half: Option<Bytes>,
+        pause: Pin<Box<Sleep>>,
+    },
+    /// Ends in order when the sender is dropped, and as a broken connection does on [`Broken`].
+    Pieces(mpsc::Receiver<Result<Bytes, Broken>>),
+}
+
+impl From<Bytes> for AnswerBody {
+    fn from(whole: Bytes) -> Self {
+        Self::Whole(whole)
+    }
 }
 
 impl AnswerBody {
@@ -250,6 +276,7 @@ impl Body for AnswerBody {
                 ready!(pause.as_mut().poll(cx));
                 Poll::Ready(Some(Err(Broken)))
             }
+            Self::Pieces(pieces) => pieces.poll_recv(cx).map(|piece| piece.map(|piece| piece.map(Frame::data))),
         }
     }
 
@@ -261,6 +288,7 @@ impl Body for AnswerBody {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(u64::try_from(bytes.len()).unwrap_or(u64::MAX)),
             Self::Torn { promised, .. } => SizeHint::with_exact(*promised),
+            Self::Pieces(_) => SizeHint::default(),
         }
     }
 }

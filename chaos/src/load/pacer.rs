@@ -33,13 +33,19 @@ pub(super) async fn pace(alarm: Alarm, schedule: Schedule, mut stopped: watch::R
             biased;
             // An error means that the load was dropped: that too is a wish to stop.
             _ = stopped.changed() => break,
-            rung = alarm.ring_at(schedule.due(queued)) => if let Err(error) = rung {
-                tracing::error!(%error, "timer broke, load ends");
+            rung = alarm.ring_at(schedule.due(queued)) => if rung.is_err_and(is_the_end) {
                 break;
             },
         }
     }
     shared.queue.close();
+}
+
+/// Without its timer no load goes on.
+#[expect(clippy::needless_pass_by_value, reason = "as `is_err_and` gives it")]
+fn is_the_end(error: io::Error) -> bool {
+    tracing::error!(%error, "timer broke, load ends");
+    true
 }
 
 /// A kernel timer, set anew for each wait.
