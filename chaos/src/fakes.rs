@@ -1,5 +1,7 @@
 //! Stand-ins for what the edge meets, for tests and benches.
 
+pub mod api_server;
 mod model;
 
+pub use api_server::ApiServer;
 pub use model::{Echo, FakeModel};
