@@ -1,0 +1,12 @@
+//! What the crate asks of an API server, on the fake one and, where `KUBECONFIG` names one, on a real one.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a test fails by panicking, and says why it was left out"
+)]
+
+mod contract;
+mod faults;
