@@ -258,7 +258,7 @@ pub(crate) struct Watched<T> {
     paths: Vec<PathBuf>,
     current: ArcSwap<Loaded<T>>,
     /// The contents that were looked at last, good or bad.
-    looked_at: Mutex<[u8; 32]>,
+    looked_at: Mutex<Option<[u8; 32]>>,
     usable: AtomicBool,
 }
 
@@ -283,7 +283,7 @@ impl<T: Material> Watched<T> {
         let watched = Arc::new(Self {
             paths,
             current: ArcSwap::from_pointee(loaded),
-            looked_at: Mutex::new(digest),
+            looked_at: Mutex::new(Some(digest)),
             usable: AtomicBool::new(true),
         });
         watch(&watched);
@@ -295,16 +295,20 @@ impl<T: Material> Watched<T> {
         self.current.load()
     }
 
+    /// Remembers what was read; whether it is what was read before.
+    fn is_known(&self, digest: Option<[u8; 32]>) -> bool {
+        let mut looked_at = self.looked_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *looked_at, digest);
+        digest.is_some() && before == digest
+    }
+
     fn try_again(&self) -> Result<bool, TlsFileError> {
-        let files = read_all(&self.paths)?;
-        let digest = digest(&files);
-        {
-            let mut looked_at = self.looked_at.lock().unwrap_or_else(PoisonError::into_inner);
-            if *looked_at == digest {
-                return Ok(false);
-            }
-            *looked_at = digest;
+        // What could not be read is not known any more: it is looked at again even if it comes back as it was.
+        let digested = read_all(&self.paths).map(|files| (digest(&files), files));
+        if self.is_known(digested.as_ref().ok().map(|(digest, _)| *digest)) {
+            return Ok(false);
         }
+        let (digest, files) = digested?;
         let loaded = Loaded { value: T::parse(&files)?, fingerprint: fingerprint(&digest) };
         self.current.store(Arc::new(loaded));
         Ok(true)
@@ -513,6 +517,20 @@ mod tests {
         assert!(!is_first(&pair) && pair.status().usable);
         assert_ne!(pair.current().fingerprint, fingerprint);
         assert!(statuses().iter().any(|status| Path::new(&status.file) == folder.files().certificate));
+    }
+
+    #[test]
+    fn a_file_that_could_not_be_read_once_and_is_there_again_is_not_stale() {
+        let folder = Folder::new();
+        let (certificate, key) = issue(&["a.test"]);
+        folder.write(&certificate, &key);
+        let pair = Watched::pair(&folder.files()).unwrap();
+        fs::remove_file(folder.files().private_key).unwrap();
+        pair.look_again();
+        assert!(!pair.status().usable);
+        folder.write(&certificate, &key);
+        pair.look_again();
+        assert!(pair.status().usable);
     }
 
     #[test]
