@@ -13,6 +13,7 @@ use pointsman_config::{ErrorKind, Share};
 fn terms() -> Terms {
     Terms {
         weight: Share::from_ppm(50_000).unwrap(),
+        trial: 0,
         stable: "v1".parse().unwrap(),
         canary: Some("v2".parse().unwrap()),
         others: Vec::new(),

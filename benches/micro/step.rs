@@ -18,7 +18,15 @@ fn step(criterion: &mut Criterion) {
     let stable = Tally { requests: 95, errors: 1, slow: 0 };
     let row = Row { weight: Share::from_ppm(50_000).unwrap(), canary, stable };
     let drawn = Drawn { canary: 5, stable: 95 };
-    let rows = [Observed { stable: "v1".parse().unwrap(), canary: Some("v2".parse().unwrap()), row, drawn }];
+    let trial = rollout.trial();
+    let rows = [Observed {
+        stable: "v1".parse().unwrap(),
+        canary: Some("v2".parse().unwrap()),
+        trial,
+        row,
+        requests: None,
+        drawn,
+    }];
     let ready: BTreeMap<_, _> =
         route.versions.keys().map(|version| (version.clone(), Ready { up: 1, total: 1 })).collect();
     let applied = rollout.desired().granted;

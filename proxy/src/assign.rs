@@ -202,6 +202,7 @@ mod tests {
     fn terms(ppm: u32) -> Terms {
         Terms {
             weight: Share::from_ppm(ppm).unwrap(),
+            trial: 0,
             stable: id("v1"),
             canary: Some(id("v2")),
             others: vec![id("v0"), id("v3")],

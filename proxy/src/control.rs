@@ -608,6 +608,7 @@ impl Control {
             endpoints: seen.collect(),
             last_decision: self.events.newest(&name),
             mirror: self.publisher.mirror_view(&name),
+            users_saturated: self.publisher.users_are_saturated(&name),
         };
         self.looks.insert(name.clone(), picture::of(route, beside, now));
         self.counts.insert(name, totals);
@@ -645,9 +646,10 @@ impl Control {
 /// What became known about one route since the last tick.
 fn rows_of(publisher: &mut Publisher, route: &RouteName, now: Instant) -> Vec<Observed> {
     let rows = publisher.ledger_mut(route).map(|ledger| ledger.take(now)).unwrap_or_default();
-    let observed = rows.into_iter().map(|Taken { epoch, row, drawn }| {
+    let observed = rows.into_iter().map(|Taken { epoch, row, requests, drawn }| {
         let terms = epoch.terms();
-        Observed { stable: terms.stable.clone(), canary: terms.canary.clone(), row, drawn }
+        let (stable, canary) = (terms.stable.clone(), terms.canary.clone());
+        Observed { stable, canary, trial: terms.trial, row, requests, drawn }
     });
     observed.collect()
 }

@@ -158,7 +158,7 @@ pub const ALL: &[Metric] = &[
         name: "pointsman_analysis_evidence",
         kind: Kind::Gauge,
         labels: &["route", "test"],
-        help: "Natural logarithm of the e-value of a test of the canary; it decides when it reaches pointsman_analysis_evidence_limit. Against it: slow, fast, latency, mirror (answers to copied requests); for it: promotion, promotion_latency, promotion_mirror; against the comparison itself: split (requests are not divided as configured).",
+        help: "Natural logarithm of the e-value of a test of the canary; it decides when it reaches pointsman_analysis_evidence_limit. Against it: slow, fast, latency, absolute (judged by itself), mirror (answers to copied requests); for it: promotion, promotion_latency, promotion_mirror; against the comparison itself: split (requests are not divided as configured).",
         read: read::evidence,
     },
     Metric {

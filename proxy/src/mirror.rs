@@ -24,8 +24,10 @@ use self::books::{MirrorBooks, MirrorResult, Permit, Target};
 use self::compare::{Answer, Body};
 pub(crate) use self::send::Copier;
 use self::send::{Copy, Told};
+use crate::outcome::Outcome;
 use crate::pool::Pool;
 use crate::recorder::{Arm, AssignedBy, Assignment};
+use crate::retry::AnswerSigns;
 use crate::snapshot::ServedRoute;
 
 /// Marks a copy, so that a version that acts on requests can leave that; a client's own is cut.
@@ -128,7 +130,7 @@ impl Copying {
             Some(Self::Answering(answering)) => {
                 let answer = Answer { status, body: kind_of(headers) };
                 let is_all = !matches!(answer.body, Body::Json(_));
-                answering.told = Some(Told { answer, time });
+                answering.told = Some(Told { answer, time, is_shed: is_shed(status, headers) });
                 // Of what is not compared by its body nothing more is waited for: it may be a stream.
                 if is_all {
                     Self::answer_end(copying);
@@ -203,6 +205,12 @@ fn kind_of(headers: &HeaderMap) -> Body {
     } else {
         Body::Json(Vec::new())
     }
+}
+
+/// Whether an answer says that its version refused the request for load.
+fn is_shed(status: u16, headers: &HeaderMap) -> bool {
+    let signs = AnswerSigns::of(status, |name| headers.get(name).map(HeaderValue::as_bytes));
+    signs.outcome() == Outcome::Rejected
 }
 
 /// Whether the copies of a route can be sent: they are, over HTTP/1.1.

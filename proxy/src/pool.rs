@@ -57,6 +57,11 @@ impl Pool {
             .or_else(|| self.lesser_of_two(now, |position, _| fresh(position)))
     }
 
+    /// An endpoint that is up, as of `now`; none while all are down.
+    pub(crate) fn pick_up(&self, now: Instant) -> Option<&Arc<Endpoint>> {
+        self.lesser_of_two(now, |_, endpoint| endpoint.is_up()).map(|(_, endpoint)| endpoint)
+    }
+
     fn lesser_of_two(&self, now: Instant, fits: impl Fn(usize, &Endpoint) -> bool) -> Option<(usize, &Arc<Endpoint>)> {
         let (one, other) = self.two(&fits)?;
         match other {
@@ -182,6 +187,17 @@ mod tests {
                 request.ends(Weighs::Good, at);
             }
         }
+    }
+
+    #[test]
+    fn who_must_be_up_is_never_one_that_is_down() {
+        let pool = pool(3);
+        for down in [0, 1] {
+            pool.endpoints()[down].goes_down();
+        }
+        assert!((0..50).all(|_| pool.pick_up(Instant::now()).unwrap().address().port() == 3));
+        pool.endpoints()[2].goes_down();
+        assert!(pool.pick_up(Instant::now()).is_none());
     }
 
     #[test]

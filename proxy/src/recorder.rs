@@ -103,6 +103,8 @@ pub struct Failure {
 pub struct Terms {
     /// The canary's share.
     pub weight: Share,
+    /// Which trial of the canary its requests are evidence in.
+    pub trial: u64,
     /// Who takes the rest.
     pub stable: VersionId,
     /// Who takes the share.
@@ -356,6 +358,8 @@ pub struct Counts {
     pub sum_us: u64,
     /// What the analysis judges.
     pub judged: Tally,
+    /// The same request by request, where what is judged are users; nothing elsewhere.
+    pub by_request: Tally,
     /// Units that the draw gave to this side: requests, or users at their first request.
     pub drawn: u64,
     /// Requests that the split sent here, by a draw of their own or of their user; overrides and repeats are not among
@@ -370,6 +374,7 @@ impl Default for Counts {
             histogram: [0; BUCKETS],
             sum_us: 0,
             judged: Tally::default(),
+            by_request: Tally::default(),
             drawn: 0,
             split: 0,
         }
@@ -387,6 +392,7 @@ impl Counts {
         }
         self.sum_us += other.sum_us;
         self.judged += other.judged;
+        self.by_request += other.by_request;
         self.drawn += other.drawn;
         self.split += other.split;
     }
@@ -437,6 +443,30 @@ struct Shard {
     pending: Pending,
     /// Only where users are the unit.
     waiting: Option<Waiting>,
+    every: Option<EveryRequest>,
+}
+
+/// Evidence request by request, where users are the unit: what their later errors say about the version is not lost.
+#[derive(Debug, Default)]
+struct EveryRequest {
+    requests: AtomicU64,
+    errors: AtomicU64,
+}
+
+impl EveryRequest {
+    fn count(&self, requests: u64, weighs: Weighs) {
+        match weighs {
+            Weighs::Nothing => return,
+            Weighs::Bad => self.errors.fetch_add(requests, Relaxed),
+            Weighs::Good => 0,
+        };
+        self.requests.fetch_add(requests, Relaxed);
+    }
+
+    fn read(&self) -> Tally {
+        let errors = self.errors.load(Relaxed);
+        Tally { requests: self.requests.load(Relaxed).max(errors), errors, slow: 0 }
+    }
 }
 
 impl Shard {
@@ -452,6 +482,7 @@ impl Shard {
             returned: AtomicU64::new(0),
             pending: Pending::new(terms.unanswered_after),
             waiting: terms.users.as_ref().map(|_| Waiting::new(terms.unanswered_after)),
+            every: terms.users.as_ref().map(|_| EveryRequest::default()),
         }
     }
 
@@ -464,6 +495,9 @@ impl Shard {
     /// Judges one request. A user's repeated error counts neither as an error nor as a request; a repeated slow answer
     /// counts as a request that was not slow, since it still says whether the user got an error.
     fn judge(&self, weighs: Weighs, slow: bool, user: Option<KnownUser<'_>>) {
+        if let Some(every) = &self.every {
+            every.count(1, weighs);
+        }
         match weighs {
             Weighs::Nothing => return,
             Weighs::Bad if user.is_some_and(|user| !user.is_first_error()) => return,
@@ -479,6 +513,10 @@ impl Shard {
     /// Judges requests as timeouts; slow they are whether that is an error on this route or not.
     fn judge_unanswered(&self, requests: u64, weighs: Weighs) {
         if requests > 0 {
+            // Slow it is in any case, so it says something even where a timeout is no error.
+            if let Some(every) = &self.every {
+                every.count(requests, if weighs == Weighs::Bad { Weighs::Bad } else { Weighs::Good });
+            }
             match weighs {
                 Weighs::Bad => self.errors.fetch_add(requests, Relaxed),
                 Weighs::Good | Weighs::Nothing => 0,
@@ -499,6 +537,7 @@ impl Shard {
             histogram: std::array::from_fn(|i| self.histogram.get(i).map_or(0, |cell| cell.load(Relaxed))),
             sum_us: self.sum_us.load(Relaxed),
             judged: Tally { requests, errors, slow },
+            by_request: self.every.as_ref().map(EveryRequest::read).unwrap_or_default(),
             drawn,
             split: drawn + self.returned.load(Relaxed),
         }

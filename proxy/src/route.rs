@@ -209,6 +209,7 @@ mod tests {
     fn route(name: &str) -> Arc<ServedRoute> {
         let terms = Terms {
             weight: Share::ZERO,
+            trial: 0,
             stable: "v1".parse().unwrap(),
             canary: None,
             others: Vec::new(),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pointsman_config::{RouteName, VersionId};
-use pointsman_rollout::{Change, MirrorSummary, Summary};
+use pointsman_rollout::{AloneSummary, Change, MirrorSummary, Summary};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -84,6 +84,9 @@ pub struct StateView {
     pub file: String,
     /// What is wrong with it and the way out; none if every decision is on disk.
     pub problem: Option<String>,
+    /// What happened to it since the start and is over, such as that a damaged file was moved aside; none if nothing did.
+    #[serde(default)]
+    pub note: Option<String>,
 }
 
 /// One route, as `GET /api/v1/routes/{route}` gives it.
@@ -231,6 +234,10 @@ pub struct AnalysisView {
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
     pub mirror: Option<MirrorSummary>,
+    /// What the canary did by itself, where it is held to an absolute limit; none elsewhere.
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    pub alone: Option<AloneSummary>,
     /// Everything, as the decision log keeps it.
     #[schema(value_type = Option<Object>)]
     pub summary: Option<Box<Summary>>,

@@ -5,6 +5,7 @@
 
 use crate::bets::Bets;
 use crate::judge::log_limit;
+use crate::summary::{AloneSummary, Measure};
 use crate::tally::{Tally, to_f64};
 
 /// Bets at these multiples of the limit, those below 95 %; and always at 95 %.
@@ -100,5 +101,47 @@ impl Absolute {
     /// The limit, as a ratio.
     pub fn limit(&self) -> f64 {
         self.limit
+    }
+}
+
+/// A version that is held to an absolute limit, and what it did since.
+#[derive(Debug, Clone)]
+pub(crate) struct Alone {
+    test: Absolute,
+    tally: Tally,
+    ticks: u64,
+}
+
+impl Alone {
+    /// Of a limit as a ratio and the chance per hour of a false alarm; nothing is seen yet.
+    pub(crate) fn new(limit: f64, alpha: f64) -> Self {
+        Self { test: Absolute::new(limit, alpha), tally: Tally::default(), ticks: 0 }
+    }
+
+    /// 100 ms of its requests; whether the limit is proven passed.
+    pub(crate) fn tick(&mut self, tally: Tally) -> bool {
+        self.tally += tally;
+        self.ticks += 1;
+        self.test.tick(tally)
+    }
+
+    /// Whether the limit was proven passed.
+    pub(crate) fn is_passed(&self) -> bool {
+        self.test.latched
+    }
+
+    /// The test.
+    pub(crate) fn test(&self) -> &Absolute {
+        &self.test
+    }
+
+    /// What was seen, for people.
+    pub(crate) fn summary(&self) -> AloneSummary {
+        AloneSummary {
+            tally: self.tally,
+            elapsed_seconds: to_f64(self.ticks) * TICK_S,
+            limit: self.test.limit,
+            evidence: Measure::new(self.test.log_evidence(), self.test.threshold),
+        }
     }
 }

@@ -324,9 +324,15 @@ impl Comparison {
     }
 
     /// The error rate that a version may have where there is no control group (bake, canary at 100 %):
-    /// `min(max_error_rate, 5 x long-run rate of stable + 1 %)`. Frozen by the caller when the control group ends.
+    /// `min(max_error_rate, 5 x long-run rate of stable + 1 %)`, or `max_error_rate` where too little is known of stable.
+    /// Frozen by the caller when the control group ends.
     pub fn bake_limit(&self, guard: &Guard) -> f64 {
-        guard.max_error_rate.min(5.0 * self.errors.history().long_rate() + 0.01)
+        let history = self.errors.history();
+        if history.is_known() {
+            guard.max_error_rate.min(5.0 * history.long_rate() + 0.01)
+        } else {
+            guard.max_error_rate
+        }
     }
 
     /// Everything about this moment; costs a few hundred microseconds, so once a second and at decisions.
@@ -349,6 +355,7 @@ impl Comparison {
             forecast: self.forecast(verdict),
             split: Some(self.split.summary()),
             mirror: None,
+            alone: None,
         }
     }
 

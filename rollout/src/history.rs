@@ -136,6 +136,12 @@ impl History {
         (self.hold, self.calm_s) = (false, 0.0);
     }
 
+    /// Whether stable was seen often enough that [`History::long_rate`] says more of it than of the assumption that every
+    /// history begins with.
+    pub fn is_known(&self) -> bool {
+        self.long.requests() >= self.pace.prior_requests
+    }
+
     /// Long-run rate, `(X + prior) / (N + prior)`.
     pub fn long_rate(&self) -> f64 {
         (self.long.bad + self.pace.prior_bad) / (self.long.requests + self.pace.prior_requests)

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::phase::PhaseName;
-use crate::tally::{Drawn, MirrorTally, Row};
+use crate::tally::{Drawn, MirrorTally, Requests, Row};
 
 /// One thing that happened.
 #[derive(Debug)]
@@ -41,8 +41,13 @@ pub struct Observed {
     pub stable: VersionId,
     /// Who took the row's weight.
     pub canary: Option<VersionId>,
+    /// The trial ([`Rollout::trial`](crate::Rollout::trial)) in which these requests were assigned: what a former build
+    /// of the canary still owes says nothing about the present one.
+    pub trial: u64,
     /// The counts.
     pub row: Row,
+    /// The same by request, where the units of the row are users; none where they are requests.
+    pub requests: Option<Requests>,
     /// Whom chance gave to which side meanwhile, under the same weight; their outcomes come later.
     pub drawn: Drawn,
 }

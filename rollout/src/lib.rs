@@ -2,6 +2,7 @@
 
 mod absolute;
 mod bets;
+mod by_request;
 mod capacity;
 mod catastrophe;
 mod change;
@@ -45,7 +46,7 @@ pub use recover::{Identity, Saved};
 pub use rollout::Rollout;
 pub use split_check::{SplitCheck, SplitSummary};
 pub use status::{Quarantined, Status};
-pub use summary::{Difference, Measure, Ratio, Summary, Tests};
-pub use tally::{Drawn, MirrorTally, Row, Tally};
+pub use summary::{AloneSummary, Difference, Measure, Ratio, Summary, Tests};
+pub use tally::{Drawn, MirrorTally, Requests, Row, Tally};
 pub use time::Time;
 pub use verdict::{Regression, Verdict, VerdictError, Waiting};

@@ -104,7 +104,7 @@ impl MirrorGate {
 
     /// What the gate says now. What is proven against a version stays so; that it agrees holds while it does.
     pub(crate) fn verdict(&self) -> MirrorVerdict {
-        if self.gate.is_none() || self.counted.compared == 0 {
+        if self.gate.is_none() {
             MirrorVerdict::Open
         } else if self.disagrees {
             MirrorVerdict::Disagrees
@@ -314,7 +314,7 @@ mod tests {
     #[test]
     fn what_is_proven_stays_and_without_a_gate_nothing_is_held() {
         let mut gate = gate(10);
-        assert!(gate.verdict() == MirrorVerdict::Open && gate.summary().is_none());
+        assert!(gate.verdict() == MirrorVerdict::Pending && gate.summary().is_none(), "nothing is excluded yet");
         gate.observe(tally([500, 100, 500, 0]));
         gate.observe(tally([500_000, 0, 500_000, 0]));
         assert_eq!(gate.verdict(), MirrorVerdict::Disagrees);

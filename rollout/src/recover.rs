@@ -51,6 +51,9 @@ pub struct Saved {
     /// Who served before the file named another stable version that has not been ready yet.
     #[serde(default)]
     pub(crate) formerly: Option<VersionId>,
+    /// The error rate that the canary is held to by itself, frozen when its control group ended; none while it has one.
+    #[serde(default)]
+    pub(crate) limit: Option<f64>,
 }
 
 /// Weights that an operator set, valid until the file asks something else.

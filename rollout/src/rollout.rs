@@ -8,14 +8,15 @@ mod orders;
 mod tick;
 mod words;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem::Discriminant;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pointsman_config::{Plan, Rollout as RolloutPlan, Route, Share, Split, Step, Strategy, VersionId};
+use pointsman_config::{Plan, Protocol, Rollout as RolloutPlan, Route, Share, Split, Step, Strategy, VersionId};
 
-use crate::absolute::Absolute;
+use crate::absolute::Alone;
+use crate::by_request::ByRequest;
 use crate::change::{Cause, Change, Decision};
 use crate::comparison::Comparison;
 use crate::desired::Desired;
@@ -24,10 +25,10 @@ use crate::mirror_gate::MirrorGate;
 use crate::phase::{Paused, Phase, PhaseName, Setback, Shifting, Stage};
 use crate::quarantine::Quarantine;
 use crate::recover::{ByHand, Identity, Saved, SavedPhase};
-use crate::summary::Summary;
+use crate::summary::{AloneSummary, Summary};
 use crate::tally::{Row, Tally};
 use crate::time::Time;
-use crate::verdict::{Verdict, Waiting};
+use crate::verdict::{Regression, Verdict, Waiting};
 
 /// Trouble that was reported and not answered by moving traffic.
 #[derive(Debug, Clone)]
@@ -63,8 +64,12 @@ pub struct Rollout {
     /// Whether it was told that they show another model.
     disagreement_told: bool,
     /// What judges a canary that has all traffic, where there is no control group.
-    limit: Option<Absolute>,
+    limit: Option<Alone>,
+    /// What judges every request of the canary beside the comparison, where that counts users.
+    by_request: Option<ByRequest>,
     ready: BTreeMap<VersionId, Ready>,
+    /// Versions that have had a ready endpoint since this rollout began here.
+    been_up: BTreeSet<VersionId>,
     /// Since when the canary has had no ready endpoint although it should serve.
     unready_since: Option<Time>,
     /// The trouble that was reported and not answered by moving traffic.
@@ -97,6 +102,8 @@ impl Rollout {
         rollout.promoted = same && saved.promoted;
         rollout.by_hand = saved.by_hand.filter(|by_hand| same && by_hand.instead_of == rollout.file_split());
         if same {
+            let budget = rollout.route.guard.false_rollback_budget;
+            rollout.limit = saved.limit.map(|limit| Alone::new(limit, budget));
             rollout.restore(saved.phase, now);
             return (rollout, Vec::new());
         }
@@ -132,7 +139,9 @@ impl Rollout {
             mirror: gate_of(&route),
             disagreement_told: false,
             limit: None,
+            by_request: None,
             ready: BTreeMap::new(),
+            been_up: BTreeSet::new(),
             unready_since: None,
             alert: None,
             formerly: None,
@@ -203,14 +212,35 @@ impl Rollout {
             quarantine: self.quarantine.clone(),
             by_hand: self.by_hand.clone(),
             formerly: self.formerly.clone(),
+            limit: self.limit.as_ref().map(|limit| limit.test().limit()),
         }
     }
 
     /// The comparison as it stands; costs some bisections.
     pub fn summary(&self) -> Summary {
+        self.summary_with(self.alone())
+    }
+
+    fn summary_with(&self, alone: Option<&Alone>) -> Summary {
         let summary = self.comparison.summary();
+        let compared = matches!(summary.verdict, Verdict::Rollback(_)) && self.pair.is_some();
+        let verdict = if alone.is_some_and(Alone::is_passed) && !compared {
+            Verdict::Rollback(Regression::AbsoluteLimit)
+        } else {
+            self.told(summary.verdict)
+        };
         let mirror = self.mirror.as_ref().and_then(MirrorGate::summary);
-        Summary { verdict: self.with_mirror(summary.verdict), mirror, ..summary }
+        Summary { verdict, mirror, alone: alone.map(Alone::summary), ..summary }
+    }
+
+    /// The canary as it is judged by itself: because it has no control group, or beside one that counts users.
+    fn alone(&self) -> Option<&Alone> {
+        self.limit.as_ref().or(self.by_request.as_ref().map(ByRequest::canary))
+    }
+
+    /// What the canary did by itself, where it is held to an absolute limit.
+    pub fn judged_alone(&self) -> Option<AloneSummary> {
+        self.alone().map(Alone::summary)
     }
 
     /// Where the route stands.
@@ -222,6 +252,12 @@ impl Rollout {
     /// such as which users have had an error, begins anew with a new number. Counts from 0 in each process.
     pub fn trial(&self) -> u64 {
         self.trial
+    }
+
+    /// Numbers trials after `last`, the last one of a rollout that this one takes the place of in the same process: what
+    /// was assigned in that one's trials is no evidence here.
+    pub fn number_trials_after(&mut self, last: u64) {
+        self.trial += last + 1;
     }
 
     /// The route as the file has it.
@@ -335,18 +371,26 @@ impl Rollout {
             self.limit = None;
         } else if self.limit.is_none() {
             let guard = &self.route.guard;
-            self.limit = Some(Absolute::new(self.comparison.bake_limit(guard), guard.false_rollback_budget));
+            self.limit = Some(Alone::new(self.comparison.bake_limit(guard), guard.false_rollback_budget));
         }
     }
 
     /// Moves to `phase` and tells of it.
     fn enter(&mut self, phase: Phase, told: (Decision, Cause), now: Time) -> Change {
         let (from, before) = (self.phase.name(), self.desired().granted);
+        let evidence = self.evidence(told.0);
         self.phase = phase;
         self.since = now;
         self.alert = None;
         self.arm_limit();
-        self.change(told, from, before)
+        Change { evidence, ..self.change(told, from, before) }
+    }
+
+    /// What a decision rests on, as it stands before the decision is carried out; none where it rests on nothing seen.
+    fn evidence(&self, decision: Decision) -> Option<Summary> {
+        let alone = self.alone();
+        let seen = self.pair.is_some() || alone.is_some();
+        (seen && decision.rests_on_evidence()).then(|| self.summary_with(alone))
     }
 
     /// A change from `from` and `before` to where things stand now.
@@ -360,13 +404,14 @@ impl Rollout {
             before,
             after: self.desired().granted,
             cause,
-            evidence: (self.pair.is_some() && decision.rests_on_evidence()).then(|| self.summary()),
+            evidence: self.evidence(decision),
         }
     }
 
     /// Takes the canary back: weight 0, quarantine.
     fn take_back(&mut self, canary: &VersionId, cause: Cause, now: Time) -> Change {
         let (from, before) = (self.phase.name(), self.desired().granted);
+        let evidence = self.evidence(Decision::Rollback);
         let why = cause.to_string();
         self.quarantine.bar(&self.route, canary, why.clone());
         self.phase = Phase::RollingBack(Setback { version: canary.clone(), why });
@@ -375,7 +420,7 @@ impl Rollout {
         self.alert = None;
         self.unready_since = None;
         self.arm_limit();
-        self.change((Decision::Rollback, cause), from, before)
+        Change { evidence, ..self.change((Decision::Rollback, cause), from, before) }
     }
 
     /// Where a rollout that is stopped now would go on.
@@ -407,6 +452,7 @@ impl Rollout {
     fn begin_trial(&mut self) {
         self.pair = None;
         self.trial += 1;
+        self.by_request = None;
         self.mismatch_told = false;
         self.verdict = Verdict::Continue(Waiting::NoCanaryTraffic);
     }
@@ -428,7 +474,12 @@ impl Rollout {
     }
 }
 
-/// The gate that copies of the route's requests are for.
+/// The gate that copies of the route's requests are for; none where none can be sent (they go over HTTP/1.1).
 fn gate_of(route: &Route) -> Option<MirrorGate> {
-    route.mirror.as_ref().map(|mirror| MirrorGate::new(mirror, &route.guard))
+    let is_sent = match route.protocol {
+        Protocol::Http1 => true,
+        Protocol::H2c | Protocol::H2 => false,
+    };
+    let mirror = route.mirror.as_ref().filter(|mirror| is_sent && mirror.share > Share::ZERO)?;
+    Some(MirrorGate::new(mirror, &route.guard))
 }

@@ -44,6 +44,22 @@ pub struct Summary {
     /// What copies of requests showed; none without.
     #[serde(default)]
     pub mirror: Option<MirrorSummary>,
+    /// What the canary did by itself, where it was held to an absolute limit; none where it was not.
+    #[serde(default)]
+    pub alone: Option<AloneSummary>,
+}
+
+/// A version held to an absolute limit, whatever stable did meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct AloneSummary {
+    /// Its requests since the limit was armed.
+    pub tally: Tally,
+    /// For how long the limit has been armed, in seconds.
+    pub elapsed_seconds: f64,
+    /// The error rate that is allowed, as a ratio.
+    pub limit: f64,
+    /// That it fails more than that.
+    pub evidence: Measure,
 }
 
 impl Summary {
@@ -57,6 +73,7 @@ impl Summary {
             ("promotion", tests.promotion),
             ("promotion_latency", tests.promotion_latency),
         ];
+        named.extend(self.alone.map(|alone| ("absolute", alone.evidence)));
         named.extend(self.split.map(|split| ("split", split.evidence)));
         if let Some(mirror) = self.mirror.as_ref().filter(|mirror| mirror.gate.is_some()) {
             named.extend([("mirror", mirror.disagrees), ("promotion_mirror", mirror.agrees)]);

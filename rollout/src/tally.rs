@@ -63,6 +63,22 @@ pub struct Row {
     pub stable: Tally,
 }
 
+/// Every request of both sides, where the units of a [`Row`] are users and only a user's first error counts; they add.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Requests {
+    /// The canary's.
+    pub canary: Tally,
+    /// Stable's.
+    pub stable: Tally,
+}
+
+impl AddAssign for Requests {
+    fn add_assign(&mut self, other: Self) {
+        self.canary += other.canary;
+        self.stable += other.stable;
+    }
+}
+
 /// Units of assignment (requests; users where assignment is sticky) that were drawn under one weight; they add.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drawn {

@@ -27,7 +27,7 @@ pub enum Regression {
     ErrorRegression,
     /// It is slower than stable is.
     LatencyRegression,
-    /// It fails more than is ever allowed, where there is no control group.
+    /// It fails more than is ever allowed: judged by itself, without a control group or request by request.
     AbsoluteLimit,
 }
 
@@ -109,7 +109,7 @@ impl Regression {
             Self::Catastrophic => "it fails most of its requests",
             Self::ErrorRegression => "it fails more than stable, beyond doubt",
             Self::LatencyRegression => "it is slower than stable, beyond doubt",
-            Self::AbsoluteLimit => "it fails more than the limit for a version without a control group",
+            Self::AbsoluteLimit => "it fails more of its requests than is allowed, whatever stable does",
         }
     }
 }

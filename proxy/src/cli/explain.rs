@@ -9,7 +9,7 @@ use super::client::Admin;
 use super::history::style;
 use super::print::Page;
 use super::words::{
-    BAD, BOLD, CAREFUL, DIM, GOOD, Say, copies, factor, grouped, moment, odds, paint, paragraph, percent,
+    BAD, BOLD, CAREFUL, DIM, GOOD, Say, alone, copies, factor, grouped, moment, odds, paint, paragraph, percent,
     percent_in_text, question, rates, signed_points, span, split, time_of_day,
 };
 use crate::recorder::Failure;
@@ -131,6 +131,7 @@ fn seen(change: &Change, evidence: &Summary) -> String {
     page.push_str(&side(&format!("{:<names$}", format!("{canary} canary")), evidence.canary, all));
     page.push_str(&paragraph(&compared(stable, canary, evidence), 2));
     page.extend(evidence.split.and_then(|seen| split(canary, &seen)).map(|line| paragraph(&line, 2)));
+    page.extend(evidence.alone.as_ref().map(|seen| paragraph(&alone(canary, seen), 2)));
     page.extend(evidence.mirror.as_ref().map(|seen| paragraph(&copies(stable, seen), 2)));
     page
 }

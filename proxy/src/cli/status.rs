@@ -115,10 +115,13 @@ fn deserves_a_block(route: &RouteView) -> bool {
 
 fn state_problem(seen: &Seen) -> String {
     let state = &seen.config.state;
-    state.problem.as_ref().map_or_else(String::new, |problem| {
-        let head = paint(BAD, "Decisions are not written to disk; a restart would forget them.");
-        format!("{head}\n{}\n", paragraph(&format!("{}: {problem}", state.file), 2))
-    })
+    let told = |head: String, what: &String| format!("{head}\n{}\n", paragraph(&format!("{}: {what}", state.file), 2));
+    let problem = state
+        .problem
+        .as_ref()
+        .map(|problem| told(paint(BAD, "Decisions are not written to disk; a restart would forget them."), problem));
+    let note = state.note.as_ref().map(|note| told(paint(CAREFUL, "Something happened to the state file."), note));
+    problem.unwrap_or_default() + &note.unwrap_or_default()
 }
 
 fn config_problem(seen: &Seen) -> String {

@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
-use pointsman_rollout::{MirrorSummary, SplitSummary};
+use pointsman_rollout::{AloneSummary, MirrorSummary, SplitSummary};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -144,6 +144,7 @@ pub(crate) fn question(test: &str, stable: &str) -> String {
         "latency" => format!("slower than {stable}"),
         "promotion" => "errors within margin".to_owned(),
         "promotion_latency" => "latency within margin".to_owned(),
+        "absolute" => "fails more than allowed".to_owned(),
         "split" => "split not as configured".to_owned(),
         "mirror" => format!("answers unlike {stable}"),
         "promotion_mirror" => format!("answers like {stable}"),
@@ -160,6 +161,18 @@ pub(crate) fn split(canary: &str, seen: &SplitSummary) -> Option<String> {
         grouped(seen.drawn.canary + seen.drawn.stable),
         percent_in_text(configured)
     ))
+}
+
+/// What a version did by itself, beside what it is allowed.
+pub(crate) fn alone(canary: &str, seen: &AloneSummary) -> String {
+    let rate = seen.tally.error_rate().map_or_else(String::new, |rate| format!(" ({})", percent_in_text(rate)));
+    format!(
+        "By itself: {} of {} requests to {canary} failed{rate} in {}; at most {} may.",
+        grouped(seen.tally.errors),
+        grouped(seen.tally.requests),
+        span(seen.elapsed_seconds),
+        percent_in_text(seen.limit)
+    )
 }
 
 /// What copies of requests showed.
@@ -271,6 +284,8 @@ pub(crate) fn counted(count: usize, noun: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use pointsman_rollout::{Measure, Tally};
+
     use super::*;
 
     #[test]
@@ -297,7 +312,7 @@ mod tests {
 
     #[test]
     fn draws_and_copies_are_told_with_their_counts() {
-        let measure = pointsman_rollout::Measure { log_e: None, limit: 1.0 };
+        let measure = Measure { log_e: None, limit: 1.0 };
         let drawn = pointsman_rollout::Drawn { canary: 710, stable: 9_290 };
         let seen = SplitSummary { drawn, configured: Some(0.05), observed: Some(0.071), evidence: measure };
         assert_eq!(split("v2", &seen).unwrap(), "v2 got 7.1% of 10,000 draws; 5% was configured.");
@@ -325,6 +340,19 @@ mod tests {
     #[test]
     fn odds_are_told_as_odds() {
         assert_eq!([-1.0, 0.0, 7.418_6, 40.0].map(odds), ["none", "1 to 1", "1,667 to 1", "over 10^17 to 1"]);
+    }
+
+    #[test]
+    fn what_a_version_did_by_itself_stands_beside_what_it_may() {
+        let seen = AloneSummary {
+            tally: Tally { requests: 1_000, errors: 37, slow: 0 },
+            elapsed_seconds: 12.0,
+            limit: 0.02,
+            evidence: Measure { log_e: Some(9.0), limit: 7.1 },
+        };
+        let said = alone("v2", &seen);
+        assert!(said.contains("37 of 1,000 requests to v2 failed") && said.contains("12 s"), "{said}");
+        assert!(said.contains("3.7") && said.ends_with("may."), "{said}");
     }
 
     #[test]

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use pointsman_config::{Plan, Route, Share, Split, VersionId};
 use pointsman_rollout::{
-    Capacity, Change, Input, Mirrored, Observed, Order, PhaseName, Ready, Refusal, Rollout, Saved, Seen, Status,
-    Summary, Time,
+    AloneSummary, Capacity, Cause, Change, Decision, Input, Mirrored, Observed, Order, PhaseName, Ready, Refusal,
+    Rollout, Saved, Seen, Status, Summary, Time,
 };
 
 use super::endpoints::Addresses;
@@ -43,6 +43,8 @@ pub(crate) struct ControlledRoute {
     saved_at: Time,
     /// When something was last decided.
     decided_at: Time,
+    /// Whether something was ordered, edited or decided that a state read late must not undo.
+    has_news: bool,
 }
 
 impl ControlledRoute {
@@ -68,6 +70,7 @@ impl ControlledRoute {
                 summary: None,
                 saved_at,
                 decided_at,
+                has_news: false,
             },
             changes,
         )
@@ -166,6 +169,7 @@ impl ControlledRoute {
 
     /// The route's part of the file changed.
     pub(crate) fn edit(&mut self, route: Arc<Route>, now: Time) -> Vec<Change> {
+        self.has_news |= *route != *self.route;
         self.route = Arc::clone(&route);
         // Only an order can be refused.
         let changes = self.rollout.step(Input::Edit(route), now).unwrap_or_default();
@@ -183,23 +187,22 @@ impl ControlledRoute {
         Ok(changes)
     }
 
-    /// Goes on from what the state file turned out to hold, unless that could give traffic to a version that was taken
-    /// back since; what the file bars is barred either way.
+    /// Goes on from what the state file turned out to hold, unless something was ordered, edited or decided since the
+    /// start: that is newer. What the file bars is barred either way.
     pub(crate) fn reconsider(&mut self, saved: Saved, now: Time) -> Vec<Change> {
-        let status = self.rollout.status(now);
-        let set_back =
-            matches!(status.phase, PhaseName::RollingBack | PhaseName::RolledBack) || !status.quarantined.is_empty();
-        if set_back {
+        if self.has_news {
             self.rollout.adopt_quarantine(&saved);
             return Vec::new();
         }
-        let (rollout, changes) = Rollout::resume(Arc::clone(&self.route), saved, now);
+        let (mut rollout, changes) = Rollout::resume(Arc::clone(&self.route), saved, now);
+        rollout.number_trials_after(self.rollout.trial());
         self.rollout = rollout;
         changes
     }
 
     fn note(&mut self, changes: &[Change], now: Time) {
         if let Some(change) = changes.last() {
+            self.has_news |= !is_beginning(change);
             self.decided_at = now;
             self.summary.clone_from(&change.evidence);
         }
@@ -237,6 +240,11 @@ impl ControlledRoute {
         self.summary = Some(self.rollout.summary());
     }
 
+    /// How the canary does that is held to an absolute limit.
+    pub(crate) fn judged_alone(&self) -> Option<AloneSummary> {
+        self.rollout.judged_alone()
+    }
+
     /// The last judgement.
     pub(crate) fn summary(&self) -> Option<&Summary> {
         self.summary.as_ref()
@@ -255,6 +263,16 @@ impl ControlledRoute {
     /// Which outcomes count as errors.
     pub(crate) fn error_policy(&self) -> ErrorPolicy {
         ErrorPolicy::new(&self.route.guard.count_as_error)
+    }
+}
+
+/// Whether a change only begins what the file asks, as every start does that knows nothing.
+fn is_beginning(change: &Change) -> bool {
+    match (&change.decision, &change.cause) {
+        (Decision::Start | Decision::Step | Decision::Edit, Cause::File | Cause::Plan { .. }) => {
+            matches!(change.to, PhaseName::Steady | PhaseName::Warming | PhaseName::Shifting)
+        }
+        (_, _) => false,
     }
 }
 
@@ -318,6 +336,39 @@ routes:
         assert_eq!(barred(&ours), ["v2", "v3"]);
         ours.edit(route("v2"), at(4));
         assert_eq!(ours.effective().share_of(&"v2".parse().unwrap()), Share::ZERO);
+    }
+
+    fn by_hand(controlled: &mut ControlledRoute, percent: u32, now: Time) {
+        let share = Share::from_ppm(percent * 10_000).unwrap();
+        let split = Split::canary("v1".parse().unwrap(), "v2".parse().unwrap(), share);
+        let order = Order { kind: OrderKind::SetWeights(split), actor: "test".to_owned(), reason: String::new() };
+        controlled.obey(&order, now).unwrap();
+    }
+
+    #[test]
+    fn a_state_that_was_read_late_undoes_neither_an_order_nor_an_edit() {
+        let share = |controlled: &ControlledRoute| controlled.asked().share_of(&"v2".parse().unwrap()).ppm();
+        let (mut before, _) = ControlledRoute::begin(route("v2"), None, at(0));
+        by_hand(&mut before, 30, at(0));
+        let (mut ours, _) = ControlledRoute::begin(route("v2"), None, at(0));
+        by_hand(&mut ours, 2, at(1));
+        ours.reconsider(before.save(at(1)), at(2));
+        assert_eq!(share(&ours), 20_000);
+        let (mut edited, _) = ControlledRoute::begin(route("v3"), None, at(0));
+        edited.edit(route("v2"), at(1));
+        edited.reconsider(before.save(at(1)), at(2));
+        assert_eq!(share(&edited), 100_000, "as the file says now");
+    }
+
+    #[test]
+    fn a_state_that_was_read_late_is_gone_on_from_where_nothing_was_decided_and_begins_a_new_trial() {
+        let (mut before, _) = ControlledRoute::begin(route("v2"), None, at(0));
+        by_hand(&mut before, 30, at(0));
+        let (mut ours, _) = ControlledRoute::begin(route("v2"), None, at(0));
+        let trial = ours.trial();
+        ours.reconsider(before.save(at(1)), at(2));
+        assert_eq!(ours.asked().share_of(&"v2".parse().unwrap()).ppm(), 300_000);
+        assert!(ours.trial() > trial, "what was assigned before is no evidence");
     }
 
     #[test]

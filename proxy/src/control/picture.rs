@@ -26,6 +26,8 @@ pub(crate) struct Beside {
     /// The newest decision.
     pub(crate) last_decision: Option<DecisionLine>,
     pub(crate) mirror: Option<MirrorView>,
+    /// Whether most users cannot be told apart any more.
+    pub(crate) users_saturated: bool,
 }
 
 /// A version's endpoints.
@@ -46,7 +48,7 @@ pub(crate) fn of(route: &ControlledRoute, mut beside: Beside, now: Time) -> Rout
         name: route.route().name.clone(),
         versions: views.collect(),
         weights: weights(route, now),
-        analysis: analysis(&status, route.summary()),
+        analysis: analysis(&status, route),
         last_decision: beside.last_decision,
         mirror: beside.mirror.map(Box::new),
         phase: status.phase.as_str().to_owned(),
@@ -56,18 +58,19 @@ pub(crate) fn of(route: &ControlledRoute, mut beside: Beside, now: Time) -> Rout
         steps: status.steps.map(count),
         since_s: status.since.as_secs_f64(),
         next: status.next,
-        why: why(status.why, route.cut_in_words()),
+        why: why(status.why, [route.cut_in_words(), beside.users_saturated.then(|| SATURATED.to_owned())]),
         quarantined: status.quarantined.into_iter().map(quarantine).collect(),
     }
 }
 
-/// What the phase says, and what the endpoints say.
-fn why(phase: String, cut: Option<String>) -> String {
-    match cut {
-        Some(cut) if phase.is_empty() => cut,
-        Some(cut) => format!("{phase}; {cut}"),
-        None => phase,
-    }
+/// What it means that the places for users are taken.
+const SATURATED: &str = "saturated: more than half of the 65,536 places that tell users apart are taken, so most errors of \
+                         further users are counted by request only; a new revision, or `pointsman retry`, begins anew";
+
+/// What the phase says, and what else there is to say.
+fn why(phase: String, besides: [Option<String>; 2]) -> String {
+    let said = std::iter::once(phase).filter(|phase| !phase.is_empty()).chain(besides.into_iter().flatten());
+    said.collect::<Vec<_>>().join("; ")
 }
 
 fn count(count: usize) -> u64 {
@@ -123,10 +126,13 @@ fn with_traffic(empty: VersionView, route: &ControlledRoute, window: &Window, no
     }
 }
 
-fn analysis(status: &Status, summary: Option<&Summary>) -> AnalysisView {
+fn analysis(status: &Status, route: &ControlledRoute) -> AnalysisView {
+    let (summary, alone) = (route.summary(), route.judged_alone());
     let mirror = summary.and_then(|summary| summary.mirror.clone());
     let Some(summary) = summary.filter(|_| status.comparing) else {
-        return AnalysisView { verdict: "none".to_owned(), mirror, ..AnalysisView::default() };
+        let test = alone.map(|alone| ("absolute".to_owned(), measure(alone.evidence)));
+        let evidence = test.into_iter().collect();
+        return AnalysisView { verdict: "none".to_owned(), mirror, alone, evidence, ..AnalysisView::default() };
     };
     let difference = summary.error_rate_difference.map(|found| DifferenceView {
         low: found.low,
@@ -140,13 +146,17 @@ fn analysis(status: &Status, summary: Option<&Summary>) -> AnalysisView {
         evidence: evidence(summary),
         forecast: summary.forecast.as_ref().map(in_words),
         mirror,
+        alone,
         summary: Some(Box::new(summary.clone())),
     }
 }
 
 fn evidence(summary: &Summary) -> BTreeMap<String, EvidenceView> {
-    let view = |measure: Measure| EvidenceView { log_e: measure.log_e, limit: measure.limit };
-    summary.tests().into_iter().map(|(name, measure)| (name.to_owned(), view(measure))).collect()
+    summary.tests().into_iter().map(|(name, test)| (name.to_owned(), measure(test))).collect()
+}
+
+fn measure(test: Measure) -> EvidenceView {
+    EvidenceView { log_e: test.log_e, limit: test.limit }
 }
 
 fn in_words(forecast: &Forecast) -> String {

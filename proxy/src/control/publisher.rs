@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pointsman_config::{Route, RouteName, Share, Split, VersionId};
+use pointsman_config::{Mirror, Route, RouteName, Share, Split, VersionId};
 use pointsman_rollout::{MirrorTally, Mirrored};
 
 use super::draining::Draining;
@@ -60,11 +60,16 @@ struct RoutePlan {
     cookie_secret: Option<Secret>,
 }
 
-/// The books of a mirror, and what of them has been taken to the analysis.
+/// The books of a mirror in one trial, and what of them has been taken to the analysis. A copy that a former trial, or
+/// another rule of comparison, still owes is booked where nobody judges it.
 #[derive(Debug)]
 struct KeptMirror {
     books: Arc<MirrorBooks>,
+    trial: u64,
+    settings: Mirror,
     taken: MirrorTally,
+    /// What the same versions' books of former trials came to, for the metrics.
+    before: Option<MirrorCounts>,
 }
 
 /// The one hand that writes snapshots.
@@ -227,9 +232,16 @@ impl Publisher {
             self.mirrors.remove(name);
             return None;
         };
-        if !self.mirrors.get(name).is_some_and(|kept| kept.is_of(stable, &wanted.version)) {
-            let books = Arc::new(MirrorBooks::new(stable.clone(), wanted.version.clone()));
-            self.mirrors.insert(name.clone(), KeptMirror { books, taken: MirrorTally::default() });
+        if !self.mirrors.get(name).is_some_and(|kept| kept.is_for(stable, plan.terms.trial, wanted)) {
+            let former = self.mirrors.remove(name).filter(|kept| kept.is_of(stable, &wanted.version));
+            let kept = KeptMirror {
+                books: Arc::new(MirrorBooks::new(stable.clone(), wanted.version.clone())),
+                trial: plan.terms.trial,
+                settings: wanted.clone(),
+                taken: MirrorTally::default(),
+                before: former.map(|former| former.counts()),
+            };
+            self.mirrors.insert(name.clone(), kept);
         }
         let books = Arc::clone(&self.mirrors.get(name)?.books);
         Some(ServedMirror { books, pool: self.pool(name, &wanted.version) })
@@ -298,6 +310,11 @@ impl Publisher {
         self.retries.get(route).map(RetryBooks::counts).unwrap_or_default()
     }
 
+    /// Whether most users of a route's present trial cannot be told apart any more.
+    pub(crate) fn users_are_saturated(&self, route: &RouteName) -> bool {
+        self.users.get(route).is_some_and(|(_, users)| users.is_saturated())
+    }
+
     /// The endpoints of every version of a route; none if it is not served.
     pub(crate) fn live(&self, route: &RouteName) -> Option<&Live> {
         self.endpoints.get(route)
@@ -323,7 +340,7 @@ impl Publisher {
 
     /// What came of copied requests so far; none if the route copies none.
     pub fn mirror_counts(&self, route: &RouteName) -> Option<MirrorCounts> {
-        self.mirrors.get(route).map(|kept| kept.books.counts())
+        self.mirrors.get(route).map(KeptMirror::counts)
     }
 
     /// The endpoints of a version of a route, whether it has traffic or not; for checks and for `status`.
@@ -335,6 +352,19 @@ impl Publisher {
 impl KeptMirror {
     fn is_of(&self, stable: &VersionId, version: &VersionId) -> bool {
         self.books.stable() == stable && self.books.version() == version
+    }
+
+    fn is_for(&self, stable: &VersionId, trial: u64, settings: &Mirror) -> bool {
+        self.is_of(stable, &settings.version) && self.trial == trial && self.settings == *settings
+    }
+
+    /// Everything that copies came to while these two versions were mirrored.
+    fn counts(&self) -> MirrorCounts {
+        let mut counts = self.books.counts();
+        if let Some(before) = &self.before {
+            counts.add(before);
+        }
+        counts
     }
 
     fn take(&mut self) -> Option<Mirrored> {
@@ -368,6 +398,7 @@ fn terms(picture: &RoutePicture<'_>, users: Option<Arc<Users>>) -> Terms {
     let others = picture.route.versions.keys().filter(|version| !named(version)).cloned().collect();
     Terms {
         weight,
+        trial: picture.trial,
         stable,
         canary,
         others,
@@ -399,6 +430,7 @@ mod tests {
     use pointsman_config::{Host, Match, Version};
 
     use super::*;
+    use crate::mirror::books::{MirrorResult, Target};
     use crate::outcome::Outcome;
     use crate::recorder::{Arm, Assignment};
 
@@ -491,6 +523,35 @@ mod tests {
         assert_eq!(totals(ledger), 4);
         ledger.take(Instant::now());
         assert_eq!(totals(ledger), 4, "retired epochs stay in the totals");
+    }
+
+    #[test]
+    fn a_new_trial_has_books_of_its_own_and_what_a_former_one_still_owes_is_nobodys_evidence() {
+        let (mut one, endpoints) = (route("one"), [(id("v1"), addresses(&[1])), (id("v2"), addresses(&[2]))].into());
+        one.mirror = Some(Mirror {
+            version: id("v2"),
+            share: Share::WHOLE,
+            concurrent: 1,
+            body_bytes: 1,
+            timeout: Duration::from_secs(1),
+            compare: pointsman_config::Compare::default(),
+        });
+        let snapshots = Arc::new(Snapshots::default());
+        let mut publisher = Publisher::new(Arc::clone(&snapshots), 1);
+        publisher.publish(&[picture(&one, 10, &endpoints)]);
+        let served = |snapshots: &Snapshots| Arc::clone(snapshots.load().routes.find(None, "/one").unwrap());
+        let former = served(&snapshots);
+        former.mirror.as_ref().unwrap().books.note(Target::Mirror, MirrorResult::Agreed);
+        assert_eq!(publisher.take_mirrored(&one.name).unwrap().tally.compared, 1);
+        publisher.publish(&[RoutePicture { trial: 1, ..picture(&one, 10, &endpoints) }]);
+        let present = served(&snapshots);
+        assert_eq!((former.epoch.terms().trial, present.epoch.terms().trial), (0, 1));
+        former.mirror.as_ref().unwrap().books.note(Target::Mirror, MirrorResult::Disagreed);
+        assert!(publisher.take_mirrored(&one.name).is_none());
+        present.mirror.as_ref().unwrap().books.note(Target::Mirror, MirrorResult::Agreed);
+        assert_eq!(publisher.take_mirrored(&one.name).unwrap().tally.disagreed, 0);
+        let [of_v2, _] = publisher.mirror_counts(&one.name).unwrap().copies;
+        assert_eq!(of_v2.results[0], 2, "counters never go back");
     }
 
     #[test]

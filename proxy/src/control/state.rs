@@ -78,11 +78,7 @@ struct Progress {
 }
 
 impl Progress {
-    /// Everything that is wrong, for people.
-    fn problems(&self) -> Option<String> {
-        with_damage(self.present(), self.damage.as_deref())
-    }
-
+    /// What is wrong now, for people.
     fn present(&self) -> Option<String> {
         let problem = self.problem.as_ref()?;
         match &self.unread {
@@ -90,13 +86,6 @@ impl Progress {
             Some(unread) if unread == problem => Some(format!("{problem}; {UNREAD}")),
             Some(unread) => Some(format!("{problem}; {UNREAD}: {unread}")),
         }
-    }
-}
-
-fn with_damage(problem: Option<String>, damage: Option<&str>) -> Option<String> {
-    match (problem, damage) {
-        (Some(problem), Some(damage)) => Some(format!("{problem}; {damage}")),
-        (problem, damage) => problem.or_else(|| damage.map(str::to_owned)),
     }
 }
 
@@ -199,16 +188,16 @@ impl StateFile {
     /// Where state is kept and what is wrong with it.
     pub(crate) fn view(&self) -> StateView {
         let hung = self.shared.outbox().writing_since.is_some_and(|since| since.elapsed() > HUNG);
+        let progress = self.progress.borrow();
         let problem = if hung {
-            let hangs = format!(
+            Some(format!(
                 "writing the state file {} hangs; look at its disk. Decisions take effect and wait to be written",
                 self.path.display()
-            );
-            with_damage(Some(hangs), self.progress.borrow().damage.as_deref())
+            ))
         } else {
-            self.progress.borrow().problems()
+            progress.present()
         };
-        StateView { file: self.path.display().to_string(), problem }
+        StateView { file: self.path.display().to_string(), problem, note: progress.damage.clone() }
     }
 
     /// Writes what is left and lets go of the file, so that another process can take it; whether that was done within
@@ -423,7 +412,8 @@ impl Writer {
         };
         let damage = format!("the state file was damaged and moved aside to {}; {lost}", aside.display());
         self.progress.send_modify(|progress| {
-            progress.damage = with_damage(progress.damage.take(), Some(&damage));
+            let before = progress.damage.take();
+            progress.damage = Some(before.map_or_else(|| damage.clone(), |before| format!("{before}; {damage}")));
         });
     }
 
@@ -892,14 +882,30 @@ routes:
             .unwrap();
         let first = open(&path);
         put(&first.state, 10, &[1]).await;
-        let words = problem(&first.state, true).await;
+        let words = first.state.view().note.unwrap();
+        assert_eq!(first.state.view().problem, None, "decisions are written again");
         assert!(words.contains("moved aside to") && words.contains("state.db.corrupt-1"), "{words}");
         assert!(words.contains("are not known; check `pointsman status`"), "{words}");
         let now = first.state.put([], [row(2)]);
         first.state.progress.clone().wait_for(|progress| progress.committed >= now).await.unwrap();
         first.state.close(SOON).await;
         let second = open(&path);
-        assert_eq!((second.state.view().problem, ids(&second.opened)), (None, vec![1, 2]));
+        let view = second.state.view();
+        assert_eq!((view.problem, view.note, ids(&second.opened)), (None, None, vec![1, 2]));
+    }
+
+    #[tokio::test]
+    async fn nobody_but_its_owner_may_read_the_file_and_the_secret_in_it() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let (_folder, path) = folder();
+        let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        let first = open(&path);
+        put(&first.state, 10, &[1]).await;
+        assert_eq!(mode(), 0o600);
+        first.state.close(SOON).await;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        let second = open(&path);
+        assert_eq!((mode(), second.opened.routes.len()), (0o600, 1), "one that an earlier edge made");
     }
 
     #[tokio::test]
@@ -918,7 +924,7 @@ routes:
         drop(bytes);
         let second = open(&path);
         assert_eq!(second.opened.routes[&name()], rollout(10).0);
-        let words = problem(&second.state, true).await;
+        let words = second.state.view().note.unwrap();
         assert!(words.contains("what was taken back is known, the history is not"), "{words}");
         put(&second.state, 20, &[1]).await;
         second.state.close(SOON).await;

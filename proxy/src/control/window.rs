@@ -104,13 +104,18 @@ fn difference(now: &Counts, before: &Counts) -> Counts {
         outcomes: subtract(now.outcomes, before.outcomes),
         histogram: subtract(now.histogram, before.histogram),
         sum_us: now.sum_us.saturating_sub(before.sum_us),
-        judged: Tally {
-            requests: now.judged.requests.saturating_sub(before.judged.requests),
-            errors: now.judged.errors.saturating_sub(before.judged.errors),
-            slow: now.judged.slow.saturating_sub(before.judged.slow),
-        },
+        judged: less(now.judged, before.judged),
+        by_request: less(now.by_request, before.by_request),
         drawn: now.drawn.saturating_sub(before.drawn),
         split: now.split.saturating_sub(before.split),
+    }
+}
+
+fn less(now: Tally, before: Tally) -> Tally {
+    Tally {
+        requests: now.requests.saturating_sub(before.requests),
+        errors: now.errors.saturating_sub(before.errors),
+        slow: now.slow.saturating_sub(before.slow),
     }
 }
 

@@ -1,7 +1,6 @@
 //! What copies of one route's requests came to, and how many may be under way.
 //!
-//! Line: mirror ► **books** ► (phase, metrics). Lock-free but for samples; kept by the publisher as long as stable and the
-//! mirrored version stay who they are.
+//! Line: mirror ► **books** ► (phase, metrics). Lock-free but for samples; kept by the publisher for one trial.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -28,11 +27,12 @@ pub enum MirrorResult {
     Agreed,
     /// It did not.
     Disagreed,
-    /// It got no whole answer in time.
+    /// It got no whole answer in time, or one that says nothing of the model: the endpoint refused it for load, or had gone
+    /// down by then.
     Failed,
     /// It was answered, but stable's request was not, or an answer was too large to be compared.
     Uncompared,
-    /// It was not sent: too many were under way, the edge was stopping, or the body was too large.
+    /// It was not sent: too many were under way, no endpoint was ready, the edge was stopping, or the body was too large.
     Dropped,
 }
 
@@ -111,6 +111,28 @@ pub struct CopyCounts {
 pub struct MirrorCounts {
     /// The copies for the mirrored version, and those for stable.
     pub copies: [CopyCounts; 2],
+}
+
+impl Times {
+    fn add(&mut self, other: &Self) {
+        for (mine, theirs) in self.histogram.iter_mut().zip(other.histogram) {
+            *mine += theirs;
+        }
+        self.sum_us += other.sum_us;
+    }
+}
+
+impl MirrorCounts {
+    /// Adds what other books on the same two versions came to.
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (mine, theirs) in self.copies.iter_mut().zip(&other.copies) {
+            for (count, more) in mine.results.iter_mut().zip(theirs.results) {
+                *count += more;
+            }
+            mine.stable.add(&theirs.stable);
+            mine.copy.add(&theirs.copy);
+        }
+    }
 }
 
 /// The books of one route's mirror.

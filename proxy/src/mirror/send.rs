@@ -18,9 +18,9 @@ use tokio::sync::oneshot;
 
 use super::books::{MirrorResult, Permit, Target};
 use super::compare::{self, Answer, Body, Verdict};
-use super::kind_of;
+use super::{is_shed, kind_of};
 use crate::answer::REQUEST_ID;
-use crate::pool::Pool;
+use crate::endpoint::Endpoint;
 use crate::snapshot::ServedRoute;
 
 /// Sends the copies of one worker.
@@ -41,6 +41,8 @@ impl std::fmt::Debug for Copier {
 pub(super) struct Told {
     pub(super) answer: Answer,
     pub(super) time: Duration,
+    /// Whether the version refused the request for load.
+    pub(super) is_shed: bool,
 }
 
 /// A copy that is ready to be sent.
@@ -69,11 +71,17 @@ impl Copy {
     async fn run(mut self, connector: &Connector) {
         let Some(mirror) = self.route.settings.mirror.clone() else { return };
         self.frame();
-        let answered = tokio::time::timeout(mirror.timeout, self.ask(connector, mirror.body_bytes)).await;
+        let Some(endpoint) = self.endpoint() else {
+            return self.permit.books().note(self.target, MirrorResult::Dropped);
+        };
+        let answered = tokio::time::timeout(mirror.timeout, self.ask(connector, &endpoint, mirror.body_bytes)).await;
         let books = self.permit.books();
-        let Ok(Ok(copy)) = answered else { return books.note(self.target, MirrorResult::Failed) };
+        // An endpoint that has gone down, or sheds load, answers for itself and not for its model.
+        let answered = answered.ok().and_then(Result::ok).filter(|copy| !copy.is_shed && endpoint.is_up());
+        let Some(copy) = answered else { return books.note(self.target, MirrorResult::Failed) };
         let told = tokio::time::timeout(mirror.timeout, &mut self.told).await;
-        let Ok(Ok(stable)) = told else { return books.note(self.target, MirrorResult::Uncompared) };
+        let stable = told.ok().and_then(Result::ok).filter(|stable| !stable.is_shed);
+        let Some(stable) = stable else { return books.note(self.target, MirrorResult::Uncompared) };
         books.note_times(self.target, stable.time, copy.time);
         let result = match compare::compare(&mirror.compare, &stable.answer, &copy.answer) {
             Verdict::Agreed => MirrorResult::Agreed,
@@ -88,12 +96,13 @@ impl Copy {
         books.note(self.target, result);
     }
 
-    /// Who gets the copy.
-    fn pool(&self) -> Option<&Pool> {
-        match self.target {
-            Target::Mirror => self.route.mirror.as_ref().map(|mirror| mirror.pool.as_ref()),
-            Target::Noise => Some(&self.route.stable),
-        }
+    /// Who gets the copy; none while nobody is ready.
+    fn endpoint(&self) -> Option<Arc<Endpoint>> {
+        let pool = match self.target {
+            Target::Mirror => &self.route.mirror.as_ref()?.pool,
+            Target::Noise => &self.route.stable,
+        };
+        pool.pick_up(Instant::now()).cloned()
     }
 
     fn request_id(&self) -> &str {
@@ -111,9 +120,8 @@ impl Copy {
         }
     }
 
-    async fn ask(&self, connector: &Connector, limit_bytes: u64) -> Result<Told> {
+    async fn ask(&self, connector: &Connector, endpoint: &Arc<Endpoint>, limit_bytes: u64) -> Result<Told> {
         let nowhere = || Error::new(ErrorType::ConnectNoRoute);
-        let (_, endpoint) = self.pool().and_then(|pool| pool.pick(&[], Instant::now())).ok_or_else(nowhere)?;
         let _in_flight = endpoint.enter();
         let peer = |fresh| self.route.upstream.peer(endpoint.address(), &self.route.settings, fresh);
         let kept = peer(false).ok_or_else(nowhere)?;
@@ -141,11 +149,11 @@ impl Copy {
             session.write_request_body(chunk.clone(), false).await?;
         }
         session.finish_request_body().await?;
-        let (status, mut body) = loop {
+        let (status, mut body, is_shed) = loop {
             session.read_response_header().await?;
             let head = session.response_header().ok_or_else(|| Error::new(ErrorType::InvalidHTTPHeader))?;
             if !head.status.is_informational() {
-                break (head.status.as_u16(), kind_of(&head.headers));
+                break (head.status.as_u16(), kind_of(&head.headers), is_shed(head.status.as_u16(), &head.headers));
             }
         };
         let time = sent.elapsed();
@@ -155,11 +163,11 @@ impl Copy {
             body.push(&chunk, limit_bytes);
             let length = u64::try_from(chunk.len()).unwrap_or(u64::MAX);
             if body == Body::TooLarge || length > left {
-                return Ok(Told { answer: Answer { status, body }, time });
+                return Ok(Told { answer: Answer { status, body }, time, is_shed });
             }
             left -= length;
         }
         connector.release_http_session(session, peer, peer.idle_timeout()).await;
-        Ok(Told { answer: Answer { status, body }, time })
+        Ok(Told { answer: Answer { status, body }, time, is_shed })
     }
 }

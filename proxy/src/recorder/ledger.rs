@@ -6,7 +6,7 @@ use std::sync::atomic::{Ordering::Acquire, fence};
 use std::time::Instant;
 
 use pointsman_config::VersionId;
-use pointsman_rollout::{Drawn, Row, Tally};
+use pointsman_rollout::{Drawn, Requests, Row, Tally};
 
 use super::{Arm, Counts, Epoch, Failure, Terms};
 
@@ -28,6 +28,8 @@ pub struct Taken {
     pub epoch: Arc<Epoch>,
     /// Outcomes.
     pub row: Row,
+    /// Outcomes request by request, where those of the row are users'; none elsewhere.
+    pub requests: Option<Requests>,
     /// Draws.
     pub drawn: Drawn,
 }
@@ -38,6 +40,7 @@ struct Live {
     epoch: Arc<Epoch>,
     stable_taken: Tally,
     canary_taken: Tally,
+    requests_taken: Requests,
     drawn_taken: Drawn,
 }
 
@@ -57,6 +60,7 @@ impl Ledger {
                     epoch: Arc::clone(&epoch),
                     stable_taken: Tally::default(),
                     canary_taken: Tally::default(),
+                    requests_taken: Requests::default(),
                     drawn_taken: Drawn::default(),
                 });
                 epoch
@@ -125,8 +129,15 @@ impl Live {
         };
         (self.stable_taken, self.canary_taken) = (stable.judged, canary.judged);
         self.drawn_taken = Drawn { canary: canary.drawn, stable: stable.drawn };
-        let quiet = row.stable == Tally::default() && row.canary == Tally::default() && drawn == Drawn::default();
-        (!quiet).then(|| Taken { epoch: Arc::clone(&self.epoch), row, drawn })
+        let requests = Requests {
+            canary: less(canary.by_request, self.requests_taken.canary),
+            stable: less(stable.by_request, self.requests_taken.stable),
+        };
+        self.requests_taken = Requests { canary: canary.by_request, stable: stable.by_request };
+        let outcomes = Requests { canary: row.canary, stable: row.stable };
+        let quiet = [outcomes, requests] == [Requests::default(); 2] && drawn == Drawn::default();
+        let requests = self.epoch.terms().users.is_some().then_some(requests);
+        (!quiet).then(|| Taken { epoch: Arc::clone(&self.epoch), row, requests, drawn })
     }
 }
 

@@ -52,6 +52,12 @@ impl Users {
         self.failed.insert(user)
     }
 
+    /// Whether more than half of the places that tell users apart are taken, so that most new users count as ones that
+    /// were counted before.
+    pub(crate) fn is_saturated(&self) -> bool {
+        [&self.seen, &self.failed, &self.slowed].into_iter().any(UserSet::is_half_full)
+    }
+
     /// Whether this is the user's first slow answer in this trial; from now on it is not.
     pub(super) fn is_first_slow(&self, user: User) -> bool {
         self.slowed.insert(user)
@@ -69,6 +75,11 @@ impl Default for UserSet {
 }
 
 impl UserSet {
+    fn is_half_full(&self) -> bool {
+        let taken: u32 = self.0.iter().map(|word| word.load(Relaxed).count_ones()).sum();
+        taken > 1 << (PLACE_BITS - 1)
+    }
+
     /// Whether the user was not in it; now it is. One of several threads gets to hear it.
     fn insert(&self, user: User) -> bool {
         let (word, bit) = (usize::from(user.0 / WORD_BITS), 1 << (user.0 % WORD_BITS));
@@ -113,6 +124,15 @@ mod tests {
             let places: std::collections::BTreeSet<_> = (0..1_000_u64).map(|n| User::of_hash(n << shift).0).collect();
             assert!(places.len() > 950, "{shift}: {}", places.len());
         }
+    }
+
+    #[test]
+    fn a_set_is_saturated_when_more_than_half_of_its_places_are_taken() {
+        let users = Users::default();
+        (0..1 << 15).for_each(|place| assert!(users.is_first_error(User(place))));
+        assert!(!users.is_saturated());
+        users.is_first_error(User(u16::MAX));
+        assert!(users.is_saturated());
     }
 
     #[test]

@@ -231,6 +231,7 @@ pub(crate) fn regression() -> Summary {
         forecast: None,
         split: None,
         mirror: None,
+        alone: None,
     }
 }
 
@@ -296,6 +297,7 @@ pub(crate) fn shifting() -> RouteView {
             evidence: evidence.into(),
             forecast: Some("387 more requests of the canary, 77 s at this weight".to_owned()),
             mirror: None,
+            alone: None,
             summary: Some(Box::new(collecting())),
         },
         mirror: None,
@@ -365,7 +367,7 @@ pub(crate) fn view(routes: Vec<RouteView>) -> View {
             needs_restart: Vec::new(),
             running: serde_json::json!({"routes": []}).into(),
         },
-        state: StateView { file: "/var/lib/pointsman/state.db".to_owned(), problem: None },
+        state: StateView { file: "/var/lib/pointsman/state.db".to_owned(), problem: None, note: None },
         counts,
         retries: [(route_name("delivery-time"), [(version("v2"), some_retries())].into())].into(),
         refusals: [

@@ -158,7 +158,7 @@ async fn a_mirror_that_refuses_breaks_or_is_late_costs_the_user_nothing() {
     expect(&refusing, &[(MirrorResult::Failed, 50)]).await;
     let without_endpoints = edge(whole(), &[v1.addr()], &[]);
     ask(&without_endpoints, 5).await;
-    expect(&without_endpoints, &[(MirrorResult::Failed, 5)]).await;
+    expect(&without_endpoints, &[(MirrorResult::Dropped, 5)]).await;
     for (faults, timeout) in [
         (r#"{"reset":{"share":1}}"#, 30_000),
         (r#"{"reset":{"share":1,"when":"mid_body"}}"#, 30_000),
@@ -173,6 +173,20 @@ async fn a_mirror_that_refuses_breaks_or_is_late_costs_the_user_nothing() {
         expect(&edge, &[(MirrorResult::Failed, 20)]).await;
         edge.expect_outcomes("v1", &[(Outcome::Success, 20)]).await;
     }
+}
+
+#[tokio::test]
+async fn a_copy_that_is_shed_says_nothing_of_the_model() {
+    let v1 = model("v1").await;
+    let v2 = RawServer::start(|mut connection| async move {
+        while connection.request().await.is_some() {
+            connection.send("HTTP/1.1 503 Busy\r\nx-pointsman-shed: 1\r\ncontent-length: 0\r\n\r\n").await;
+        }
+    })
+    .await;
+    let edge = edge(whole(), &[v1.addr()], &[v2.address]);
+    ask(&edge, 5).await;
+    expect(&edge, &[(MirrorResult::Failed, 5)]).await;
 }
 
 #[tokio::test]
@@ -375,7 +389,8 @@ async fn a_canary_goes_on_when_its_copies_agree_and_not_when_they_do_not() {
     assert!(told["mirror"]["disagreed"].as_u64() > Some(0), "{told:#}");
     good.wait_for_weight(50.0).await;
     let held = bad.route().await;
-    assert_eq!((weight_of(&held), &held["analysis"]["reason"]), (10.0, &"mirror_disagreement".into()), "{held:#}");
+    assert_eq!((weight_of(&held), &held["phase"]), (0.0, &"warming".into()), "{held:#}");
+    assert!(held["why"].as_str().unwrap().contains("answers copied requests otherwise"), "{held:#}");
     for load in loads {
         load.stop();
         assert_eq!(load.finish().await.unwrap().figures.errors.sum(), 0, "no user has waited for a copy, or failed");

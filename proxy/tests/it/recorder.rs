@@ -15,6 +15,7 @@ use crate::harness::id;
 fn terms(ppm: u32) -> Terms {
     Terms {
         weight: Share::from_ppm(ppm).unwrap(),
+        trial: 0,
         stable: id("v1"),
         canary: Some(id("v2")),
         others: Vec::new(),
@@ -197,6 +198,29 @@ fn book(epoch: &Epoch, assignment: Assignment, outcome: Outcome, ms: u64) {
 fn judged(epoch: &Epoch, arm: Arm) -> (u64, u64, u64) {
     let Tally { requests, errors, slow } = epoch.read(arm).judged;
     (requests, errors, slow)
+}
+
+#[test]
+fn every_error_of_a_user_counts_by_request() {
+    let users = Arc::<Users>::default();
+    let mut ledger = Ledger::new(1);
+    let epoch = ledger.open(with_users(&users));
+    let start = Instant::now();
+    let one = Assignment { arm: Arm::Canary, by: AssignedBy::User(7) };
+    for outcome in [Outcome::Error, Outcome::Error, Outcome::Success, Outcome::Error] {
+        epoch.finish(epoch.begin(one, start), outcome, Duration::from_millis(1));
+    }
+    let taken = ledger.take(start).remove(0);
+    assert_eq!(taken.row.canary, Tally { requests: 2, errors: 1, slow: 0 });
+    assert_eq!(taken.requests.unwrap().canary, Tally { requests: 4, errors: 3, slow: 0 });
+    epoch.finish(epoch.begin(one, start), Outcome::Error, Duration::from_millis(1));
+    let taken = ledger.take(start).remove(0);
+    assert_eq!(taken.row.canary, Tally::default());
+    assert_eq!(
+        taken.requests.unwrap().canary,
+        Tally { requests: 1, errors: 1, slow: 0 },
+        "an error told by nothing else"
+    );
 }
 
 #[test]

@@ -19,7 +19,12 @@ impl Rollout {
         let served = self.serving().clone();
         let identity = Identity::of(&route);
         let same = identity == self.identity;
-        let same_mirror = route.mirror == self.route.mirror && route.guard.promotion == self.route.guard.promotion;
+        let same_mirror = route.mirror == self.route.mirror
+            && route.protocol == self.route.protocol
+            && route.guard.promotion == self.route.guard.promotion;
+        if route.guard != self.route.guard {
+            self.by_request = None;
+        }
         self.route = route;
         self.identity = identity;
         self.by_hand = None;
@@ -55,6 +60,7 @@ impl Rollout {
         self.begin_mirror();
         self.limit = None;
         self.unready_since = None;
+        self.been_up.clear();
         self.alert = None;
         self.since = now;
         self.phase = self.first_phase();

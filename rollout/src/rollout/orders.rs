@@ -97,6 +97,7 @@ impl Rollout {
             self.begin_trial();
         }
         self.limit = None;
+        self.by_request = None;
         let change = self.enter(phase, (Decision::Resume, cause), now);
         self.since = since;
         Ok(change)
@@ -137,6 +138,7 @@ impl Rollout {
         let (from, before) = (self.phase.name(), self.desired().granted);
         self.by_hand = by_hand;
         self.limit = None;
+        self.by_request = None;
         if self.comparison.is_void() || super::tick::compared(split).is_none() {
             self.begin_trial();
         }

@@ -2,19 +2,21 @@
 
 use std::time::Duration;
 
-use pointsman_config::{OnRegression, Promotion, Share, Split, Step, Strategy, VersionId};
+use pointsman_config::{OnRegression, Promotion, Route, Share, Split, Step, Strategy, VersionId};
 
 use super::{Alert, Rollout};
+use crate::by_request::ByRequest;
 use crate::change::{Cause, Change, Decision};
 use crate::input::{Mirrored, Observed, Ready, Seen};
 use crate::mirror_gate::{MirrorGate, MirrorVerdict};
 use crate::phase::{Paused, Phase, Setback, Shifting, Stage};
-use crate::tally::Tally;
+use crate::tally::{Requests, Row, Tally};
 use crate::time::Time;
 use crate::verdict::{Regression, Verdict, Waiting};
 
 /// A canary that has traffic and no ready endpoint is taken back after this long; the edge sends its share to stable
-/// in the meantime. Long enough for a restart of one process, short enough for a person who waits.
+/// in the meantime. Long enough for a restart of one process, short enough for a person who waits. One that has not been
+/// ready since this rollout began here, as after a restart of the edge, gets the time that its first checks may take.
 const UNREADY_LIMIT: Duration = Duration::from_secs(10);
 /// A step is long enough when a canary that fails at `max_error_rate` would have shown an error with this probability.
 const STEP_POWER: f64 = 0.9;
@@ -38,13 +40,14 @@ impl Rollout {
     fn judge(&mut self, seen: &[Observed]) -> Option<Regression> {
         let granted = self.desired().granted;
         let pair = compared(&granted);
-        if let Some(pair) = &pair {
-            self.compare(pair, seen);
+        let over_by_request = if let Some(pair) = &pair {
+            self.compare(pair, seen)
         } else {
             let serving = self.serving().clone();
             self.comparison.baseline(tally_of(&serving, seen));
-        }
-        let over_limit = self.judge_alone(&granted, seen);
+            false
+        };
+        let over_limit = self.judge_alone(&granted, seen) || over_by_request;
         match self.verdict {
             Verdict::Rollback(regression) if pair.is_some() => Some(regression),
             Verdict::Rollback(_) | Verdict::Promote | Verdict::Continue(_) | Verdict::Inconclusive => {
@@ -53,21 +56,26 @@ impl Rollout {
         }
     }
 
-    fn compare(&mut self, pair: &(VersionId, VersionId), seen: &[Observed]) {
+    /// Compares the two; true once the canary's requests, one by one, are proven to fail more than is allowed.
+    fn compare(&mut self, pair: &(VersionId, VersionId), seen: &[Observed]) -> bool {
         if self.pair.as_ref() != Some(pair) {
             self.comparison.restart();
+            self.by_request = None;
             self.pair = Some(pair.clone());
         }
         let (stable, canary) = pair;
         let mut rows = std::mem::take(&mut self.rows);
         rows.clear();
-        let of_pair = |seen: &&Observed| seen.stable == *stable && seen.canary.as_ref() == Some(canary);
+        let trial = self.trial;
+        let of_pair =
+            |seen: &&Observed| seen.trial == trial && seen.stable == *stable && seen.canary.as_ref() == Some(canary);
         for seen in seen.iter().filter(of_pair) {
             self.comparison.draw(seen.row.weight, seen.drawn);
             rows.push(seen.row);
         }
+        let over = self.judge_by_request(seen.iter().filter(of_pair));
         let verdict = self.comparison.tick(&rows);
-        self.verdict = self.with_mirror(verdict);
+        self.verdict = self.told(verdict);
         if let Phase::Shifting(Shifting { step, fresh }) = &mut self.phase {
             let weight = self.route.plan.step(*step).map(|step| step.weight);
             for row in rows.iter().filter(|row| Some(row.weight) == weight) {
@@ -75,6 +83,19 @@ impl Rollout {
             }
         }
         self.rows = rows;
+        over
+    }
+
+    /// Looks at every request where the comparison counts users.
+    fn judge_by_request<'a>(&mut self, seen: impl Iterator<Item = &'a Observed>) -> bool {
+        let mut tick = None::<Requests>;
+        for requests in seen.filter_map(|seen| seen.requests) {
+            *tick.get_or_insert_default() += requests;
+        }
+        if tick.is_some() && self.by_request.is_none() {
+            self.by_request = Some(ByRequest::new(&self.route.guard));
+        }
+        self.by_request.as_mut().is_some_and(|judge| judge.tick(tick.unwrap_or_default()))
     }
 
     /// Feeds the absolute limit where the canary is judged by itself; true once it is broken. While stable is still there
@@ -86,7 +107,8 @@ impl Rollout {
             Split::Whole(whole) => whole,
             Split::Canary { canary, .. } => canary,
         };
-        limit.tick(tally_of(alone, seen))
+        let trial = self.trial;
+        limit.tick(tally_of(alone, seen.iter().filter(|seen| seen.trial == trial)))
     }
 
     /// Feeds the gate with what copies of stable's requests showed.
@@ -110,8 +132,24 @@ impl Rollout {
         self.mirror.as_ref().filter(is_canary).map_or(MirrorVerdict::Open, MirrorGate::verdict)
     }
 
+    /// `verdict`, unless something beside the comparison holds what it would allow.
+    pub(super) fn told(&self, verdict: Verdict) -> Verdict {
+        match verdict {
+            Verdict::Promote | Verdict::Continue(Waiting::Collecting) if self.looks_worse_by_request() => {
+                Verdict::Continue(Waiting::Suspect)
+            }
+            Verdict::Promote | Verdict::Continue(_) | Verdict::Inconclusive | Verdict::Rollback(_) => {
+                self.with_mirror(verdict)
+            }
+        }
+    }
+
+    fn looks_worse_by_request(&self) -> bool {
+        self.by_request.as_ref().is_some_and(ByRequest::looks_worse)
+    }
+
     /// `verdict`, unless copies of requests hold what it would allow, or are what is wrong.
-    pub(super) fn with_mirror(&self, verdict: Verdict) -> Verdict {
+    fn with_mirror(&self, verdict: Verdict) -> Verdict {
         match (verdict, self.mirror_verdict()) {
             (Verdict::Promote | Verdict::Continue(Waiting::Collecting), MirrorVerdict::Disagrees) => {
                 Verdict::Continue(Waiting::MirrorDisagreement)
@@ -164,6 +202,11 @@ impl Rollout {
         if self.readiness(&self.route.stable).up > 0 {
             self.formerly = None;
         }
+        for (version, ready) in &self.ready {
+            if ready.up > 0 && !self.been_up.contains(version) {
+                self.been_up.insert(version.clone());
+            }
+        }
         let finished = self.promoted && matches!(self.phase, Phase::Steady) && self.by_hand.is_none();
         let granted = self.desired().granted;
         let should_serve = match &granted {
@@ -181,12 +224,19 @@ impl Rollout {
         if matches!(self.phase, Phase::RollingBack(_) | Phase::RolledBack(_)) {
             return None;
         }
-        let unready = self.unready_since.map(|since| now.since(since)).filter(|unready| *unready >= UNREADY_LIMIT);
+        let unready =
+            self.unready_since.map(|since| now.since(since)).filter(|unready| *unready >= self.unready_limit());
         match (found, unready) {
             (Some(regression), _) => Some(Cause::Evidence { regression }),
             (None, Some(unready)) => Some(Cause::NotReady { seconds: unready.as_secs() }),
             (None, None) => None,
         }
+    }
+
+    /// How long the canary may be without a ready endpoint.
+    fn unready_limit(&self) -> Duration {
+        let has_been_up = self.canary().is_some_and(|canary| self.been_up.contains(&canary));
+        if has_been_up { UNREADY_LIMIT } else { UNREADY_LIMIT.max(first_checks(&self.route)) }
     }
 
     /// Takes the canary back, or, where the guard or the state of stable forbids that, alerts once.
@@ -325,7 +375,10 @@ impl Rollout {
                     | Waiting::MirrorDisagreement
             )
         );
-        waiting || self.comparison.is_suspect() || self.mirror_verdict() != MirrorVerdict::Open
+        waiting
+            || self.comparison.is_suspect()
+            || self.looks_worse_by_request()
+            || self.mirror_verdict() != MirrorVerdict::Open
     }
 
     /// How many answers of the canary a step needs: so many that a canary failing at `max_error_rate` would have shown
@@ -385,15 +438,26 @@ fn all_up(ready: Ready) -> bool {
     ready.up > 0 && ready.up == ready.total
 }
 
-/// What was seen of one version, whatever side it stood on.
-fn tally_of(version: &VersionId, seen: &[Observed]) -> Tally {
+/// What an endpoint may take to pass its first checks: those that bring it up, and every call of its warm-up.
+fn first_checks(route: &Route) -> Duration {
+    let check = &route.health_check;
+    let checks = check.interval.saturating_add(check.timeout).saturating_mul(check.healthy_after);
+    let warm_up =
+        route.warm_up.as_ref().map_or(Duration::ZERO, |warm_up| warm_up.timeout.saturating_mul(warm_up.calls));
+    checks.saturating_add(warm_up)
+}
+
+/// Every request that was seen of one version, whatever side it stood on.
+fn tally_of<'a>(version: &VersionId, seen: impl IntoIterator<Item = &'a Observed>) -> Tally {
     let mut tally = Tally::default();
     for observed in seen {
+        let Row { stable, canary, .. } = observed.row;
+        let requests = observed.requests.unwrap_or(Requests { canary, stable });
         if observed.stable == *version {
-            tally += observed.row.stable;
+            tally += requests.stable;
         }
         if observed.canary.as_ref() == Some(version) {
-            tally += observed.row.canary;
+            tally += requests.canary;
         }
     }
     tally

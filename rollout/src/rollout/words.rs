@@ -4,7 +4,7 @@ use pointsman_config::{OnRegression, Promotion, Split, Strategy, VersionId};
 
 use super::Rollout;
 use crate::change::in_words;
-use crate::mirror_gate::MirrorVerdict;
+use crate::mirror_gate::{MirrorGate, MirrorVerdict};
 use crate::phase::{Phase, Shifting};
 use crate::quarantine::Held;
 use crate::status::{Quarantined, Status, span_in_words};
@@ -13,6 +13,8 @@ use crate::verdict::{Verdict, Waiting};
 
 /// Why a canary waits whose copies have not been compared often enough.
 const MIRROR_PENDING: &str = "it is not excluded yet that the canary answers copied requests otherwise than stable";
+/// Why it waits when none has been compared.
+const NOTHING_MIRRORED: &str = "no copied request has been answered by the canary and compared yet";
 
 impl Rollout {
     /// Where the route stands at `now`.
@@ -84,10 +86,10 @@ impl Rollout {
             }
             Verdict::Continue(Waiting::NoCanaryTraffic) => Some("the canary has had no request yet".to_owned()),
             Verdict::Continue(Waiting::SplitMismatch) => Some(self.mismatch_in_words()),
-            Verdict::Continue(Waiting::MirrorPending) => Some(MIRROR_PENDING.to_owned()),
+            Verdict::Continue(Waiting::MirrorPending) => Some(self.pending_in_words()),
             Verdict::Continue(Waiting::MirrorDisagreement) => Some(self.disagreement_in_words()),
             Verdict::Continue(Waiting::Collecting) if self.mirror_verdict() == MirrorVerdict::Pending => {
-                Some(MIRROR_PENDING.to_owned())
+                Some(self.pending_in_words())
             }
             Verdict::Continue(Waiting::Collecting)
             | Verdict::Promote
@@ -113,11 +115,16 @@ impl Rollout {
         format!("{}; {causes}; when that is put right, {way_out}", self.mismatch())
     }
 
+    fn pending_in_words(&self) -> String {
+        let seen = self.mirror.as_ref().and_then(MirrorGate::summary);
+        if seen.is_some_and(|seen| seen.tally.compared > 0) { MIRROR_PENDING } else { NOTHING_MIRRORED }.to_owned()
+    }
+
     /// What copies of requests hold against going on.
     fn mirror_in_words(&self) -> Option<String> {
         match self.mirror_verdict() {
             MirrorVerdict::Open => None,
-            MirrorVerdict::Pending => Some(MIRROR_PENDING.to_owned()),
+            MirrorVerdict::Pending => Some(self.pending_in_words()),
             MirrorVerdict::Disagrees => Some(self.disagreement_in_words()),
         }
     }

@@ -11,6 +11,7 @@
 mod absolute;
 mod budget;
 mod comparison;
+mod evidence;
 mod mirror;
 mod properties;
 mod split;

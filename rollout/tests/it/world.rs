@@ -9,8 +9,8 @@ use pointsman_config::{
     Version, VersionId,
 };
 use pointsman_rollout::{
-    Change, Drawn, Input, MirrorTally, Mirrored, Observed, Order, OrderKind, PhaseName, Ready, Refusal, Rollout, Row,
-    Saved, Seen, Tally, Time,
+    Change, Drawn, Input, MirrorTally, Mirrored, Observed, Order, OrderKind, PhaseName, Ready, Refusal, Requests,
+    Rollout, Row, Saved, Seen, Tally, Time,
 };
 
 /// One tick.
@@ -78,6 +78,10 @@ pub(crate) struct World {
     pub(crate) true_share: Option<Share>,
     /// What copies of stable's requests to v2 show in each tick.
     pub(crate) mirrored: MirrorTally,
+    /// Whether the units of rows are users who all had their first error long ago, so that no error is told by them.
+    pub(crate) users_had_errors: bool,
+    /// What becomes known in the next tick besides.
+    pub(crate) late: Vec<Observed>,
     now: Time,
     applied: Split,
     served: BTreeMap<VersionId, u64>,
@@ -97,6 +101,8 @@ impl World {
             fails_one_in: BTreeMap::new(),
             true_share: None,
             mirrored: MirrorTally::default(),
+            users_had_errors: false,
+            late: Vec::new(),
             now: Time::default(),
             applied,
             served: BTreeMap::new(),
@@ -141,7 +147,7 @@ impl World {
     /// One tick: the edge applies what is desired, traffic flows, the rollout decides.
     pub(crate) fn tick(&mut self) -> Vec<Change> {
         self.now = self.now.plus(TICK);
-        let rows: Vec<Observed> = self.traffic().into_iter().collect();
+        let rows: Vec<Observed> = self.traffic().into_iter().chain(std::mem::take(&mut self.late)).collect();
         let applied = self.applied.clone();
         let mirrored = [Mirrored { stable: version("v1"), version: version("v2"), tally: self.mirrored }];
         let seen = Seen { rows: &rows, ready: &self.ready, applied: &applied, mirrored: &mirrored };
@@ -220,7 +226,11 @@ impl World {
         let canary_tally = canary.as_ref().map(|version| self.serve(version, to_canary)).unwrap_or_default();
         let stable_tally = self.serve(&stable, self.requests - to_canary);
         let drawn = Drawn { canary: canary_tally.requests, stable: stable_tally.requests };
-        Some(Observed { stable, canary, row: Row { weight, canary: canary_tally, stable: stable_tally }, drawn })
+        let requests = self.users_had_errors.then_some(Requests { canary: canary_tally, stable: stable_tally });
+        let told = |tally: Tally| if requests.is_some() { without_errors(tally) } else { tally };
+        let row = Row { weight, canary: told(canary_tally), stable: told(stable_tally) };
+        let trial = self.rollout.trial();
+        Some(Observed { stable, canary, trial, row, requests, drawn })
     }
 
     fn serve(&mut self, version: &VersionId, requests: u64) -> Tally {
@@ -230,4 +240,8 @@ impl World {
         let errors = self.fails_one_in.get(version).map_or(0, |n| *served / n - before / n);
         Tally { requests, errors, slow: 0 }
     }
+}
+
+fn without_errors(tally: Tally) -> Tally {
+    Tally { requests: tally.requests - tally.errors, errors: 0, ..tally }
 }

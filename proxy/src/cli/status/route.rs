@@ -6,8 +6,8 @@ use time::OffsetDateTime;
 
 use super::table::{phase_style, stable_first};
 use crate::cli::words::{
-    BAD, BOLD, CAREFUL, DIM, GOOD, Say, ago, copies, latency, moment, odds, paint, percent, percent_in_text, question,
-    rates, signed_points, span, split, weight, wrapped,
+    BAD, BOLD, CAREFUL, DIM, GOOD, Say, ago, alone, copies, latency, moment, odds, paint, percent, percent_in_text,
+    question, rates, signed_points, span, split, weight, wrapped,
 };
 use crate::view::{AnalysisView, DecisionLine, EvidenceView, QuarantineView, RouteView, VersionView, WeightView};
 
@@ -27,6 +27,7 @@ pub(super) fn block(route: &RouteView, now: OffsetDateTime) -> String {
     page.push_str(&versions(route));
     page.push_str(&endpoints(route));
     page.push_str(&comparison(route));
+    page.push_str(&judged_alone(route));
     page.push_str(&labelled("copies", &mirrored(route)));
     page.push_str(&quarantine(route));
     page.push('\n');
@@ -213,6 +214,15 @@ fn comparison(route: &RouteView) -> String {
     page.push_str(&evidence(analysis, &route.stable));
     page.push_str(&labelled("forecast", analysis.forecast.as_deref().unwrap_or_default()));
     page
+}
+
+/// How a canary does that is judged by itself.
+fn judged_alone(route: &RouteView) -> String {
+    let canary = on_trial(route).map_or("the canary", VersionId::as_str);
+    let seen = route.analysis.alone.as_ref().map(|seen| alone(canary, seen));
+    let compared = !matches!(route.analysis.verdict.as_str(), "" | "none");
+    let odds = if compared { String::new() } else { evidence(&route.analysis, &route.stable) };
+    seen.map(|seen| labelled("limit", &seen) + &odds).unwrap_or_default()
 }
 
 /// What copies of requests showed, whether the version that got them has traffic or not.

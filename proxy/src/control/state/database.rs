@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use pointsman_config::RouteName;
 use pointsman_rollout::Saved;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 use thiserror::Error;
-use tracing::error;
+use tracing::{error, warn};
 
 use crate::user_cookie::Secret;
 use crate::view::DecisionRow;
@@ -27,6 +27,9 @@ use crate::view::DecisionRow;
 const FORMAT: i64 = 1;
 /// How long a statement waits for another process that holds the database.
 const BUSY: Duration = Duration::from_millis(100);
+
+/// What a mode lets everybody do but the owner.
+const OTHERS: u32 = 0o077;
 
 const SCHEMA: &str = "
     CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
@@ -204,6 +207,7 @@ impl Database {
         make_folder(path)?;
         must_be_regular(path)?;
         let lock = lock(path)?;
+        keep_private(path);
         let mut connection = Connection::open_with_flags(path, write_flags()).map_err(refusal(path))?;
         prepare(&mut connection, path)?;
         Ok(Self { path: path.to_owned(), connection, identity: identity(path), _lock: lock })
@@ -322,6 +326,19 @@ fn must_be_regular(path: &Path) -> Result<(), DatabaseError> {
     match fs::metadata(path) {
         Ok(found) if !found.is_file() => Err(DatabaseError::NotRegular { path: path.to_owned() }),
         Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// The file holds what users' cookies are signed with, so nobody but its owner may read it; what SQLite puts beside it gets
+/// the same mode. A file system without modes is no reason not to keep state.
+fn keep_private(path: &Path) {
+    let created = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let mode = fs::metadata(path).map_or(0, |found| found.permissions().mode());
+    if created.is_err() && mode & OTHERS != 0 {
+        let private = fs::set_permissions(path, fs::Permissions::from_mode(mode & 0o700));
+        if let Err(error) = private {
+            warn!(file = %path.display(), %error, "others can read the state file, and with it what users' cookies are signed with");
+        }
     }
 }
 
