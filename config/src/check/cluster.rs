@@ -99,9 +99,8 @@ pub(super) fn live_service(
 
 fn retire(written: &Written<RetireFile>, findings: &Findings) -> Option<Retire> {
     match written {
-        Written::Absent => Some(Retire::None),
         Written::Bad(_) => None,
-        Written::Good(_, Either::Word(_)) => Some(Retire::None),
+        Written::Absent | Written::Good(_, Either::Word(_)) => Some(Retire::None),
         Written::Good(spot, Either::Mapping(file)) => {
             let way_out = "write how many replicas stay, such as `scale_to: 0`";
             required(&file.scale_to, "scale_to", spot, way_out, findings)

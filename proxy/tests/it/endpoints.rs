@@ -120,7 +120,7 @@ async fn an_endpoint_that_fails_sits_out_visibly_and_comes_back_by_itself() {
         }
     };
     tokio::time::timeout(crate::harness::PATIENCE, out).await.expect("it sits out");
-    assert!(edge.log().contains("endpoint sits out"), "{}", edge.log());
+    edge.wait_for_log("endpoint sits out").await;
     let route = edge.route().await;
     let seen = endpoint(&route, "v1", failing.addr());
     if seen["state"] == "ejected" {
@@ -129,7 +129,7 @@ async fn an_endpoint_that_fails_sits_out_visibly_and_comes_back_by_itself() {
     assert!(route["versions"]["v1"]["ejections"].as_u64().unwrap() >= 1);
     failing.set_faults(Faults::none());
     edge.wait_for_route("back", |route| endpoint(route, "v1", failing.addr())["state"] == "up").await;
-    assert!(edge.log().contains("endpoint gets requests again"), "{}", edge.log());
+    edge.wait_for_log("endpoint gets requests again").await;
     let ejections = edge.route().await["versions"]["v1"]["ejections"].clone();
     let counted = format!("pointsman_endpoint_ejections_total{{route=\"model\",version=\"v1\"}} {ejections}");
     assert!(metric(&edge, &counted).await, "{counted}");
