@@ -1,0 +1,100 @@
+//! Every overlay holds, and has what it is for.
+
+use std::collections::BTreeMap;
+
+use pointsman_manifests::{Objects, Read, findings};
+
+use crate::render::{file, guarded_production, overlay};
+
+/// Secrets that an operator makes before a production overlay is applied.
+pub const BY_HAND: &[&str] = &["pointsman-tokens"];
+
+fn holds(objects: &Objects, external: &[&str]) {
+    let found: Vec<String> = findings(objects, external).iter().map(ToString::to_string).collect();
+    assert!(found.is_empty(), "\n{}", found.join("\n"));
+}
+
+fn kinds(objects: &Objects) -> BTreeMap<&str, usize> {
+    let mut kinds = BTreeMap::new();
+    for object in &objects.0 {
+        *kinds.entry(object.kind()).or_default() += 1;
+    }
+    kinds
+}
+
+#[test]
+fn the_local_overlay_holds_by_itself() {
+    let Some(objects) = overlay("local") else { return };
+    holds(&objects, &[]);
+    assert_eq!(objects.find("Deployment", "pointsman").unwrap().0.at("/spec/replicas"), 3);
+    assert!(objects.of("Deployment").all(|one| !one.0.has("/spec/template/spec/initContainers")), "nothing is fetched");
+}
+
+#[test]
+fn the_canary_overlay_is_the_local_one_with_a_rollout() {
+    let (Some(local), Some(canary)) = (overlay("local"), overlay("local-canary")) else { return };
+    holds(&canary, &[]);
+    let differ: Vec<String> =
+        canary.0.iter().filter(|object| !local.0.contains(object)).map(ToString::to_string).collect();
+    assert_eq!(differ, ["ConfigMap/pointsman"]);
+    assert_eq!(canary.0.len(), local.0.len());
+}
+
+#[test]
+fn the_production_overlay_holds_but_for_the_secret_that_is_made_by_hand() {
+    let Some(objects) = guarded_production() else { return };
+    holds(&objects, BY_HAND);
+    let kinds = kinds(&objects);
+    for (kind, count) in [
+        ("Deployment", 3),
+        ("Service", 5),
+        ("HorizontalPodAutoscaler", 3),
+        ("PodDisruptionBudget", 3),
+        ("NetworkPolicy", 2),
+        ("Role", 1),
+        ("RoleBinding", 1),
+        ("ServiceAccount", 2),
+        ("ServiceMonitor", 1),
+        ("PodMonitor", 1),
+        ("PrometheusRule", 1),
+        ("ValidatingAdmissionPolicy", 1),
+        ("ValidatingAdmissionPolicyBinding", 1),
+    ] {
+        assert_eq!(kinds.get(kind), Some(&count), "{kind}");
+    }
+    assert!(!kinds.contains_key("Secret"), "no token stands in a manifest");
+}
+
+#[test]
+fn production_fetches_models_from_the_bucket_that_the_overlay_names() {
+    let Some(objects) = overlay("production") else { return };
+    let store = objects.of("ConfigMap").find(|one| one.name().starts_with("model-store-")).unwrap();
+    assert_eq!(store.0.text("/data/MODEL_STORE"), "models:your-bucket");
+    for version in ["v1", "v2"] {
+        let deployment = objects.find("Deployment", &format!("delivery-time-{version}")).unwrap();
+        let fetch = deployment.0.at("/spec/template/spec/initContainers/0");
+        let folder = format!("/models/delivery-time/{version}");
+        assert_eq!(fetch.texts("/args")[..3], ["copy", &format!("$(MODEL_STORE)/delivery-time/{version}"), &folder]);
+        let env = deployment.0.items("/spec/template/spec/containers/0/env");
+        assert!(env.iter().any(|one| one.text("/name") == "MODEL_PATH" && one.text("/value") == folder));
+    }
+}
+
+#[test]
+fn a_selector_that_pointsman_moved_is_left_alone_by_those_who_apply() {
+    let Some(objects) = overlay("production") else { return };
+    let live = objects.find("Service", "delivery-time").unwrap();
+    let annotations = live.0.labels("/metadata/annotations");
+    assert_eq!(annotations.get("kustomize.toolkit.fluxcd.io/ssa").map(String::as_str), Some("IfNotPresent"));
+}
+
+#[test]
+fn every_folder_that_the_readme_names_is_there() {
+    let readme = file("manifests/README.md");
+    let named = readme.split(|character: char| character.is_whitespace() || "`()".contains(character));
+    let folders: Vec<&str> = named.filter(|word| word.starts_with("manifests/")).collect();
+    assert!(folders.len() > 3, "{folders:?}");
+    for folder in folders {
+        assert!(crate::render::root().join(folder).exists(), "{folder}");
+    }
+}
