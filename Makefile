@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 export PATH := $(HOME)/.local/bin:$(PATH)
 
-.PHONY: help demo test lint bench micro fuzz notebook docs prepare
+.PHONY: help demo test lint bench micro fuzz image notebook docs prepare
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -14,6 +14,7 @@ demo: prepare ## the main job on real processes: three acts in under two minutes
 	@target/release/pointsman demo $(ARGS)
 
 test: prepare ## every test of every crate, also behind one that fails
+	@.ci/install kubectl kubernetes-client || echo "without kubectl the manifests are not checked" >&2
 	cargo test --workspace --no-fail-fast
 
 lint: prepare ## formatting and the lint table, warnings are errors
@@ -35,6 +36,9 @@ micro: prepare ## micro-benches: route, split, pick, record, parse, step
 
 fuzz: prepare ## five minutes of broken config files against the parser
 	cargo run --release -p pointsman-config --example fuzz -- --seconds 300
+
+image: prepare ## both container images: with docker, podman or buildah, else their root file systems alone
+	@.ci/image
 
 notebook: ## checks that the committed model bundles are what the notebook makes
 	python3 -c 'import numpy' 2>/dev/null || python3 -m pip install --quiet --user numpy

@@ -14,5 +14,6 @@ mod bundles;
 mod drain;
 mod golden;
 mod http;
+mod image;
 mod schema;
 mod server;

@@ -22,6 +22,7 @@ mod framework;
 mod grpc;
 mod harness;
 mod http2;
+mod image;
 mod lanes;
 mod limits;
 mod malformed;

@@ -96,10 +96,16 @@ impl Edge {
 
     /// Starts the edge with further arguments.
     pub async fn start_with(config: &Path, arguments: &[&str]) -> Self {
+        let mut command = command(config);
+        command.args(arguments);
+        Self::started_by(command, config).await
+    }
+
+    /// An edge started by a command of the test's own; its log lies beside `config`.
+    pub async fn started_by(mut command: Command, config: &Path) -> Self {
         // Each start has a log of its own, beside the config file.
         let log = (1..100).map(|n| config.with_extension(format!("{n}.log"))).find(|path| !path.exists()).unwrap();
-        let mut command = command(config);
-        command.args(arguments).stderr(fs::File::create(&log).unwrap()).stdout(Stdio::piped());
+        command.stderr(fs::File::create(&log).unwrap()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let said = tokio::task::spawn_blocking(move || {
@@ -122,6 +128,11 @@ impl Edge {
 
     pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
+    }
+
+    /// The number of the process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// As a power cut would.
