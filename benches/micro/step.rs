@@ -34,10 +34,7 @@ fn step(criterion: &mut Criterion) {
     criterion.bench_function("step/a tick, slices included", |bencher| {
         bencher.iter(|| {
             now = now.plus(Duration::from_millis(100));
-            rollout
-                .step(Input::Tick(&Seen { rows: &rows, ready: &ready, applied: &applied, mirrored: &[] }), now)
-                .unwrap()
-                .len()
+            rollout.step(Input::Tick(&Seen::alone(&rows, &ready, &applied, &[])), now).unwrap().len()
         });
     });
     criterion.bench_function("step/the summary for people", |bencher| bencher.iter(|| rollout.summary()));

@@ -46,6 +46,8 @@ pub enum Decision {
     Resume,
     /// The canary was given all traffic.
     Promote,
+    /// Every edge has moved, and the live Service follows.
+    Flip,
     /// All traffic has moved; the old version stays warm.
     Bake,
     /// The bake is over; the canary is the new stable.
@@ -66,12 +68,13 @@ pub enum Decision {
 
 impl Decision {
     /// Every decision.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Start,
         Self::Step,
         Self::Pause,
         Self::Resume,
         Self::Promote,
+        Self::Flip,
         Self::Bake,
         Self::Finish,
         Self::Rollback,
@@ -92,7 +95,9 @@ impl Decision {
             | Self::Rollback
             | Self::Alert
             | Self::SetWeights => true,
-            Self::Start | Self::Bake | Self::Finish | Self::RollbackDone | Self::Retry | Self::Edit => false,
+            Self::Start | Self::Flip | Self::Bake | Self::Finish | Self::RollbackDone | Self::Retry | Self::Edit => {
+                false
+            }
         }
     }
 
@@ -104,6 +109,7 @@ impl Decision {
             Self::Pause => "pause",
             Self::Resume => "resume",
             Self::Promote => "promote",
+            Self::Flip => "flip",
             Self::Bake => "bake",
             Self::Finish => "finish",
             Self::Rollback => "rollback",
@@ -134,6 +140,25 @@ pub enum Cause {
     NotReady {
         /// How long, in seconds.
         seconds: u64,
+    },
+    /// The live Service had no ready endpoint after it was flipped.
+    EmptyService {
+        /// How long, in milliseconds.
+        milliseconds: u64,
+    },
+    /// Somebody else changed the live Service.
+    ForeignChange {
+        /// Who: the field manager that wrote it.
+        by: String,
+        /// What was changed.
+        what: String,
+    },
+    /// Another edge took the canary back by itself.
+    Tripped {
+        /// Which edge.
+        by: String,
+        /// What it found.
+        why: String,
     },
     /// Something stayed undecided for too long.
     Deadline {
@@ -175,6 +200,11 @@ impl fmt::Display for Cause {
             Self::Plan { reason } => f.write_str(reason),
             Self::Evidence { regression } => f.write_str(regression.in_words()),
             Self::NotReady { seconds } => write!(f, "the canary had no ready endpoint for {seconds} s"),
+            Self::EmptyService { milliseconds } => {
+                write!(f, "the live Service had no ready endpoint for {milliseconds} ms after it was flipped")
+            }
+            Self::ForeignChange { by, what } => write!(f, "{by} changed the live Service: {what}"),
+            Self::Tripped { by, why } => write!(f, "the edge {by} took it back: {why}"),
             Self::Deadline { waiting_for } => write!(f, "waited too long: {waiting_for}"),
             Self::Operator { actor, reason } if reason.is_empty() => write!(f, "by {actor}"),
             Self::Operator { actor, reason } => write!(f, "by {actor}: {reason}"),
@@ -212,6 +242,7 @@ impl Change {
             Decision::Pause => format!("paused with {canary} at {share}"),
             Decision::Resume => format!("resumed with {canary} at {share}"),
             Decision::Promote => format!("{canary} promoted to all traffic"),
+            Decision::Flip => format!("the live Service selects {canary}"),
             Decision::Bake => format!("all traffic is on {canary}; {} stays warm", self.stable),
             Decision::Finish => format!("bake is over; {canary} is stable now"),
             Decision::Rollback => format!("{canary} taken back to 0%"),

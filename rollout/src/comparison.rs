@@ -278,6 +278,17 @@ impl Comparison {
         self.errors.regression().or(self.latency.regression().map(|_| Regression::LatencyRegression))
     }
 
+    /// Whether the canary is proven to fail most of its requests, at a limit that one of so many edges may decide on alone:
+    /// the budget is shared among them, so that all of them together stay within it.
+    pub(crate) fn is_catastrophe_among(&self, edges: usize) -> bool {
+        self.errors.log_e_fast() >= log_limit(self.fast_budget(edges))
+    }
+
+    /// The chance per hour of a false alarm that each of so many edges may take on the fast path.
+    pub(crate) fn fast_budget(&self, edges: usize) -> f64 {
+        self.errors.params().alpha_fast / to_f64(u64::try_from(edges.max(1)).unwrap_or(u64::MAX))
+    }
+
     /// The fast path wins no more than the canary's own share of errors does against "at most 20 %", whoever was drawn.
     fn catastrophe(&self) -> Option<Regression> {
         let proven = self.errors.log_e_fast() >= log_limit(self.errors.params().alpha_fast);

@@ -20,6 +20,11 @@ pub struct Desired {
     /// Who takes over while the granted version has no ready endpoint; only where all traffic is on a version that
     /// replaced another one.
     pub fallback: Option<VersionId>,
+    /// What the live Service shall select; none: it is left as it is, whatever it selects. Never a version that was taken
+    /// back or has no ready endpoint, and never one before the traffic.
+    pub selected: Option<VersionId>,
+    /// The old version, once nothing needs it any more: it may be scaled down.
+    pub retired: Option<VersionId>,
 }
 
 impl Desired {
@@ -86,7 +91,8 @@ mod tests {
     }
 
     fn desired(granted: Split) -> Desired {
-        Desired { asked: granted.clone(), granted, fallback: Some(version("v1")) }
+        let fallback = Some(version("v1"));
+        Desired { asked: granted.clone(), granted, fallback, selected: None, retired: None }
     }
 
     fn ready(v1: (usize, usize), v2: (usize, usize)) -> BTreeMap<VersionId, Ready> {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::phase::PhaseName;
+use crate::service::{NOBODY_LOOKED, ServiceSeen, WayBack};
 use crate::tally::{Drawn, MirrorTally, Requests, Row};
 
 /// One thing that happened.
@@ -32,6 +33,26 @@ pub struct Seen<'a> {
     pub applied: &'a Split,
     /// What became known of copied requests.
     pub mirrored: &'a [Mirrored],
+    /// The live Service, for a route that has one; none while nothing was seen of it.
+    pub service: Option<&'a ServiceSeen>,
+    /// Whether every edge that serves the route applies what is granted, this one included.
+    pub acknowledged: bool,
+    /// Whether the way back is proven; asked only where there is a live Service.
+    pub way_back: &'a WayBack,
+    /// How many edges serve the route, this one included: what each may trip on alone is shared among them.
+    pub edges: usize,
+}
+
+impl<'a> Seen<'a> {
+    /// What the only edge of a route without a live Service sees.
+    pub fn alone(
+        rows: &'a [Observed],
+        ready: &'a BTreeMap<VersionId, Ready>,
+        applied: &'a Split,
+        mirrored: &'a [Mirrored],
+    ) -> Self {
+        Self { rows, ready, applied, mirrored, service: None, acknowledged: true, way_back: &NOBODY_LOOKED, edges: 1 }
+    }
 }
 
 /// A row, and the versions that its two sides stand for.
@@ -93,11 +114,23 @@ pub enum OrderKind {
     /// Stop where the rollout stands.
     Pause,
     /// Go on.
-    Resume,
+    Resume(Resume),
     /// Lift the quarantine of a version.
     Retry(VersionId),
     /// Set the weights by hand, until the next change of the route in the file.
     SetWeights(Split),
+}
+
+/// What counts when a rollout goes on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Resume {
+    /// Where it stood; nobody else has changed the live Service.
+    #[default]
+    GoOn,
+    /// What somebody else made of the live Service.
+    Adopt,
+    /// What it was before somebody else changed it.
+    Restore,
 }
 
 /// Why an order was refused, and the way out. Nothing has changed.
@@ -185,6 +218,54 @@ pub enum Refusal {
         /// The version that traffic would go back to.
         stable: VersionId,
     },
+    /// The way back is not proven.
+    #[error(
+        "`{route}` is not promoted, since its way back is not proven: {why}; `pointsman status {route}` shows when it is"
+    )]
+    NoProvenWayBack {
+        /// The route.
+        route: String,
+        /// What is missing.
+        why: String,
+    },
+    /// Somebody else changed the live Service.
+    #[error(
+        "{by} changed the live Service of `{route}` ({what}); say what counts: `pointsman resume {route} --adopt` or `--restore`"
+    )]
+    ForeignChange {
+        /// The route.
+        route: String,
+        /// Who.
+        by: String,
+        /// What.
+        what: String,
+    },
+    /// Nobody else changed the live Service.
+    #[error(
+        "nobody else has changed the live Service of `{route}`; `pointsman resume {route}` goes on without `--adopt` or `--restore`"
+    )]
+    NothingForeign {
+        /// The route.
+        route: String,
+    },
+    /// What somebody else made of the live Service is none of the states of this rollout.
+    #[error(
+        "the live Service of `{route}` cannot stay as it is: {why}; `pointsman resume {route} --restore` puts it back"
+    )]
+    NotAdoptable {
+        /// The route.
+        route: String,
+        /// Why.
+        why: String,
+    },
+    /// Another edge decides.
+    #[error(
+        "this edge follows another one, which decides for `{route}`; give the order to the leader, `pointsman status` names it. A rollback is obeyed by every edge"
+    )]
+    Follows {
+        /// The route.
+        route: String,
+    },
     /// The weights do not name the file's stable version.
     #[error(
         "one of the two versions must be the file's stable one, `{stable}`, with which the other is compared; to compare others, name another `stable` in the file first"
@@ -207,6 +288,11 @@ impl Refusal {
             Self::UnknownVersion { .. } => "unknown_version",
             Self::NotReady { .. } => "not_ready",
             Self::NoWayBack { .. } => "no_way_back",
+            Self::NoProvenWayBack { .. } => "no_proven_way_back",
+            Self::ForeignChange { .. } => "foreign_change",
+            Self::NothingForeign { .. } => "nothing_foreign",
+            Self::NotAdoptable { .. } => "not_adoptable",
+            Self::Follows { .. } => "not_leader",
             Self::WithoutStable { .. } => "without_stable",
         }
     }

@@ -19,8 +19,8 @@ pub(crate) enum Phase {
     Shifting(Shifting),
     /// Stopped where it stood; a rollback is still armed.
     Paused(Paused),
-    /// All traffic shall go to the canary.
-    Promoting,
+    /// All traffic shall go to the canary, and then the live Service.
+    Promoting(Promoting),
     /// All traffic goes to the canary; the old version stays warm.
     Baking,
     /// No traffic shall go to the canary.
@@ -36,6 +36,14 @@ pub(crate) struct Shifting {
     pub(crate) step: usize,
     /// What the canary answered under this step's weight.
     pub(crate) fresh: Tally,
+}
+
+/// On the way to all traffic.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Promoting {
+    /// Whether every edge had moved, so that the live Service selects the canary from then on. Stays, whoever goes away
+    /// afterwards.
+    pub(crate) flipped: bool,
 }
 
 /// Stopped.
@@ -59,6 +67,11 @@ pub(crate) enum Stage {
     Warming,
     /// At this step, from 0.
     Step(usize),
+    /// On the way to all traffic, of a route with a live Service.
+    Promoting {
+        /// As of [`Promoting`].
+        flipped: bool,
+    },
     /// Baking, with this much done.
     Baking(Duration),
 }
@@ -135,7 +148,7 @@ impl Phase {
             Self::Warming => PhaseName::Warming,
             Self::Shifting(_) => PhaseName::Shifting,
             Self::Paused(_) => PhaseName::Paused,
-            Self::Promoting => PhaseName::Promoting,
+            Self::Promoting(_) => PhaseName::Promoting,
             Self::Baking => PhaseName::Baking,
             Self::RollingBack(_) => PhaseName::RollingBack,
             Self::RolledBack(_) => PhaseName::RolledBack,

@@ -28,11 +28,24 @@ impl Quarantine {
     /// Bars the build that `route` gives `version`.
     pub(crate) fn bar(&mut self, route: &Route, version: &VersionId, why: String) {
         self.lift(route, version);
+        self.bar_build(version, Held { revision: revision_of(route, version), why });
+    }
+
+    /// Bars one build, whatever the file gives.
+    pub(crate) fn bar_build(&mut self, version: &VersionId, held: Held) {
+        if self.has_build(version, held.revision.as_deref()) {
+            return;
+        }
         let builds = self.0.entry(version.clone()).or_default();
         if builds.len() == BUILDS_KEPT {
             builds.remove(0);
         }
-        builds.push(Held { revision: revision_of(route, version), why });
+        builds.push(held);
+    }
+
+    /// Whether this build is barred.
+    pub(crate) fn has_build(&self, version: &VersionId, revision: Option<&str>) -> bool {
+        self.0.get(version).is_some_and(|builds| builds.iter().any(|held| held.revision.as_deref() == revision))
     }
 
     /// Lifts what bars the build that `route` gives `version`; false if nothing did.

@@ -5,8 +5,9 @@ use std::time::Duration;
 use pointsman_config::{Plan, Route, Split, VersionId};
 use serde::{Deserialize, Serialize};
 
-use crate::phase::{Paused, Setback};
+use crate::phase::{Paused, PhaseName, Setback};
 use crate::quarantine::Quarantine;
+use crate::service::Custody;
 
 /// What makes two plans the same rollout: route (the key under which this is kept), stable, canary and its revision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +55,41 @@ pub struct Saved {
     /// The error rate that the canary is held to by itself, frozen when its control group ended; none while it has one.
     #[serde(default)]
     pub(crate) limit: Option<f64>,
+    /// The number of the present trial.
+    #[serde(default)]
+    pub(crate) trial: u64,
+    /// How often something was decided.
+    #[serde(default)]
+    pub(crate) serial: u64,
+    /// What became of the live Service in other hands.
+    #[serde(default)]
+    pub(crate) custody: Custody,
+}
+
+impl Saved {
+    /// The phase in which it was saved.
+    pub fn phase(&self) -> PhaseName {
+        match &self.phase {
+            SavedPhase::Steady => PhaseName::Steady,
+            SavedPhase::Warming { .. } => PhaseName::Warming,
+            SavedPhase::Shifting { .. } => PhaseName::Shifting,
+            SavedPhase::Paused(_) => PhaseName::Paused,
+            SavedPhase::Promoting { .. } => PhaseName::Promoting,
+            SavedPhase::Baking { .. } => PhaseName::Baking,
+            SavedPhase::RollingBack(_) => PhaseName::RollingBack,
+            SavedPhase::RolledBack(_) => PhaseName::RolledBack,
+        }
+    }
+
+    /// How often something was decided for the route: of two states of one rollout the one with more is newer.
+    pub fn serial(&self) -> u64 {
+        self.serial
+    }
+
+    /// Which rollout it is of.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
 }
 
 /// Weights that an operator set, valid until the file asks something else.
@@ -68,11 +104,21 @@ pub(crate) struct ByHand {
 #[serde(tag = "name", rename_all = "snake_case")]
 pub(crate) enum SavedPhase {
     Steady,
-    Warming { elapsed: Duration },
-    Shifting { step: usize, elapsed: Duration },
+    Warming {
+        elapsed: Duration,
+    },
+    Shifting {
+        step: usize,
+        elapsed: Duration,
+    },
     Paused(Paused),
-    Promoting,
-    Baking { elapsed: Duration },
+    Promoting {
+        #[serde(default)]
+        flipped: bool,
+    },
+    Baking {
+        elapsed: Duration,
+    },
     RollingBack(Setback),
     RolledBack(Setback),
 }

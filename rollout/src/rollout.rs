@@ -4,6 +4,8 @@
 //! what it desires, as often as it likes.
 
 mod edits;
+mod flip;
+mod follow;
 mod orders;
 mod tick;
 mod words;
@@ -22,13 +24,18 @@ use crate::comparison::Comparison;
 use crate::desired::Desired;
 use crate::input::{Input, Ready, Refusal};
 use crate::mirror_gate::MirrorGate;
-use crate::phase::{Paused, Phase, PhaseName, Setback, Shifting, Stage};
+use crate::phase::{Paused, Phase, PhaseName, Promoting, Setback, Shifting, Stage};
 use crate::quarantine::Quarantine;
-use crate::recover::{ByHand, Identity, Saved, SavedPhase};
+use crate::recover::{ByHand, Identity, Saved, SavedPhase, revision_of};
+use crate::service::{Custody, Surroundings};
 use crate::summary::{AloneSummary, Summary};
 use crate::tally::{Row, Tally};
 use crate::time::Time;
+use crate::trip::{Role, Trip};
 use crate::verdict::{Regression, Verdict, Waiting};
+
+/// What a follower judges a canary by that has all traffic: "at most 20 % fail", as the fast path does beside stable.
+const CATASTROPHIC_RATE: f64 = 0.2;
 
 /// Trouble that was reported and not answered by moving traffic.
 #[derive(Debug, Clone)]
@@ -65,6 +72,8 @@ pub struct Rollout {
     disagreement_told: bool,
     /// What judges a canary that has all traffic, where there is no control group.
     limit: Option<Alone>,
+    /// The limit of a state that was taken over, for when this edge decides.
+    frozen_limit: Option<f64>,
     /// What judges every request of the canary beside the comparison, where that counts users.
     by_request: Option<ByRequest>,
     ready: BTreeMap<VersionId, Ready>,
@@ -76,6 +85,22 @@ pub struct Rollout {
     alert: Option<Alert>,
     /// Who served before the file named another stable version; takes over until that one is ready.
     formerly: Option<VersionId>,
+    /// Whether this edge decides.
+    role: Role,
+    /// When a state of this rollout was last taken over; none if it never was.
+    taken_over_at: Option<Time>,
+    /// What this edge took back by itself and the leader does not know yet.
+    tripped: Option<Trip>,
+    /// How many edges serve the route.
+    edges: usize,
+    /// How often something was decided, by whomever.
+    serial: u64,
+    /// What the last tick showed of the live Service and of other edges.
+    around: Surroundings,
+    /// What became of the live Service in other hands.
+    custody: Custody,
+    /// Since when the live Service has been empty after a flip.
+    emptied_since: Option<Time>,
     /// Rows of the tick in hand; kept to spare an allocation each tick.
     rows: Vec<Row>,
 }
@@ -88,6 +113,7 @@ impl Rollout {
         let mut changes = rollout.begin(&before, PhaseName::Steady, now);
         // Weights that the file has from the beginning are no edit of it.
         changes.retain(|change| change.decision != Decision::Edit);
+        rollout.serial += u64::from(!changes.is_empty());
         (rollout, changes)
     }
 
@@ -95,21 +121,36 @@ impl Rollout {
     /// taken back stays taken back either way.
     pub fn resume(route: Arc<Route>, saved: Saved, now: Time) -> (Self, Vec<Change>) {
         let mut rollout = Self::blank(route, now);
-        let same = saved.identity == rollout.identity;
-        rollout.quarantine = saved.quarantine;
-        rollout.formerly = saved.formerly;
-        rollout.trust_stable();
-        rollout.promoted = same && saved.promoted;
-        rollout.by_hand = saved.by_hand.filter(|by_hand| same && by_hand.instead_of == rollout.file_split());
-        if same {
-            let budget = rollout.route.guard.false_rollback_budget;
-            rollout.limit = saved.limit.map(|limit| Alone::new(limit, budget));
-            rollout.restore(saved.phase, now);
+        rollout.trial = saved.trial;
+        if saved.identity == rollout.identity {
+            rollout.take_over(saved, now);
+            rollout.thaw_limit();
+            rollout.arm_limit();
             return (rollout, Vec::new());
         }
+        rollout.quarantine = saved.quarantine;
+        rollout.formerly = saved.formerly;
+        rollout.custody = saved.custody;
+        rollout.trust_stable();
         let before = Split::Whole(rollout.route.stable.clone());
         let changes = rollout.begin(&before, PhaseName::Steady, now);
+        rollout.serial = saved.serial + 1;
         (rollout, changes)
+    }
+
+    /// Stands where a state of the same rollout stood.
+    fn take_over(&mut self, saved: Saved, now: Time) {
+        self.quarantine = saved.quarantine;
+        self.formerly = saved.formerly;
+        self.custody = saved.custody;
+        self.serial = saved.serial;
+        self.frozen_limit = saved.limit;
+        self.taken_over_at = Some(now);
+        self.trust_stable();
+        self.promoted = saved.promoted;
+        let file_split = self.file_split();
+        self.by_hand = saved.by_hand.filter(|by_hand| by_hand.instead_of == file_split);
+        self.restore(saved.phase, now);
     }
 
     /// Bars what `saved` bars as well: what a state file that could not be read in time turns out to hold. Lifts nothing.
@@ -121,6 +162,12 @@ impl Rollout {
         if let Some(held) = self.quarantine.held(&self.route, &version) {
             self.phase = Phase::RollingBack(Setback { why: held.why.clone(), version });
         }
+    }
+
+    /// Judges a canary by itself by the limit that was frozen when its control group ended.
+    fn thaw_limit(&mut self) {
+        let budget = self.route.guard.false_rollback_budget;
+        self.limit = self.frozen_limit.take().map(|limit| Alone::new(limit, budget));
     }
 
     fn blank(route: Arc<Route>, now: Time) -> Self {
@@ -139,12 +186,21 @@ impl Rollout {
             mirror: gate_of(&route),
             disagreement_told: false,
             limit: None,
+            frozen_limit: None,
             by_request: None,
             ready: BTreeMap::new(),
             been_up: BTreeSet::new(),
             unready_since: None,
             alert: None,
             formerly: None,
+            role: Role::Leader,
+            taken_over_at: None,
+            tripped: None,
+            edges: 1,
+            serial: 0,
+            around: Surroundings::default(),
+            custody: Custody::default(),
+            emptied_since: None,
             rows: Vec::new(),
             route,
         }
@@ -156,14 +212,13 @@ impl Rollout {
             SavedPhase::Warming { elapsed } => (Phase::Warming, elapsed),
             SavedPhase::Shifting { step, elapsed } => (self.at_step(step), elapsed),
             SavedPhase::Paused(paused) => (Phase::Paused(paused), Duration::ZERO),
-            SavedPhase::Promoting => (Phase::Promoting, Duration::ZERO),
+            SavedPhase::Promoting { flipped } => (Phase::Promoting(Promoting { flipped }), Duration::ZERO),
             SavedPhase::Baking { elapsed } => (Phase::Baking, elapsed),
             SavedPhase::RollingBack(setback) => (Phase::RollingBack(setback), Duration::ZERO),
             SavedPhase::RolledBack(setback) => (Phase::RolledBack(setback), Duration::ZERO),
         };
         self.phase = phase;
         self.since = now.minus(lasted);
-        self.arm_limit();
     }
 
     /// One thing happened at `now`: what it changed, in order; nothing if it changed nothing.
@@ -171,11 +226,18 @@ impl Rollout {
     /// # Errors
     /// Only an order can be refused; nothing has changed then.
     pub fn step(&mut self, input: Input<'_>, now: Time) -> Result<Vec<Change>, Refusal> {
-        match input {
-            Input::Tick(seen) => Ok(self.tick(seen, now)),
-            Input::Edit(route) => Ok(self.edit(route, now)),
-            Input::Order(order) => self.obey(order, now),
-        }
+        let changes = match input {
+            Input::Tick(seen) => self.tick(seen, now),
+            Input::Edit(route) => self.edit(route, now),
+            Input::Order(order) => self.obey(order, now)?,
+        };
+        self.count_decision(&changes);
+        Ok(changes)
+    }
+
+    /// What a leader decides counts; a follower's trip is the leader's to decide.
+    fn count_decision(&mut self, changes: &[Change]) {
+        self.serial += u64::from(self.role == Role::Leader && !changes.is_empty());
     }
 
     /// How traffic shall be divided now.
@@ -189,7 +251,7 @@ impl Rollout {
             Split::Whole(_) => Some(self.route.stable.clone()),
             Split::Canary { .. } => None,
         };
-        Desired { asked, granted, fallback }
+        Desired { asked, granted, fallback, selected: self.selection(), retired: self.retired() }
     }
 
     /// What of the route outlives the process.
@@ -200,7 +262,7 @@ impl Rollout {
             Phase::Warming => SavedPhase::Warming { elapsed },
             Phase::Shifting(shifting) => SavedPhase::Shifting { step: shifting.step, elapsed },
             Phase::Paused(paused) => SavedPhase::Paused(paused.clone()),
-            Phase::Promoting => SavedPhase::Promoting,
+            Phase::Promoting(promoting) => SavedPhase::Promoting { flipped: promoting.flipped },
             Phase::Baking => SavedPhase::Baking { elapsed },
             Phase::RollingBack(setback) => SavedPhase::RollingBack(setback.clone()),
             Phase::RolledBack(setback) => SavedPhase::RolledBack(setback.clone()),
@@ -212,7 +274,13 @@ impl Rollout {
             quarantine: self.quarantine.clone(),
             by_hand: self.by_hand.clone(),
             formerly: self.formerly.clone(),
-            limit: self.limit.as_ref().map(|limit| limit.test().limit()),
+            limit: match self.role {
+                Role::Leader => self.limit.as_ref().map(|limit| limit.test().limit()),
+                Role::Follower => self.frozen_limit,
+            },
+            trial: self.trial,
+            serial: self.serial,
+            custody: self.custody.clone(),
         }
     }
 
@@ -249,7 +317,7 @@ impl Rollout {
     }
 
     /// The number of the present trial of the canary: whatever outlives single requests and belongs to the evidence,
-    /// such as which users have had an error, begins anew with a new number. Counts from 0 in each process.
+    /// such as which users have had an error, begins anew with a new number. Goes on where the state that was taken over stood.
     pub fn trial(&self) -> u64 {
         self.trial
     }
@@ -293,7 +361,7 @@ impl Rollout {
             Phase::Warming => stable(),
             Phase::Shifting(shifting) => self.step_split(shifting.step),
             Phase::Paused(paused) => paused.split.clone(),
-            Phase::Promoting | Phase::Baking => self.identity.canary.clone().map_or_else(stable, Split::Whole),
+            Phase::Promoting(_) | Phase::Baking => self.identity.canary.clone().map_or_else(stable, Split::Whole),
             Phase::RollingBack(_) | Phase::RolledBack(_) => {
                 self.by_hand.as_ref().map_or_else(|| self.file_split(), |by_hand| by_hand.split.clone())
             }
@@ -371,7 +439,10 @@ impl Rollout {
             self.limit = None;
         } else if self.limit.is_none() {
             let guard = &self.route.guard;
-            self.limit = Some(Alone::new(self.comparison.bake_limit(guard), guard.false_rollback_budget));
+            self.limit = Some(match self.role {
+                Role::Leader => Alone::new(self.comparison.bake_limit(guard), guard.false_rollback_budget),
+                Role::Follower => Alone::new(CATASTROPHIC_RATE, self.comparison.fast_budget(self.edges)),
+            });
         }
     }
 
@@ -414,11 +485,16 @@ impl Rollout {
         let evidence = self.evidence(Decision::Rollback);
         let why = cause.to_string();
         self.quarantine.bar(&self.route, canary, why.clone());
+        if self.role == Role::Follower {
+            let revision = revision_of(&self.route, canary);
+            self.tripped = Some(Trip { version: canary.clone(), revision, why: why.clone() });
+        }
         self.phase = Phase::RollingBack(Setback { version: canary.clone(), why });
         self.since = now;
         self.promoted = false;
         self.alert = None;
         self.unready_since = None;
+        self.emptied_since = None;
         self.arm_limit();
         Change { evidence, ..self.change((Decision::Rollback, cause), from, before) }
     }
@@ -428,7 +504,10 @@ impl Rollout {
         match &self.phase {
             Phase::Shifting(shifting) => Stage::Step(shifting.step),
             Phase::Baking => Stage::Baking(now.since(self.since)),
-            Phase::Promoting => Stage::Step(self.steps().len().saturating_sub(1)),
+            Phase::Promoting(promoting) if self.route.live_service.is_some() => {
+                Stage::Promoting { flipped: promoting.flipped }
+            }
+            Phase::Promoting(_) => Stage::Step(self.steps().len().saturating_sub(1)),
             Phase::Paused(paused) => paused.stage,
             Phase::Steady | Phase::Warming | Phase::RollingBack(_) | Phase::RolledBack(_) => Stage::Warming,
         }
@@ -444,6 +523,7 @@ impl Rollout {
         match stage {
             Stage::Warming => (Phase::Warming, now),
             Stage::Step(step) => (self.at_step(step), now),
+            Stage::Promoting { flipped } => (Phase::Promoting(Promoting { flipped }), now),
             Stage::Baking(done) => (Phase::Baking, now.minus(done)),
         }
     }

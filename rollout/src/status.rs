@@ -5,6 +5,7 @@ use std::time::Duration;
 use pointsman_config::VersionId;
 
 use crate::phase::PhaseName;
+use crate::service::WayBack;
 
 /// Where a route stands.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,6 +26,8 @@ pub struct Status {
     pub next: String,
     /// Why it is paused, held or was rolled back; empty otherwise.
     pub why: String,
+    /// Whether the way back is proven; none for a route without a live Service.
+    pub way_back: Option<WayBack>,
     /// Versions that stay at weight 0.
     pub quarantined: Vec<Quarantined>,
     /// Whether a comparison is going on.

@@ -36,6 +36,7 @@ impl Told {
             Decision::Pause => ("Pause", true),
             Decision::Resume => ("Resume", false),
             Decision::Promote => ("Promote", false),
+            Decision::Flip => ("Flip", false),
             Decision::Bake => ("Bake", false),
             Decision::Finish => ("Finish", false),
             Decision::Rollback => ("Rollback", true),

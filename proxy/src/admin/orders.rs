@@ -11,7 +11,7 @@ use axum::extract::{FromRequest, Path, Request, State};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 use pointsman_config::{RouteName, Share, VersionId};
-use pointsman_rollout::{Order, OrderKind};
+use pointsman_rollout::{Order, OrderKind, Resume};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::error::Category;
@@ -134,7 +134,7 @@ order! {
 }
 order! {
     /// Go on with a paused rollout.
-    resume, "/api/v1/routes/{route}/resume", OrderKind::Resume
+    resume, "/api/v1/routes/{route}/resume", OrderKind::Resume(Resume::GoOn)
 }
 
 /// Lift the quarantine of a version that was taken back.

@@ -237,6 +237,11 @@ fn advice(row: &DecisionRow) -> String {
         Decision::Pause | Decision::Alert if matches!(row.change.cause, Cause::SplitMismatch { .. }) => {
             after_mismatch(row)
         }
+        Decision::Pause | Decision::Alert if matches!(row.change.cause, Cause::ForeignChange { .. }) => vec![
+            "Traffic was left as it is, and nobody fights over the live Service.".to_owned(),
+            "Find out who else writes to it: the rollout goes on once it is settled what counts.".to_owned(),
+            format!("`pointsman status {route}` shows the way on."),
+        ],
         Decision::Alert if matches!(row.change.cause, Cause::MirrorDisagreement { .. }) => vec![
             "Traffic was left as it is, and no further step is taken.".to_owned(),
             format!("Look at what {} answers to the same requests as {}.", canary_of(&row.change), row.change.stable),
@@ -253,7 +258,7 @@ fn advice(row: &DecisionRow) -> String {
             ),
             format!("`pointsman status {route}` shows whether it goes on."),
         ],
-        Decision::Promote | Decision::Bake => vec![format!(
+        Decision::Promote | Decision::Flip | Decision::Bake => vec![format!(
             "Nothing; {} stays warm, and `pointsman rollback {route}` is one move as long as it does.",
             row.change.stable
         )],
@@ -307,6 +312,9 @@ fn after_rollback(row: &DecisionRow) -> Vec<String> {
         Cause::Plan { .. }
         | Cause::Evidence { .. }
         | Cause::NotReady { .. }
+        | Cause::EmptyService { .. }
+        | Cause::ForeignChange { .. }
+        | Cause::Tripped { .. }
         | Cause::Deadline { .. }
         | Cause::SplitMismatch { .. }
         | Cause::MirrorDisagreement { .. }

@@ -46,6 +46,7 @@ pub(super) const fn style(decision: Decision) -> anstyle::Style {
         Decision::Start
         | Decision::Step
         | Decision::Resume
+        | Decision::Flip
         | Decision::Bake
         | Decision::RollbackDone
         | Decision::SetWeights

@@ -160,7 +160,7 @@ impl ControlledRoute {
         if self.capacity.waits() {
             self.capacity.note(&self.ready, now);
         }
-        let seen = Seen { rows, ready: &self.ready, applied: &self.applied, mirrored };
+        let seen = Seen::alone(rows, &self.ready, &self.applied, mirrored);
         // Only an order can be refused.
         let changes = self.rollout.step(Input::Tick(&seen), now).unwrap_or_default();
         self.note(&changes, now);

@@ -153,6 +153,7 @@ fn needs_a_look(change: &Change) -> bool {
         | Decision::Step
         | Decision::Resume
         | Decision::Promote
+        | Decision::Flip
         | Decision::Bake
         | Decision::Finish
         | Decision::RollbackDone
@@ -169,6 +170,7 @@ const fn message(decision: Decision) -> &'static str {
         Decision::Pause => "rollout paused",
         Decision::Resume => "rollout resumed",
         Decision::Promote => "canary promoted",
+        Decision::Flip => "live Service follows the traffic",
         Decision::Bake => "all traffic on the canary, old version stays warm",
         Decision::Finish => "rollout finished",
         Decision::Rollback => "canary taken back",

@@ -109,7 +109,7 @@ fn answer(message: &OrderMessage, handle: &ControlHandle) -> Result<Done, OrderE
     if message.order.reason == "stop" {
         return Err(OrderError::Stopping);
     }
-    if message.order.kind == pointsman_rollout::OrderKind::Resume {
+    if message.order.kind == pointsman_rollout::OrderKind::Resume(pointsman_rollout::Resume::GoOn) {
         let (route, phase) = (message.route.to_string(), PhaseName::Shifting);
         return Err(
             Refusal::WrongPhase { route, verb: "be resumed", phase, way_out: "it is not paused".to_owned() }.into()

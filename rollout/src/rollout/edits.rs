@@ -8,7 +8,9 @@ use super::{Rollout, gate_of};
 use crate::change::{Cause, Change, Decision};
 use crate::phase::{Paused, Phase, PhaseName, Setback};
 use crate::recover::Identity;
+use crate::service::{Custody, Surroundings};
 use crate::time::Time;
+use crate::trip::Role;
 
 impl Rollout {
     pub(super) fn edit(&mut self, route: Arc<Route>, now: Time) -> Vec<Change> {
@@ -24,6 +26,9 @@ impl Rollout {
             && route.guard.promotion == self.route.guard.promotion;
         if route.guard != self.route.guard {
             self.by_request = None;
+        }
+        if is_another_service(&self.route, &route) {
+            (self.custody, self.around) = (Custody::default(), Surroundings::default());
         }
         self.route = route;
         self.identity = identity;
@@ -61,6 +66,8 @@ impl Rollout {
         self.limit = None;
         self.unready_since = None;
         self.been_up.clear();
+        self.emptied_since = None;
+        self.taken_over_at = None;
         self.alert = None;
         self.since = now;
         self.phase = self.first_phase();
@@ -113,7 +120,7 @@ impl Rollout {
             Phase::Steady
             | Phase::Warming
             | Phase::Paused(_)
-            | Phase::Promoting
+            | Phase::Promoting(_)
             | Phase::Baking
             | Phase::RollingBack(_)
             | Phase::RolledBack(_) => None,
@@ -123,6 +130,16 @@ impl Rollout {
     fn told_if_changed(&self, decision: Decision, before: &Split, from: PhaseName) -> Vec<Change> {
         let change = self.change((decision, Cause::File), from, before.clone());
         let quiet = decision == Decision::Edit && change.after == *before && change.to == from;
-        if quiet { Vec::new() } else { vec![change] }
+        // What the file changes is told once, by who decides.
+        if quiet || self.role == Role::Follower { Vec::new() } else { vec![change] }
     }
+}
+
+/// Whether the live Service of an edited route is another one, of which nothing is known.
+fn is_another_service(before: &Route, after: &Route) -> bool {
+    let place = |route: &Route| {
+        let live = route.live_service.as_ref()?;
+        Some((live.namespace.clone(), live.service.clone(), live.selector_key.clone()))
+    };
+    place(before) != place(after)
 }

@@ -8,16 +8,20 @@ use crate::input::{Order, OrderKind, Refusal};
 use crate::phase::{Paused, Phase, Stage};
 use crate::recover::ByHand;
 use crate::time::Time;
+use crate::trip::Role;
 use crate::verdict::Verdict;
 
 impl Rollout {
     pub(super) fn obey(&mut self, order: &Order, now: Time) -> Result<Vec<Change>, Refusal> {
         let cause = Cause::Operator { actor: order.actor.clone(), reason: order.reason.clone() };
+        if self.role == Role::Follower && order.kind != OrderKind::Rollback {
+            return Err(Refusal::Follows { route: self.route.name.to_string() });
+        }
         match &order.kind {
             OrderKind::Promote => self.order_promote(cause, now),
             OrderKind::Rollback => self.order_rollback(cause, now),
             OrderKind::Pause => self.order_pause(cause, now),
-            OrderKind::Resume => self.order_resume(cause, now),
+            OrderKind::Resume(how) => self.order_resume_with(*how, cause, now),
             OrderKind::Retry(version) => self.order_retry(version, cause, now),
             OrderKind::SetWeights(split) => self.order_weights(&self.towards_stable(split), cause, now),
         }
@@ -26,16 +30,16 @@ impl Rollout {
 
     fn order_promote(&mut self, cause: Cause, now: Time) -> Result<Change, Refusal> {
         let canary = self.planned_canary("be promoted")?;
+        self.refuse_foreign()?;
         self.refuse_quarantined(&canary)?;
         match &self.phase {
             Phase::Warming
             | Phase::Shifting(_)
             | Phase::Paused(Paused { stage: Stage::Warming | Stage::Step(_), .. }) => {}
             Phase::Paused(_) => {
-                return Err(self
-                    .wrong_phase("be promoted", "it was promoted already and its bake is paused: `pointsman resume`"));
+                return Err(self.wrong_phase("be promoted", "it was promoted already: `pointsman resume` goes on"));
             }
-            Phase::Promoting | Phase::Baking | Phase::Steady => {
+            Phase::Promoting(_) | Phase::Baking | Phase::Steady => {
                 return Err(self.wrong_phase("be promoted", "its canary has all traffic already"));
             }
             Phase::RollingBack(_) | Phase::RolledBack(_) => {
@@ -44,6 +48,7 @@ impl Rollout {
                 );
             }
         }
+        self.refuse_without_way_back()?;
         let not_ready = Refusal::NotReady { route: self.route.name.to_string(), version: canary };
         self.promote((Decision::Promote, cause), now).ok_or(not_ready)
     }
@@ -65,7 +70,7 @@ impl Rollout {
     /// Whether `canary` has traffic, or is on its way to some.
     fn can_be_taken_back(&self, canary: &VersionId) -> bool {
         match &self.phase {
-            Phase::Warming | Phase::Shifting(_) | Phase::Paused(_) | Phase::Promoting | Phase::Baking => true,
+            Phase::Warming | Phase::Shifting(_) | Phase::Paused(_) | Phase::Promoting(_) | Phase::Baking => true,
             Phase::Steady => self.desired().granted.share_of(canary) > Share::ZERO,
             Phase::RollingBack(_) | Phase::RolledBack(_) => false,
         }
@@ -80,18 +85,25 @@ impl Rollout {
             Phase::Paused(_) => {
                 Err(self.wrong_phase("be paused", "it stands still already; `pointsman resume` goes on"))
             }
-            Phase::Steady | Phase::Promoting | Phase::RollingBack(_) | Phase::RolledBack(_) => {
+            Phase::Steady | Phase::Promoting(_) | Phase::RollingBack(_) | Phase::RolledBack(_) => {
                 Err(self.wrong_phase("be paused", "nothing is waiting there; `pointsman rollback` takes a canary back"))
             }
         }
     }
 
-    fn order_resume(&mut self, cause: Cause, now: Time) -> Result<Change, Refusal> {
+    pub(super) fn order_resume(&mut self, cause: Cause, now: Time) -> Result<Change, Refusal> {
         self.planned_canary("be resumed")?;
-        let Phase::Paused(paused) = self.phase.clone() else {
-            return Err(self.wrong_phase("be resumed", "it is not paused"));
-        };
-        let (phase, since) = self.at_stage(paused.stage, now);
+        if matches!(self.phase, Phase::Paused(_)) {
+            Ok(self.go_on_from_pause(cause, now))
+        } else {
+            Err(self.wrong_phase("be resumed", "it is not paused"))
+        }
+    }
+
+    /// Goes on where the pause began.
+    pub(super) fn go_on_from_pause(&mut self, cause: Cause, now: Time) -> Change {
+        let stage = self.stage(now);
+        let (phase, since) = self.at_stage(stage, now);
         if matches!(self.verdict, Verdict::Rollback(_)) || self.comparison.is_void() {
             // What was only told has been seen by the operator: what is judged from here on is fresh.
             self.begin_trial();
@@ -100,7 +112,7 @@ impl Rollout {
         self.by_request = None;
         let change = self.enter(phase, (Decision::Resume, cause), now);
         self.since = since;
-        Ok(change)
+        change
     }
 
     fn order_retry(&mut self, version: &VersionId, cause: Cause, now: Time) -> Result<Change, Refusal> {
@@ -126,7 +138,7 @@ impl Rollout {
         self.check_split(split)?;
         let rolling = matches!(
             self.phase,
-            Phase::Warming | Phase::Shifting(_) | Phase::Paused(_) | Phase::Promoting | Phase::Baking
+            Phase::Warming | Phase::Shifting(_) | Phase::Paused(_) | Phase::Promoting(_) | Phase::Baking
         );
         let phase = if rolling {
             let why = format!("weights were set {cause}");
@@ -177,7 +189,19 @@ impl Rollout {
         Ok(())
     }
 
-    fn refuse_quarantined(&self, version: &VersionId) -> Result<(), Refusal> {
+    /// Refuses to go forward while nobody has said what counts of what somebody else did to the live Service.
+    fn refuse_foreign(&self) -> Result<(), Refusal> {
+        match &self.custody.open {
+            Some(open) => Err(Refusal::ForeignChange {
+                route: self.route.name.to_string(),
+                by: open.by.clone(),
+                what: open.what.clone(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn refuse_quarantined(&self, version: &VersionId) -> Result<(), Refusal> {
         match self.quarantine.held(&self.route, version) {
             Some(held) => Err(Refusal::Quarantined {
                 route: self.route.name.to_string(),

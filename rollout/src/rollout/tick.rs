@@ -9,9 +9,10 @@ use crate::by_request::ByRequest;
 use crate::change::{Cause, Change, Decision};
 use crate::input::{Mirrored, Observed, Ready, Seen};
 use crate::mirror_gate::{MirrorGate, MirrorVerdict};
-use crate::phase::{Paused, Phase, Setback, Shifting, Stage};
+use crate::phase::{Paused, Phase, Promoting, Setback, Shifting, Stage};
 use crate::tally::{Requests, Row, Tally};
 use crate::time::Time;
+use crate::trip::Role;
 use crate::verdict::{Regression, Verdict, Waiting};
 
 /// A canary that has traffic and no ready endpoint is taken back after this long; the edge sends its share to stable
@@ -26,6 +27,10 @@ impl Rollout {
         if self.ready != *seen.ready {
             self.ready.clone_from(seen.ready);
         }
+        self.look_around(seen, now);
+        if self.role == Role::Follower {
+            return self.tick_following(seen, now).into_iter().collect();
+        }
         let found = self.judge(seen.rows);
         self.compare_mirrored(seen.mirrored);
         self.note_readiness(now);
@@ -33,11 +38,23 @@ impl Rollout {
             return self.answer_setback(cause, now).into_iter().collect();
         }
         self.alert = None;
-        self.doubt(now).or_else(|| self.advance(seen, now)).into_iter().collect()
+        let change = self.doubt(now).or_else(|| self.heed_foreign(now));
+        change.or_else(|| self.advance(seen, now)).into_iter().collect()
     }
 
-    /// Feeds the tests; gives what they prove against the canary.
+    /// What the tests prove against the canary, with what was seen in this tick.
     fn judge(&mut self, seen: &[Observed]) -> Option<Regression> {
+        let (compared, over_limit) = self.feed(seen);
+        match self.verdict {
+            Verdict::Rollback(regression) if compared => Some(regression),
+            Verdict::Rollback(_) | Verdict::Promote | Verdict::Continue(_) | Verdict::Inconclusive => {
+                over_limit.then_some(Regression::AbsoluteLimit)
+            }
+        }
+    }
+
+    /// Feeds the tests; whether there is a comparison, and whether the limit for a canary by itself is broken.
+    pub(super) fn feed(&mut self, seen: &[Observed]) -> (bool, bool) {
         let granted = self.desired().granted;
         let pair = compared(&granted);
         let over_by_request = if let Some(pair) = &pair {
@@ -48,12 +65,7 @@ impl Rollout {
             false
         };
         let over_limit = self.judge_alone(&granted, seen) || over_by_request;
-        match self.verdict {
-            Verdict::Rollback(regression) if pair.is_some() => Some(regression),
-            Verdict::Rollback(_) | Verdict::Promote | Verdict::Continue(_) | Verdict::Inconclusive => {
-                over_limit.then_some(Regression::AbsoluteLimit)
-            }
-        }
+        (pair.is_some(), over_limit)
     }
 
     /// Compares the two; true once the canary's requests, one by one, are proven to fail more than is allowed.
@@ -126,7 +138,7 @@ impl Rollout {
     pub(super) fn mirror_verdict(&self) -> MirrorVerdict {
         let on_trial = match &self.phase {
             Phase::Steady | Phase::Warming | Phase::Shifting(_) | Phase::Paused(_) => !self.promoted,
-            Phase::Promoting | Phase::Baking | Phase::RollingBack(_) | Phase::RolledBack(_) => false,
+            Phase::Promoting(_) | Phase::Baking | Phase::RollingBack(_) | Phase::RolledBack(_) => false,
         };
         let is_canary = |gate: &&MirrorGate| on_trial && self.identity.canary.as_ref() == Some(gate.version());
         self.mirror.as_ref().filter(is_canary).map_or(MirrorVerdict::Open, MirrorGate::verdict)
@@ -229,7 +241,7 @@ impl Rollout {
         match (found, unready) {
             (Some(regression), _) => Some(Cause::Evidence { regression }),
             (None, Some(unready)) => Some(Cause::NotReady { seconds: unready.as_secs() }),
-            (None, None) => None,
+            (None, None) => self.emptied(now),
         }
     }
 
@@ -240,10 +252,12 @@ impl Rollout {
     }
 
     /// Takes the canary back, or, where the guard or the state of stable forbids that, alerts once.
-    fn answer_setback(&mut self, cause: Cause, now: Time) -> Option<Change> {
+    pub(super) fn answer_setback(&mut self, cause: Cause, now: Time) -> Option<Change> {
         let canary = self.canary()?;
         let way_back = self.readiness(&self.route.stable).up > 0;
-        if way_back && self.route.guard.on_regression == OnRegression::Rollback {
+        // An empty Service is no regression that a guard could tolerate: whoever uses it gets nothing.
+        let is_empty = matches!(cause, Cause::EmptyService { .. });
+        if way_back && (is_empty || self.route.guard.on_regression == OnRegression::Rollback) {
             return Some(self.take_back(&canary, cause, now));
         }
         let kind = std::mem::discriminant(&cause);
@@ -270,24 +284,25 @@ impl Rollout {
 
     /// Moves on where the phase's condition is met.
     fn advance(&mut self, seen: &Seen<'_>, now: Time) -> Option<Change> {
+        if self.custody.open.is_some() {
+            return None;
+        }
         match self.phase.clone() {
             Phase::Steady | Phase::Paused(_) | Phase::RolledBack(_) => None,
             Phase::Warming => self.advance_warming(now),
             Phase::Shifting(shifting) => self.advance_step(shifting, now),
-            Phase::Promoting => {
-                let told = plan(Decision::Bake, "every request goes to it");
-                self.has_moved(seen).then(|| self.enter(Phase::Baking, told, now))
-            }
+            Phase::Promoting(promoting) => self.advance_promotion(promoting, seen, now),
             Phase::Baking => self.advance_bake(now),
             Phase::RollingBack(setback) => {
                 let told = plan(Decision::RollbackDone, "every request goes to stable");
-                self.has_moved(seen).then(|| self.enter(self.after_setback(setback), told, now))
+                let is_home = self.is_acknowledged() && self.has_flipped_to(&self.route.stable);
+                (is_home && self.has_moved(seen)).then(|| self.enter(self.after_setback(setback), told, now))
             }
         }
     }
 
     /// Whether the edge applies what is granted.
-    fn has_moved(&self, seen: &Seen<'_>) -> bool {
+    pub(super) fn has_moved(&self, seen: &Seen<'_>) -> bool {
         *seen.applied == self.desired().granted
     }
 
@@ -311,8 +326,12 @@ impl Rollout {
             if !blue_green && self.readiness(&self.route.stable).up > 0 {
                 return Some(self.enter_step(0, "every endpoint of the canary is ready", now));
             }
-            if blue_green && automatic {
-                return self.promote(plan(Decision::Promote, "blue-green: every endpoint of the canary is ready"), now);
+            let told = || plan(Decision::Promote, "blue-green: every endpoint of the canary is ready");
+            if blue_green
+                && automatic
+                && let Some(change) = self.promote(told(), now)
+            {
+                return Some(change);
             }
         }
         (now.since(self.since) >= deadline).then(|| self.pause_for(self.next_in_words(now), now))
@@ -332,8 +351,11 @@ impl Rollout {
                     now,
                 ));
             }
-            if automatic && self.verdict == Verdict::Promote {
-                return self.promote(plan(Decision::Promote, "proven to be no worse than stable"), now);
+            if automatic
+                && self.verdict == Verdict::Promote
+                && let Some(change) = self.promote(plan(Decision::Promote, "proven to be no worse than stable"), now)
+            {
+                return Some(change);
             }
             if automatic && self.verdict == Verdict::Inconclusive {
                 return Some(self.pause_for("the proof that the canary is no worse than stable".to_owned(), now));
@@ -395,14 +417,15 @@ impl Rollout {
         self.enter(phase, plan(Decision::Step, reason), now)
     }
 
-    /// Gives the canary all traffic, if it can take it.
+    /// Gives the canary all traffic, if it can take it and the way back is proven.
     pub(super) fn promote(&mut self, told: (Decision, Cause), now: Time) -> Option<Change> {
         let canary = self.identity.canary.clone()?;
-        (self.readiness(&canary).up > 0).then(|| self.enter(Phase::Promoting, told, now))
+        let may = self.readiness(&canary).up > 0 && self.way_back_doubt().is_none();
+        may.then(|| self.enter(Phase::Promoting(Promoting::default()), told, now))
     }
 
     /// Stops because something stayed undecided for too long.
-    fn pause_for(&mut self, waiting_for: String, now: Time) -> Change {
+    pub(super) fn pause_for(&mut self, waiting_for: String, now: Time) -> Change {
         let cause = Cause::Deadline { waiting_for };
         self.enter(self.stopped(cause.to_string(), now), (Decision::Pause, cause), now)
     }

@@ -5,8 +5,9 @@ use pointsman_config::{OnRegression, Promotion, Split, Strategy, VersionId};
 use super::Rollout;
 use crate::change::in_words;
 use crate::mirror_gate::{MirrorGate, MirrorVerdict};
-use crate::phase::{Phase, Shifting};
+use crate::phase::{Phase, Promoting, Shifting, Stage};
 use crate::quarantine::Held;
+use crate::service::Foreign;
 use crate::status::{Quarantined, Status, span_in_words};
 use crate::time::Time;
 use crate::verdict::{Verdict, Waiting};
@@ -26,12 +27,12 @@ impl Rollout {
             step: match &self.phase {
                 Phase::Shifting(shifting) => Some(shifting.step),
                 Phase::Paused(paused) => match paused.stage {
-                    crate::phase::Stage::Step(step) => Some(step),
-                    crate::phase::Stage::Warming | crate::phase::Stage::Baking(_) => None,
+                    Stage::Step(step) => Some(step),
+                    Stage::Warming | Stage::Promoting { .. } | Stage::Baking(_) => None,
                 },
                 Phase::Steady
                 | Phase::Warming
-                | Phase::Promoting
+                | Phase::Promoting(_)
                 | Phase::Baking
                 | Phase::RollingBack(_)
                 | Phase::RolledBack(_) => None,
@@ -40,6 +41,7 @@ impl Rollout {
             since: now.since(self.since),
             next: self.next_in_words(now),
             why: self.why_in_words(),
+            way_back: self.route.live_service.as_ref().map(|_| self.around.way_back.clone()),
             quarantined: self.quarantined(),
             comparing: super::tick::compared(&self.desired().granted).is_some(),
         }
@@ -55,11 +57,14 @@ impl Rollout {
     }
 
     fn why_in_words(&self) -> String {
+        if let Some(open) = &self.custody.open {
+            return self.foreign_in_words(open);
+        }
         match &self.phase {
             Phase::Paused(paused) => paused.why.clone(),
             Phase::Steady | Phase::Shifting(_) if self.is_void() => self.mismatch_in_words(),
             Phase::RollingBack(setback) | Phase::RolledBack(setback) => setback.why.clone(),
-            Phase::Steady | Phase::Shifting(_) | Phase::Promoting | Phase::Baking if self.alert.is_some() => {
+            Phase::Steady | Phase::Shifting(_) | Phase::Promoting(_) | Phase::Baking if self.alert.is_some() => {
                 self.alert.as_ref().map(|alert| alert.why.clone()).unwrap_or_default()
             }
             Phase::Steady if self.by_hand.is_some() => {
@@ -67,7 +72,7 @@ impl Rollout {
             }
             Phase::Steady | Phase::Shifting(_) => self.held_in_words().unwrap_or_default(),
             Phase::Warming => self.mirror_in_words().unwrap_or_default(),
-            Phase::Promoting | Phase::Baking => String::new(),
+            Phase::Promoting(_) | Phase::Baking => String::new(),
         }
     }
 
@@ -148,14 +153,46 @@ impl Rollout {
                     self.on_regression()
                 )
             }
-            Phase::Promoting => "all traffic is moving to the canary".to_owned(),
+            Phase::Promoting(promoting) => self.promotion_in_words(*promoting),
             Phase::Baking => {
                 let bake = self.plan().map_or(std::time::Duration::ZERO, |plan| plan.bake);
                 let left = span_in_words(bake.saturating_sub(now.since(self.since)));
                 format!("{} stays warm for {left} more, then the rollout is finished", self.route.stable)
             }
-            Phase::RollingBack(_) => "all traffic is moving back to stable".to_owned(),
+            Phase::RollingBack(_) => self.way_back_in_words(),
             Phase::RolledBack(_) => self.rolled_back_in_words(),
+        }
+    }
+
+    /// Who changed the live Service, and the way out.
+    fn foreign_in_words(&self, open: &Foreign) -> String {
+        format!(
+            "{} changed the live Service: {}; `pointsman resume {} --adopt` goes on from there, `--restore` puts it back",
+            open.by, open.what, self.route.name
+        )
+    }
+
+    /// What a promotion waits for.
+    fn promotion_in_words(&self, promoting: Promoting) -> String {
+        match &self.route.live_service {
+            Some(live) if promoting.flipped => {
+                format!("waits until all slices of the Service {} hold the canary and nothing else", live.service)
+            }
+            Some(_) if self.around.service.is_none() => "waits until the live Service can be seen".to_owned(),
+            Some(_) => {
+                "waits until every edge sends all traffic to the canary; the live Service follows then".to_owned()
+            }
+            None => "all traffic is moving to the canary".to_owned(),
+        }
+    }
+
+    /// What a rollback waits for: traffic has moved already.
+    fn way_back_in_words(&self) -> String {
+        match &self.route.live_service {
+            Some(live) if !self.has_flipped_to(&self.route.stable) => {
+                format!("waits until the Service {} selects {} alone again", live.service, self.route.stable)
+            }
+            Some(_) | None => "all traffic is moving back to stable".to_owned(),
         }
     }
 
@@ -192,6 +229,7 @@ impl Rollout {
             (Strategy::Canary(_), _) if self.readiness(&self.route.stable).up == 0 => {
                 format!("waits until {} has a ready endpoint to compare with", self.route.stable)
             }
+            (Strategy::BlueGreen, _) if self.way_back_doubt().is_some() => self.doubt_in_words(),
             (Strategy::BlueGreen, Promotion::Manual) => format!("waits for `pointsman promote {}`", self.route.name),
             (Strategy::BlueGreen | Strategy::Canary(_), Promotion::Automatic | Promotion::Manual) => {
                 "the canary is about to get traffic".to_owned()
@@ -215,12 +253,18 @@ impl Rollout {
             return format!("{goal} when nothing speaks against it any more");
         }
         match self.plan().map(|plan| plan.promotion) {
+            Some(_) if last && self.way_back_doubt().is_some() => self.doubt_in_words(),
             Some(Promotion::Manual) if last => format!("waits for `pointsman promote {}`", self.route.name),
             Some(Promotion::Automatic | Promotion::Manual) | None if last => {
                 "promotion when the canary is proven to be no worse than stable".to_owned()
             }
             Some(_) | None => goal,
         }
+    }
+
+    /// Why a promotion waits although nothing speaks against the canary.
+    fn doubt_in_words(&self) -> String {
+        format!("promotion when the way back is proven: {}", self.way_back_doubt().unwrap_or_default())
     }
 
     fn rolled_back_in_words(&self) -> String {

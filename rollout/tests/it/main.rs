@@ -10,10 +10,13 @@
 
 mod absolute;
 mod budget;
+mod cluster;
 mod comparison;
 mod evidence;
+mod live_service;
 mod mirror;
 mod properties;
+mod replicas;
 mod split;
 mod stories;
 mod traffic;

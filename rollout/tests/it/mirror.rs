@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pointsman_config::{Compare, Mirror, Plan, Promotion, Protocol, Route, Share};
 use pointsman_rollout::Decision as D;
-use pointsman_rollout::{Cause, MirrorTally, OrderKind, PhaseName};
+use pointsman_rollout::{Cause, MirrorTally, OrderKind, PhaseName, Resume};
 
 use crate::world::{World, blue_green, canary_plan, percent, route, version};
 
@@ -64,7 +64,7 @@ fn a_canary_that_disagrees_is_held_told_once_never_taken_back_and_promoted_only_
     let why = world.rollout.status(world.now()).why;
     assert!(why.contains("pointsman promote delivery-time"), "{why}");
     world.run_until(PhaseName::Paused, 5 * MINUTE);
-    world.order(OrderKind::Resume).unwrap();
+    world.order(OrderKind::Resume(Resume::GoOn)).unwrap();
     world.run_for(MINUTE);
     assert_eq!(world.phase(), PhaseName::Shifting);
     assert!((world.canary_percent() - 5.0).abs() < 1e-9, "to resume is not to overrule");

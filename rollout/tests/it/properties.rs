@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use pointsman_config::{Plan, Promotion, Split, VersionId};
-use pointsman_rollout::{Cause, Change, Decision, MirrorTally, OrderKind, PhaseName, Regression};
+use pointsman_rollout::{Cause, Change, Decision, MirrorTally, OrderKind, PhaseName, Regression, Resume};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -53,7 +53,7 @@ fn happen(world: &mut World, memory: &mut Memory, rng: &mut StdRng) {
             world.edit(route(some_plan(rng)));
         }
         10 => {
-            let kind = [OrderKind::Promote, OrderKind::Pause, OrderKind::Resume, OrderKind::Rollback]
+            let kind = [OrderKind::Promote, OrderKind::Pause, OrderKind::Resume(Resume::GoOn), OrderKind::Rollback]
                 [rng.random_range(0..4)]
             .clone();
             let changes = world.order(kind).unwrap_or_default();
@@ -168,6 +168,9 @@ impl Doubts {
                 Cause::Plan { .. }
                 | Cause::Evidence { .. }
                 | Cause::NotReady { .. }
+                | Cause::EmptyService { .. }
+                | Cause::ForeignChange { .. }
+                | Cause::Tripped { .. }
                 | Cause::Deadline { .. }
                 | Cause::Operator { .. }
                 | Cause::File => {}
@@ -217,7 +220,7 @@ fn answer(world: &mut World, doubts: &mut Doubts, rng: &mut StdRng) {
         }
         2 => {
             // To go on is to have seen what is wrong with the split, and no answer to what the copies show.
-            if world.order(OrderKind::Resume).is_ok() {
+            if world.order(OrderKind::Resume(Resume::GoOn)).is_ok() {
                 doubts.void = false;
             }
             return;

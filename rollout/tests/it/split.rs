@@ -5,7 +5,7 @@ use std::time::Duration;
 use pointsman_config::{Guard, Plan, Promotion, Share, Sticky};
 use pointsman_rollout::Decision as D;
 use pointsman_rollout::{
-    Cause, Comparison, Drawn, OrderKind, PhaseName, Regression, Row, SplitCheck, Tally, Verdict, Waiting,
+    Cause, Comparison, Drawn, OrderKind, PhaseName, Regression, Resume, Row, SplitCheck, Tally, Verdict, Waiting,
 };
 
 use crate::budget::{binomial_limit, count};
@@ -143,7 +143,7 @@ fn a_rollout_whose_split_is_broken_stops_says_so_and_goes_on_with_fresh_evidence
 
     let trial = world.rollout.trial();
     world.true_share = None;
-    world.order(OrderKind::Resume).unwrap();
+    world.order(OrderKind::Resume(Resume::GoOn)).unwrap();
     assert!(world.rollout.trial() > trial);
     world.run_until(PhaseName::Baking, 10 * MINUTE);
 }
@@ -153,7 +153,7 @@ fn a_split_that_is_still_broken_stops_the_resumed_rollout_again() {
     let mut world = World::new(plan());
     world.true_share = Some(percent(10));
     world.run_until(PhaseName::Paused, MINUTE);
-    world.order(OrderKind::Resume).unwrap();
+    world.order(OrderKind::Resume(Resume::GoOn)).unwrap();
     world.run_until(PhaseName::Paused, MINUTE);
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pointsman_config::{OnRegression, Plan, Promotion, Route, Share, Split};
 use pointsman_rollout::Decision as D;
-use pointsman_rollout::{Cause, Decision, OrderKind, PhaseName, Refusal, Regression};
+use pointsman_rollout::{Cause, Decision, OrderKind, PhaseName, Refusal, Regression, Resume};
 
 use crate::world::{World, blue_green, canary_plan, percent, route, version, weights, with_revision};
 
@@ -251,7 +251,7 @@ fn resume_holds_the_step_anew() {
     world.run_until(PhaseName::Shifting, MINUTE);
     world.run_for(Duration::from_secs(8));
     world.order(OrderKind::Pause).unwrap();
-    world.order(OrderKind::Resume).unwrap();
+    world.order(OrderKind::Resume(Resume::GoOn)).unwrap();
     world.run_for(Duration::from_secs(8));
     assert_eq!(world.rollout.status(world.now()).step, Some(0));
 }
@@ -453,7 +453,7 @@ fn a_plan_waits_for_a_person_after_another_version_was_tried_by_hand_and_taken_b
     try_v3_by_hand(&mut world);
     assert_eq!(world.phase(), PhaseName::Paused);
     assert!(world.rollout.status(world.now()).why.contains("v3"));
-    world.order(OrderKind::Resume).unwrap();
+    world.order(OrderKind::Resume(Resume::GoOn)).unwrap();
     world.run_until(PhaseName::Baking, 5 * MINUTE);
 }
 
@@ -524,7 +524,7 @@ fn a_bake_that_only_alerts_can_still_be_finished_by_a_person() {
     world.break_version("v2", 2);
     world.run_until(PhaseName::Paused, MINUTE);
     world.mend("v2");
-    world.order(OrderKind::Resume).unwrap();
+    world.order(OrderKind::Resume(Resume::GoOn)).unwrap();
     world.run_until(PhaseName::Steady, MINUTE);
     assert_eq!(*world.rollout.serving(), version("v2"));
 }

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman_config::{
-    Endpoint, Guard, Plan, Promotion, PromotionGuard, Rollout as RolloutPlan, Route, Share, Split, Step, Strategy,
-    Version, VersionId,
+    Endpoint, Guard, LiveService, Plan, Promotion, PromotionGuard, Retire, Rollout as RolloutPlan, Route, Share, Split,
+    Step, Strategy, Version, VersionId,
 };
 use pointsman_rollout::{
     Change, Drawn, Input, MirrorTally, Mirrored, Observed, Order, OrderKind, PhaseName, Ready, Refusal, Requests,
     Rollout, Row, Saved, Seen, Tally, Time,
 };
+
+use crate::cluster::Cluster;
 
 /// One tick.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
@@ -38,6 +40,17 @@ pub(crate) fn route(plan: Plan) -> Route {
     let promotion = PromotionGuard { difference: 0.01, min_soak: Duration::from_secs(10), ..PromotionGuard::default() };
     let guard = Guard { promotion, ..Guard::default() };
     Route { plan, guard, ..Route::new("delivery-time".parse().unwrap(), version("v1"), versions.into()) }
+}
+
+/// The same route in a cluster.
+pub(crate) fn live(plan: Plan) -> Route {
+    let live = LiveService {
+        namespace: None,
+        service: "delivery-time".to_owned(),
+        selector_key: "version".to_owned(),
+        retire: Retire::ScaleTo(0),
+    };
+    Route { live_service: Some(live), ..route(plan) }
 }
 
 pub(crate) fn weights(canary_percent: u32) -> Plan {
@@ -82,6 +95,8 @@ pub(crate) struct World {
     pub(crate) users_had_errors: bool,
     /// What becomes known in the next tick besides.
     pub(crate) late: Vec<Observed>,
+    /// The live Service and the other edges, for a route that has one.
+    pub(crate) cluster: Option<Cluster>,
     now: Time,
     applied: Split,
     served: BTreeMap<VersionId, u64>,
@@ -103,11 +118,21 @@ impl World {
             mirrored: MirrorTally::default(),
             users_had_errors: false,
             late: Vec::new(),
+            cluster: None,
             now: Time::default(),
             applied,
             served: BTreeMap::new(),
             left_over: 0,
         }
+    }
+
+    /// The same with a live Service that selects v1, and two more edges.
+    pub(crate) fn in_cluster(route: Route) -> Self {
+        Self { cluster: Some(Cluster::new(&route)), ..Self::new(route) }
+    }
+
+    pub(crate) fn cluster(&mut self) -> &mut Cluster {
+        self.cluster.as_mut().unwrap()
     }
 
     pub(crate) fn fails(mut self, name: &str, one_in: u64) -> Self {
@@ -150,9 +175,20 @@ impl World {
         let rows: Vec<Observed> = self.traffic().into_iter().chain(std::mem::take(&mut self.late)).collect();
         let applied = self.applied.clone();
         let mirrored = [Mirrored { stable: version("v1"), version: version("v2"), tally: self.mirrored }];
-        let seen = Seen { rows: &rows, ready: &self.ready, applied: &applied, mirrored: &mirrored };
+        let service = self.cluster.as_ref().and_then(|cluster| cluster.seen(&self.ready));
+        let mut seen = Seen::alone(&rows, &self.ready, &applied, &mirrored);
+        if let Some(cluster) = &self.cluster {
+            seen.service = service.as_ref();
+            seen.acknowledged = cluster.acknowledged && cluster.elsewhere == self.rollout.desired().granted;
+            seen.way_back = &cluster.way_back;
+            seen.edges = 3;
+        }
         let changes = self.rollout.step(Input::Tick(&seen), self.now).unwrap();
-        self.applied = self.rollout.desired().effective(&self.ready);
+        let desired = self.rollout.desired();
+        self.applied = desired.effective(&self.ready);
+        if let Some(cluster) = &mut self.cluster {
+            cluster.reconcile(&desired, &self.ready, &applied);
+        }
         self.changes.extend(changes.clone());
         changes
     }

@@ -1,0 +1,575 @@
+//! Several edges: one decides on what all of them counted, each trips alone, and whoever leads next goes on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use pointsman_config::{OnRegression, Plan, Promotion, Route, Split, VersionId};
+use pointsman_rollout::{
+    Cause, Change, Decision, Drawn, Input, Observed, Order, OrderKind, PhaseName, Ready, Regression, Resume, Role,
+    Rollout, Row, Saved, Seen, Selected, ServiceSeen, Tally, Time, WayBack,
+};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use crate::world::{TICK, World, blue_green, canary_plan, live, percent, version, weights, with_revision};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn plan(promotion: Promotion) -> Route {
+    live(Plan::Rollout(canary_plan(promotion)))
+}
+
+/// An edge that follows, beside a leader.
+struct Follower {
+    rollout: Rollout,
+    ready: BTreeMap<VersionId, Ready>,
+    now: Time,
+}
+
+impl Follower {
+    fn of(leader: &World) -> Self {
+        let route = Arc::clone(leader.rollout.route());
+        let rollout = Rollout::follower(route, Some(leader.rollout.saved(leader.now())), leader.now());
+        Self { rollout, ready: leader.ready.clone(), now: leader.now() }
+    }
+
+    /// Ticks with so many requests, of which the canary's fail as often as `fails` says.
+    fn run(&mut self, ticks: u32, requests: u64, fails: f64) -> Vec<Change> {
+        (0..ticks).flat_map(|_| self.tick(requests, fails)).collect()
+    }
+
+    fn tick(&mut self, requests: u64, fails: f64) -> Vec<Change> {
+        self.now = self.now.plus(TICK);
+        let applied = self.rollout.desired().effective(&self.ready);
+        let observed = traffic(self.rollout.trial(), &applied, requests, fails);
+        let mut seen = Seen::alone(std::slice::from_ref(&observed), &self.ready, &applied, &[]);
+        seen.edges = 3;
+        self.rollout.step(Input::Tick(&seen), self.now).unwrap()
+    }
+
+    fn share(&self) -> f64 {
+        self.rollout.desired().granted.share_of(&version("v2")).percent()
+    }
+}
+
+/// One tick of `requests` under `split`; v2 fails as often as `fails` says, everything else never.
+#[expect(
+    clippy::as_conversions,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "small counts"
+)]
+fn traffic(trial: u64, split: &Split, requests: u64, fails: f64) -> Observed {
+    let (stable, canary, weight) = match split {
+        Split::Whole(whole) => (whole.clone(), None, percent(0)),
+        Split::Canary { stable, canary, share } => (stable.clone(), Some(canary.clone()), *share),
+    };
+    let of_canary = requests * u64::from(weight.ppm()) / 1_000_000;
+    let tally = |version: &VersionId, requests: u64| {
+        let rate = if *version == crate::world::version("v2") { fails } else { 0.0 };
+        Tally { requests, errors: (requests as f64 * rate) as u64, slow: 0 }
+    };
+    let row = Row {
+        weight,
+        canary: canary.as_ref().map(|canary| tally(canary, of_canary)).unwrap_or_default(),
+        stable: tally(&stable, requests - of_canary),
+    };
+    let drawn = Drawn { canary: row.canary.requests, stable: row.stable.requests };
+    Observed { stable, canary, trial, row, requests: None, drawn }
+}
+
+/// A leader in `phase`, and who follows it.
+fn pair(phase: PhaseName) -> (World, Follower) {
+    let mut leader = World::in_cluster(plan(Promotion::Automatic)).fails("v1", 1000).fails("v2", 1000);
+    leader.run_until(phase, Duration::from_mins(5));
+    let follower = Follower::of(&leader);
+    (leader, follower)
+}
+
+#[test]
+fn a_follower_does_what_the_leader_says_and_never_moves_forward_by_itself() {
+    let mut leader = World::in_cluster(plan(Promotion::Automatic)).fails("v1", 1000).fails("v2", 1000);
+    let mut follower = Follower::of(&leader);
+    let mut reached = BTreeSet::new();
+    while leader.phase() != PhaseName::Steady {
+        leader.tick();
+        assert!(follower.rollout.follow(leader.rollout.saved(leader.now()), leader.now()));
+        reached.insert(follower.rollout.phase());
+        assert_eq!(follower.rollout.desired().granted, leader.rollout.desired().granted);
+        assert_eq!(follower.rollout.desired().selected, None, "the leader alone moves the Service");
+        assert_eq!(follower.rollout.serving(), leader.rollout.serving());
+    }
+    assert!(reached.len() >= 4, "{reached:?}");
+    for phase in [PhaseName::Warming, PhaseName::Shifting, PhaseName::Promoting, PhaseName::Baking] {
+        let (_, mut follower) = pair(phase);
+        let before = follower.rollout.desired();
+        assert_eq!(follower.run(3_000, 100, 0.0), [], "{phase}");
+        assert_eq!((follower.rollout.phase(), follower.rollout.desired()), (phase, before));
+    }
+}
+
+#[test]
+fn a_follower_that_is_cut_off_takes_a_canary_back_that_fails_most_of_its_requests() {
+    for phase in [PhaseName::Shifting, PhaseName::Baking] {
+        let (_, mut follower) = pair(phase);
+        follower.run(20, 1_000, 0.0);
+        let changes = follower.run(100, 1_000, 0.9);
+        assert_eq!(changes.len(), 1, "{phase}: {changes:?}");
+        assert_eq!(changes[0].cause, Cause::Evidence { regression: Regression::Catastrophic });
+        assert!(follower.share().abs() < 1e-9);
+        let trip = follower.rollout.trip().unwrap();
+        assert_eq!((trip.version.clone(), trip.revision.clone()), (version("v2"), None));
+    }
+}
+
+#[test]
+fn what_is_no_catastrophe_is_left_to_the_leader() {
+    for phase in [PhaseName::Shifting, PhaseName::Baking] {
+        let (_, mut follower) = pair(phase);
+        follower.run(20, 1_000, 0.0);
+        assert_eq!(follower.run(600, 1_000, 0.1), [], "{phase}");
+        assert!(follower.share() > 1.0);
+    }
+}
+
+#[test]
+fn a_follower_trips_neither_where_the_guard_only_alerts_nor_into_an_outage() {
+    let mut noisy = plan(Promotion::Manual);
+    noisy.guard.on_regression = OnRegression::Alert;
+    let mut leader = World::in_cluster(noisy);
+    leader.run_until(PhaseName::Shifting, Duration::from_mins(1));
+    let mut follower = Follower::of(&leader);
+    assert_eq!(follower.run(100, 1_000, 0.9), []);
+    let (_, mut follower) = pair(PhaseName::Baking);
+    follower.ready.insert(version("v1"), Ready { up: 0, total: 1 });
+    assert_eq!(follower.run(100, 1_000, 0.9), []);
+}
+
+#[test]
+fn a_trip_stays_until_the_leader_bars_it_too_or_has_heard_of_it() {
+    let (mut leader, mut follower) = pair(PhaseName::Shifting);
+    follower.run(60, 1_000, 0.9);
+    let old_news = leader.rollout.saved(leader.now());
+    for _ in 0..3 {
+        follower.rollout.follow(old_news.clone(), follower.now);
+        assert!(follower.share().abs() < 1e-9, "a leader that has not heard yet undoes nothing");
+    }
+    let trip = follower.rollout.trip().cloned().unwrap();
+    let changes = leader.rollout.take_trip(&trip, "edge-2", leader.now());
+    assert!(matches!(&changes[0].cause, Cause::Tripped { by, .. } if by == "edge-2"), "{changes:?}");
+    assert_eq!((changes.len(), changes[0].decision), (1, Decision::Rollback));
+    assert_eq!(leader.rollout.take_trip(&trip, "edge-2", leader.now()), [], "once");
+    follower.rollout.follow(leader.rollout.saved(leader.now()), follower.now);
+    assert_eq!(follower.rollout.trip(), None);
+    leader.order(OrderKind::Retry(version("v2"))).unwrap();
+    follower.rollout.follow(leader.rollout.saved(leader.now()), follower.now);
+    assert_eq!(follower.rollout.phase(), PhaseName::Warming, "what the leader lifts is lifted");
+}
+
+#[test]
+fn a_trip_that_was_heard_and_retried_before_the_follower_saw_it_barred_is_over() {
+    let (leader, mut follower) = pair(PhaseName::Shifting);
+    follower.run(60, 1_000, 0.9);
+    follower.rollout.trip_was_heard();
+    follower.rollout.follow(leader.rollout.saved(leader.now()), follower.now);
+    assert!(follower.share() > 1.0);
+}
+
+#[test]
+fn a_trip_told_by_a_peer_is_obeyed_by_followers_and_holds_against_an_unknowing_leader() {
+    let (leader, mut one) = pair(PhaseName::Shifting);
+    let mut other = Follower::of(&leader);
+    one.run(60, 1_000, 0.9);
+    other.tick(100, 0.0);
+    let trip = one.rollout.trip().cloned().unwrap();
+    assert_eq!(other.rollout.take_trip(&trip, "edge-2", other.now).len(), 1);
+    other.rollout.follow(leader.rollout.saved(leader.now()), other.now);
+    assert!(other.share().abs() < 1e-9);
+}
+
+#[test]
+fn a_trip_of_another_build_or_of_what_is_production_by_now_moves_no_traffic() {
+    let (_, mut follower) = pair(PhaseName::Shifting);
+    follower.run(60, 1_000, 0.9);
+    let trip = follower.rollout.trip().cloned().unwrap();
+    let mut newer = World::in_cluster(with_revision(plan(Promotion::Manual), "r2"));
+    newer.run_until(PhaseName::Shifting, Duration::from_mins(1));
+    assert_eq!(newer.rollout.take_trip(&trip, "edge-2", newer.now()), []);
+    assert_eq!(newer.phase(), PhaseName::Shifting);
+    let (mut finished, _) = pair(PhaseName::Baking);
+    finished.run_until(PhaseName::Steady, Duration::from_mins(1));
+    let told = finished.rollout.take_trip(&trip, "edge-2", finished.now());
+    assert_eq!((told.len(), told[0].decision), (1, Decision::Alert));
+    assert_eq!(finished.rollout.desired().granted, Split::Whole(version("v2")));
+}
+
+#[test]
+fn a_follower_obeys_a_rollback_and_refuses_every_other_order() {
+    let (_, mut follower) = pair(PhaseName::Shifting);
+    follower.tick(100, 0.0);
+    let mut order = |kind| {
+        let order = Order { kind, actor: "ada".to_owned(), reason: "a test".to_owned() };
+        follower.rollout.step(Input::Order(&order), follower.now)
+    };
+    for kind in [OrderKind::Promote, OrderKind::Pause, OrderKind::Resume(Resume::GoOn), OrderKind::Retry(version("v2"))]
+    {
+        assert_eq!(order(kind).unwrap_err().code(), "not_leader");
+    }
+    assert_eq!(order(OrderKind::Rollback).unwrap().len(), 1);
+    assert!(follower.rollout.trip().unwrap().why.contains("ada"));
+}
+
+#[test]
+fn a_follower_with_another_file_takes_over_only_what_is_barred() {
+    let mut leader = World::in_cluster(with_revision(plan(Promotion::Automatic), "r2")).fails("v1", 1000);
+    leader.run_until(PhaseName::Shifting, Duration::from_mins(1));
+    let (_, mut follower) = pair(PhaseName::Shifting);
+    let before = follower.rollout.desired();
+    assert!(!follower.rollout.follow(leader.rollout.saved(leader.now()), follower.now));
+    assert_eq!(follower.rollout.desired(), before);
+    let route = Arc::clone(leader.rollout.route());
+    assert_eq!(follower.rollout.step(Input::Edit(route), follower.now).unwrap(), [], "the leader tells");
+    assert!(follower.share().abs() < 1e-9, "from the beginning, until the leader says more");
+    assert!(follower.rollout.follow(leader.rollout.saved(leader.now()), follower.now));
+    assert_eq!(follower.rollout.desired().granted, leader.rollout.desired().granted);
+}
+
+#[test]
+fn a_follower_without_any_news_gives_the_canary_nothing() {
+    let route = Arc::new(live(weights(30)));
+    let mut follower = Rollout::follower(route, None, Time::default());
+    assert_eq!(follower.desired().granted, Split::Whole(version("v1")));
+    let started = follower.lead(None, Time::default());
+    assert_eq!((follower.role(), started.len()), (Role::Leader, 1));
+    assert_eq!(follower.desired().granted.share_of(&version("v2")), percent(30));
+}
+
+#[test]
+fn whoever_leads_next_goes_on_in_every_phase_without_a_step_back_or_a_second_promotion() {
+    for phase in PhaseName::ALL {
+        let mut world = World::in_cluster(plan(Promotion::Automatic)).fails("v1", 1000).fails("v2", 1000);
+        match phase {
+            PhaseName::RollingBack | PhaseName::RolledBack | PhaseName::Paused => {
+                world.run_until(PhaseName::Shifting, Duration::from_mins(1));
+                let kind = if phase == PhaseName::Paused { OrderKind::Pause } else { OrderKind::Rollback };
+                world.order(kind).unwrap();
+                world.run_until(phase, SECOND);
+            }
+            PhaseName::Steady => {
+                world.run_until(PhaseName::Baking, Duration::from_mins(5));
+                world.run_until(phase, Duration::from_mins(1));
+            }
+            PhaseName::Warming | PhaseName::Shifting | PhaseName::Promoting | PhaseName::Baking => {
+                world.run_until(phase, Duration::from_mins(5));
+            }
+        }
+        let kept = world.rollout.saved(world.now());
+        let granted = world.rollout.desired().granted;
+        let mut next = Follower::of(&world).rollout;
+        assert_eq!(next.lead(Some(kept), world.now()), [], "{phase}: nothing is decided by leading");
+        assert_eq!((next.phase(), next.role()), (phase, Role::Leader));
+        assert_eq!(next.desired().granted, granted, "{phase}");
+        world.rollout = next;
+        world.run_for(Duration::from_mins(3));
+        let promotions = world.changes.iter().filter(|change| change.decision == Decision::Promote).count();
+        assert!(promotions <= 1, "{phase}: promoted twice");
+    }
+}
+
+#[test]
+fn whoever_leads_next_takes_the_newer_of_what_it_heard_and_of_what_was_kept() {
+    let (mut leader, mut follower) = pair(PhaseName::Promoting);
+    let kept_before = World::in_cluster(plan(Promotion::Automatic)).rollout.saved(Time::default());
+    assert!(kept_before.serial() < leader.rollout.saved(leader.now()).serial());
+    follower.rollout.lead(Some(kept_before), follower.now);
+    assert_eq!(follower.rollout.phase(), PhaseName::Promoting, "what was decided stays decided");
+    let mut follower = Follower::of(&leader);
+    leader.run_until(PhaseName::Baking, SECOND);
+    follower.rollout.lead(Some(leader.rollout.saved(leader.now())), leader.now());
+    assert_eq!(follower.rollout.phase(), PhaseName::Baking);
+}
+
+#[test]
+fn a_trip_outlives_the_leader_it_could_not_reach() {
+    let (leader, mut follower) = pair(PhaseName::Shifting);
+    follower.run(60, 1_000, 0.9);
+    follower.rollout.lead(Some(leader.rollout.saved(leader.now())), follower.now);
+    assert_eq!(follower.rollout.phase(), PhaseName::RollingBack);
+    assert!(follower.share().abs() < 1e-9);
+    assert_eq!(follower.rollout.saved(follower.now).phase(), PhaseName::RollingBack);
+}
+
+#[test]
+fn the_leader_judges_the_sum_of_what_all_edges_saw() {
+    let route = plan(Promotion::Manual);
+    let mut leader = World::in_cluster(route);
+    leader.run_until(PhaseName::Shifting, Duration::from_mins(1));
+    let applied = leader.applied().clone();
+    let ready = leader.ready.clone();
+    let (mut decided, trial) = (Vec::new(), leader.rollout.trial());
+    for tick in 1..200_u32 {
+        let now = leader.now().plus(TICK * tick);
+        let rows: Vec<Observed> = (0..3).map(|_| traffic(trial, &applied, 400, 0.3)).collect();
+        decided = leader.rollout.step(Input::Tick(&Seen::alone(&rows, &ready, &applied, &[])), now).unwrap();
+        if !decided.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(decided.first().map(|change| change.decision), Some(Decision::Rollback));
+    let counted = decided[0].evidence.clone().unwrap();
+    assert_eq!(counted.canary.requests % 60, 0, "20 of 400 requests, from each of three edges");
+}
+
+/// Everything that happens to two edges and a Service, and what the test remembers of it.
+struct History {
+    edges: [Rollout; 2],
+    leader: usize,
+    now: Time,
+    ready: BTreeMap<VersionId, Ready>,
+    applied: [Split; 2],
+    selector: Selected,
+    slices: Selected,
+    foreign: Option<pointsman_rollout::Foreign>,
+    way_back: WayBack,
+    kept: Saved,
+    connected: bool,
+    fails: f64,
+    requests: u64,
+    barred: BTreeSet<VersionId>,
+    promotions: u32,
+    phases: BTreeSet<PhaseName>,
+    flips: u32,
+    trips: u32,
+    foreigners: u32,
+}
+
+impl History {
+    fn new(route: Route) -> Self {
+        let route = Arc::new(route);
+        let now = Time::after_start(Duration::from_hours(1));
+        let (leader, _) = Rollout::start(Arc::clone(&route), now);
+        let kept = leader.saved(now);
+        let follower = Rollout::follower(Arc::clone(&route), Some(kept.clone()), now);
+        let home = Split::Whole(version("v1"));
+        Self {
+            edges: [leader, follower],
+            leader: 0,
+            now,
+            ready: route.versions.keys().map(|version| (version.clone(), Ready { up: 1, total: 1 })).collect(),
+            applied: [home.clone(), home],
+            selector: Selected::Version(version("v1")),
+            slices: Selected::Version(version("v1")),
+            foreign: None,
+            way_back: WayBack::Proven { took: Duration::from_millis(30) },
+            kept,
+            connected: true,
+            fails: 0.0,
+            requests: 400,
+            barred: BTreeSet::new(),
+            promotions: 0,
+            phases: BTreeSet::new(),
+            flips: 0,
+            trips: 0,
+            foreigners: 0,
+        }
+    }
+
+    fn up(&self, version: &VersionId) -> usize {
+        self.ready.get(version).map_or(0, |ready| ready.up)
+    }
+
+    fn note(&mut self, changes: &[Change]) {
+        for change in changes {
+            match change.decision {
+                Decision::Rollback => self.barred.extend(change.canary.clone()),
+                Decision::Promote => {
+                    self.promotions += 1;
+                    assert!(self.promotions <= 1, "promoted twice: {change:?}");
+                    assert!(matches!(self.way_back, WayBack::Proven { .. }), "promoted without a way back: {change:?}");
+                }
+                Decision::Flip => self.flips += 1,
+                Decision::Retry | Decision::Start => self.promotions = 0,
+                Decision::Step
+                | Decision::Pause
+                | Decision::Resume
+                | Decision::Bake
+                | Decision::Finish
+                | Decision::RollbackDone
+                | Decision::Alert
+                | Decision::SetWeights
+                | Decision::Edit => {}
+            }
+        }
+    }
+
+    fn tick(&mut self, rng: &mut StdRng) {
+        self.now = self.now.plus(TICK);
+        let observed = [0, 1].map(|edge| {
+            let trial = self.edges[edge].trial();
+            traffic(trial, &self.applied[edge], self.requests / 2, self.fails)
+        });
+        let service = ServiceSeen {
+            selected: self.selector.clone(),
+            ready: match &self.slices {
+                Selected::Version(version) => self.up(version),
+                Selected::Other(_) => 0,
+            },
+            agreed: self.slices == self.selector,
+            foreign: self.foreign.clone(),
+        };
+        let (leader, follower) = (self.leader, 1 - self.leader);
+        let all: Vec<Observed> = if self.connected { observed.to_vec() } else { vec![observed[leader].clone()] };
+        let granted = self.edges[leader].desired().granted;
+        let acknowledged = self.connected && self.applied == [granted.clone(), granted];
+        let seen = Seen {
+            service: Some(&service),
+            acknowledged,
+            way_back: &self.way_back,
+            edges: 2,
+            ..Seen::alone(&all, &self.ready, &self.applied[leader], &[])
+        };
+        let decided = self.edges[leader].step(Input::Tick(&seen), self.now).unwrap();
+        let seen =
+            Seen { edges: 2, ..Seen::alone(&observed[follower..=follower], &self.ready, &self.applied[follower], &[]) };
+        let tripped = self.edges[follower].step(Input::Tick(&seen), self.now).unwrap();
+        self.trips += u32::try_from(tripped.len()).unwrap();
+        assert!(tripped.iter().all(|change| change.decision == Decision::Rollback), "{tripped:?}");
+        // A trip is barred for all once the leader has heard of it.
+        self.note(&decided);
+        self.reconcile(rng);
+        self.phases.insert(self.edges[leader].phase());
+    }
+
+    /// What the shells do: state to the Service, trips to the leader, the leader's word to the follower, patches.
+    fn reconcile(&mut self, rng: &mut StdRng) {
+        let (leader, follower) = (self.leader, 1 - self.leader);
+        if self.connected {
+            if let Some(trip) = self.edges[follower].trip().cloned() {
+                let changes = self.edges[leader].take_trip(&trip, "edge", self.now);
+                self.note(&changes);
+            }
+            let saved = self.edges[leader].saved(self.now);
+            self.edges[follower].follow(saved, self.now);
+        }
+        self.kept = self.edges[leader].saved(self.now);
+        let desired = self.edges[leader].desired();
+        if let Some(to) = desired.selected.filter(|to| !self.selector.is(to) && rng.random_bool(0.7)) {
+            assert!(self.up(&to) > 0, "selected {to}, which has no ready endpoint");
+            assert!(!self.barred.contains(&to), "selected {to}, which was taken back");
+            let here = self.applied[leader].share_of(&to).ppm();
+            assert!(here > 0, "the selector went to {to} before the traffic");
+            self.selector = Selected::Version(to);
+            self.foreign = None;
+        }
+        if self.slices != self.selector && rng.random_bool(0.5) {
+            self.slices = self.selector.clone();
+        }
+        for edge in 0..2 {
+            self.applied[edge] = self.edges[edge].desired().effective(&self.ready);
+            for barred in &self.barred {
+                let granted = self.edges[leader].desired().granted.share_of(barred).ppm();
+                assert_eq!(
+                    granted,
+                    0,
+                    "{barred} was taken back and is granted traffic in {}",
+                    self.edges[leader].phase()
+                );
+            }
+        }
+    }
+
+    fn order(&mut self, kind: OrderKind) -> bool {
+        let order = Order { kind, actor: "ada".to_owned(), reason: String::new() };
+        let changes = self.edges[self.leader].step(Input::Order(&order), self.now);
+        let obeyed = changes.is_ok();
+        self.note(&changes.unwrap_or_default());
+        obeyed
+    }
+
+    fn happen(&mut self, rng: &mut StdRng) {
+        match rng.random_range(0..15) {
+            0 => self.fails = if rng.random_bool(0.3) { 0.9 } else { 0.0 },
+            1 => {
+                let named = if rng.random_bool(0.7) { "v2" } else { "v1" };
+                self.ready.insert(version(named), Ready { up: usize::from(rng.random_bool(0.6)), total: 1 });
+            }
+            2 | 3 => self.ready.values_mut().for_each(|ready| ready.up = 1),
+            4 => self.connected = rng.random_bool(0.7),
+            5 | 6 => self.change_leader(),
+            7 => {
+                self.foreigners += 1;
+                let to = if rng.random_bool(0.5) { "v2" } else { "v1" };
+                self.selector = Selected::Version(version(to));
+                self.foreign = Some(pointsman_rollout::Foreign {
+                    by: "kubectl".to_owned(),
+                    what: to.to_owned(),
+                    when: format!("{}", self.foreigners),
+                });
+            }
+            8 => {
+                self.order(OrderKind::Resume(Resume::Adopt));
+            }
+            9 | 10 if !self.order(OrderKind::Resume(Resume::Restore)) => {
+                self.order(OrderKind::Resume(Resume::GoOn));
+            }
+            11 => {
+                self.order(OrderKind::Promote);
+            }
+            12 if self.order(OrderKind::Retry(version("v2"))) => {
+                self.barred.clear();
+                self.fails = 0.0;
+            }
+            13 => {
+                let proven = rng.random_bool(0.7);
+                self.way_back = if proven {
+                    WayBack::Proven { took: Duration::from_millis(30) }
+                } else {
+                    WayBack::Unproven { why: "not rehearsed".to_owned() }
+                };
+                // A decision rests on what the last tick showed.
+                self.tick(rng);
+            }
+            _ => {}
+        }
+    }
+
+    fn change_leader(&mut self) {
+        let next = 1 - self.leader;
+        let heard = self.edges[next].saved(self.now);
+        let kept = self.kept.clone();
+        let newest = kept.serial().max(heard.serial());
+        let changes = self.edges[next].lead(Some(kept), self.now);
+        self.note(&changes);
+        assert!(self.edges[next].saved(self.now).serial() >= newest, "a step backwards");
+        let saved = self.edges[next].saved(self.now);
+        self.edges[self.leader].follow(saved, self.now);
+        self.leader = next;
+    }
+}
+
+#[test]
+fn over_random_histories_of_two_edges_the_service_follows_the_traffic_and_nothing_is_promoted_twice() {
+    let mut reached = BTreeSet::new();
+    let (mut flips, mut trips) = (0, 0);
+    for seed in 0..300 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let chosen = if rng.random_bool(0.5) {
+            canary_plan(Promotion::Automatic)
+        } else {
+            blue_green(if rng.random_bool(0.5) { Promotion::Automatic } else { Promotion::Manual })
+        };
+        let mut history = History::new(live(Plan::Rollout(chosen)));
+        for _ in 0..60 {
+            history.happen(&mut rng);
+            for _ in 0..rng.random_range(1..120) {
+                history.tick(&mut rng);
+            }
+        }
+        reached.extend(history.phases);
+        (flips, trips) = (flips + history.flips, trips + history.trips);
+    }
+    assert_eq!(reached, PhaseName::ALL.into_iter().collect(), "the histories reach every phase");
+    assert!(flips > 50 && trips > 5, "{flips} flips, {trips} trips");
+}
