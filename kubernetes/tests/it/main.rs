@@ -5,8 +5,16 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stderr,
+    missing_docs,
+    unreachable_pub,
     reason = "a test fails by panicking, and says why it was left out"
 )]
 
 mod contract;
+mod discovery;
+mod events;
+mod lease;
+mod live_service;
+mod retire;
+mod world;
 mod faults;
