@@ -16,6 +16,9 @@ use tower::{BoxError, ServiceBuilder};
 
 use crate::error::{CallError, innermost};
 
+/// Calls that have a deadline of their own meet that first; this one is for watches that never begin.
+const HEAD_MARGIN: Duration = Duration::from_secs(1);
+
 /// How long things may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadlines {
@@ -97,8 +100,8 @@ impl Cluster {
     }
 
     fn with(config: &Config, deadlines: Deadlines) -> Result<Self, ConnectError> {
-        let client =
-            client(config, deadlines.call).map_err(|error| ConnectError::Credentials { reason: innermost(&error) })?;
+        let client = client(config, deadlines.call + HEAD_MARGIN)
+            .map_err(|error| ConnectError::Credentials { reason: innermost(&error) })?;
         Ok(Self { client, namespace: config.default_namespace.clone(), deadlines })
     }
 

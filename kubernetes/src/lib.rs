@@ -12,6 +12,7 @@ mod events;
 mod lease;
 mod live_service;
 mod retire;
+mod seen;
 mod trouble;
 mod watching;
 
@@ -21,8 +22,9 @@ pub use error::CallError;
 pub use events::{EventSink, Journal, Post, Told};
 pub use lease::{Candidacy, Election, Leadership, LeaseTimes, LeaseTimesError, Move, Record};
 pub use live_service::{
-    Document, FIELD_MANAGER, Followed, Foreign, Found, LiveService, Observed, Obstacle, Selected, Wanted, WriteError,
-    Writer, claim, plan,
+    Document, FIELD_MANAGER, Followed, Foreign, Found, LiveService, Observed, Obstacle, OnForeign, Selected, Wanted,
+    WriteError, Writer, claim, plan,
 };
 pub use retire::{Retired, scale_down};
+pub use seen::service_seen;
 pub use watching::Link;

@@ -8,6 +8,9 @@ mod observed;
 mod patch;
 mod writers;
 
+#[cfg(test)]
+pub(crate) use observed::tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +24,7 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 pub use observed::{Foreign, Found, Observed};
-pub use patch::{Document, Obstacle, Selected, Wanted, claim, plan};
+pub use patch::{Document, Obstacle, OnForeign, Selected, Wanted, claim, plan};
 pub use writers::{FIELD_MANAGER, Writer};
 
 use crate::client::Cluster;

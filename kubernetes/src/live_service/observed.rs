@@ -70,6 +70,10 @@ pub struct Foreign {
     pub by: String,
     /// What, for people.
     pub what: String,
+    /// When, as the API server wrote it down; else the resource version. The same change made again is another one.
+    pub when: String,
+    /// Whether it is the selector alone that was changed; what Pointsman wrote down is as it was.
+    pub is_of_selector: bool,
 }
 
 impl fmt::Display for Foreign {
@@ -80,7 +84,7 @@ impl fmt::Display for Foreign {
 
 impl Observed {
     /// What stands in `service`.
-    pub(crate) fn of(service: &Service) -> Self {
+    pub fn of(service: &Service) -> Self {
         let metadata = &service.metadata;
         let managed = metadata.managed_fields.as_deref().unwrap_or_default();
         let annotation = |name: &str| metadata.annotations.as_ref().and_then(|all| all.get(name));
@@ -107,6 +111,7 @@ impl Observed {
     /// What somebody other than Pointsman changed of what Pointsman keeps here for `route`; none on a Service that
     /// Pointsman never wrote on.
     pub fn foreign(&self, route: &RouteName) -> Option<Foreign> {
+        let mut is_of_selector = false;
         let (what, by) = match (&self.state, &self.fence) {
             (Found::Unreadable(why), _) => (format!("the annotation {STATE} was changed: {why}"), &self.state_writer),
             (_, Found::Unreadable(why)) => (format!("the annotation {FENCE} was changed: {why}"), &self.other_writer),
@@ -117,10 +122,18 @@ impl Observed {
                 self.selector_writer.as_ref().filter(|writer| writer.is_pointsman())?;
                 (format!("the annotations {STATE} and {FENCE} were removed"), &self.other_writer)
             }
-            (Found::Read(state), Found::Read(_)) => self.differs(state, route)?,
+            (Found::Read(state), Found::Read(_)) => {
+                is_of_selector = state.route == *route && !self.is_state_edited();
+                self.differs(state, route)?
+            }
         };
         let unknown = || "somebody whom the API server does not name".to_owned();
-        Some(Foreign { what, by: by.as_ref().map_or_else(unknown, Writer::to_string) })
+        let when = by.as_ref().and_then(|writer| writer.at.clone()).unwrap_or_else(|| self.resource_version.clone());
+        Some(Foreign { what, by: by.as_ref().map_or_else(unknown, Writer::to_string), when, is_of_selector })
+    }
+
+    fn is_state_edited(&self) -> bool {
+        self.state_writer.as_ref().is_some_and(|writer| !writer.is_pointsman())
     }
 
     fn differs(&self, state: &State, route: &RouteName) -> Option<(String, &Option<Writer>)> {
@@ -130,13 +143,14 @@ impl Observed {
                 &self.state_writer,
             ));
         }
-        if state.selector != self.selector {
+        if self.is_state_edited() {
+            return Some((format!("the annotation {STATE} was edited"), &self.state_writer));
+        }
+        (state.selector != self.selector).then(|| {
             let what =
                 format!("the selector was changed from {} to {}", labels(&state.selector), labels(&self.selector));
-            return Some((what, &self.selector_writer));
-        }
-        let edited = self.state_writer.as_ref().is_some_and(|writer| !writer.is_pointsman());
-        edited.then(|| (format!("the annotation {STATE} was edited"), &self.state_writer))
+            (what, &self.selector_writer)
+        })
     }
 
     /// What Kubernetes Events about it refer to.

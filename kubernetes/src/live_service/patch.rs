@@ -22,7 +22,7 @@ pub struct Wanted<'a> {
     /// The writer's proof of leadership.
     pub fence: &'a Fence,
     /// Whom the Service shall select: the label of the selector that says the version, and its value; none leaves the
-    /// selector as it is found, which with `over_foreign` adopts it, all labels included.
+    /// selector as it is found.
     pub selected: Option<Selected<'a>>,
     /// Where the rollout stands.
     pub saved: &'a Saved,
@@ -32,8 +32,23 @@ pub struct Wanted<'a> {
     pub cut: u64,
     /// The version that is free to be scaled down.
     pub retired: Option<&'a VersionId>,
-    /// Whether to write over what somebody else changed, because an operator said so.
-    pub over_foreign: bool,
+    /// What to do where somebody else changed what Pointsman left.
+    pub on_foreign: OnForeign,
+}
+
+/// What to do where somebody else changed what Pointsman left.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnForeign {
+    /// Write nothing.
+    #[default]
+    Refuse,
+    /// Write the state, so that a quarantine is kept while somebody is asked, but leave the selector alone, and what was
+    /// left: the change stays to be seen. Where the annotation is what was changed, write nothing.
+    Leave,
+    /// It counts: other labels of the selector stay as they are found.
+    Adopt,
+    /// It does not count: other labels of the selector go back to how they were left.
+    Restore,
 }
 
 /// One label of a selector.
@@ -93,27 +108,36 @@ impl Document {
 /// If nothing may be written.
 pub fn plan(observed: &Observed, wanted: &Wanted<'_>) -> Result<Option<Document>, Obstacle> {
     admitted(observed, wanted.fence)?;
-    if observed.fence.read() != Some(wanted.fence) && !wanted.over_foreign {
-        return Err(unclaimed(observed, wanted));
+    let foreign = observed.foreign(wanted.route);
+    let is_answered = matches!(wanted.on_foreign, OnForeign::Adopt | OnForeign::Restore);
+    let is_left = |foreign: &Foreign| wanted.on_foreign == OnForeign::Leave && foreign.is_of_selector;
+    match &foreign {
+        Some(foreign) if !is_answered && !is_left(foreign) => return Err(Obstacle::Foreign(foreign.clone())),
+        Some(_) | None => {}
     }
-    if let Some(foreign) = observed.foreign(wanted.route).filter(|_| !wanted.over_foreign) {
-        return Err(Obstacle::Foreign(foreign));
+    if observed.fence.read() != Some(wanted.fence) && !(is_answered && foreign.is_some()) {
+        return Err(Obstacle::Unclaimed);
     }
-    let state = state_of(observed, wanted)?;
-    if is_so_already(observed, &state, wanted.fence) {
-        return Ok(None);
-    }
-    document(observed, &state, wanted.fence).map(Some)
+    let mut state = state_of(observed, wanted)?;
+    let selector = if foreign.is_some() && !is_answered {
+        state.selector = observed.state.read().map(|left| left.selector.clone()).unwrap_or_default();
+        observed.selector.clone()
+    } else {
+        state.selector.clone()
+    };
+    let writing = Writing { state: &state, selector: &selector, fence: wanted.fence };
+    if writing.is_done(observed) { Ok(None) } else { writing.document(observed).map(Some) }
 }
 
 /// The patch by which a new leader claims the Service: its fence, and `otherwise` where no state stands there. What an
 /// earlier leader sent and has not landed yet never lands from then on. None if it is claimed already.
 ///
 /// # Errors
-/// If a later leader has claimed it, or somebody else changed it.
+/// If a later leader has claimed it, or somebody else changed what Pointsman wrote down there. A selector that somebody
+/// else changed stays so, and stays to be seen.
 pub fn claim(observed: &Observed, otherwise: &Wanted<'_>) -> Result<Option<Document>, Obstacle> {
     admitted(observed, otherwise.fence)?;
-    if let Some(foreign) = observed.foreign(otherwise.route) {
+    if let Some(foreign) = observed.foreign(otherwise.route).filter(|foreign| !foreign.is_of_selector) {
         return Err(Obstacle::Foreign(foreign));
     }
     if observed.fence.read() == Some(otherwise.fence) {
@@ -123,7 +147,8 @@ pub fn claim(observed: &Observed, otherwise: &Wanted<'_>) -> Result<Option<Docum
         Some(state) => State { serial: state.serial + 1, ..state.clone() },
         None => state_of(observed, &Wanted { selected: None, ..otherwise.clone() })?,
     };
-    document(observed, &state, otherwise.fence).map(Some)
+    let selector = &observed.selector;
+    Writing { state: &state, selector, fence: otherwise.fence }.document(observed).map(Some)
 }
 
 /// No leader writes over a later one.
@@ -132,11 +157,6 @@ fn admitted(observed: &Observed, fence: &Fence) -> Result<(), Obstacle> {
         Found::Read(found) if !fence.may_replace(found) => Err(Obstacle::Superseded { by: found.clone() }),
         Found::Read(_) | Found::Nothing | Found::Unreadable(_) => Ok(()),
     }
-}
-
-/// A fence that is gone or damaged was changed by somebody; another one is that of the leader before.
-fn unclaimed(observed: &Observed, wanted: &Wanted<'_>) -> Obstacle {
-    observed.foreign(wanted.route).map_or(Obstacle::Unclaimed, Obstacle::Foreign)
 }
 
 /// The state to be written.
@@ -153,12 +173,14 @@ fn state_of(observed: &Observed, wanted: &Wanted<'_>) -> Result<State, Obstacle>
     })
 }
 
-/// The whole selector: server-side apply treats it as one value, so it is never sent in part. An operator who has a
-/// foreign change undone gets the labels back as they were, too.
+/// The whole selector: server-side apply treats it as one value, so it is never sent in part.
 fn selector_of(observed: &Observed, wanted: &Wanted<'_>) -> Result<BTreeMap<String, String>, Obstacle> {
-    let Some(selected) = wanted.selected else { return Ok(observed.selector.clone()) };
     let left = observed.state.read().filter(|state| state.route == *wanted.route).map(|state| &state.selector);
-    let mut selector = left.unwrap_or(&observed.selector).clone();
+    let mut selector = match wanted.on_foreign {
+        OnForeign::Restore => left.unwrap_or(&observed.selector).clone(),
+        OnForeign::Refuse | OnForeign::Leave | OnForeign::Adopt => observed.selector.clone(),
+    };
+    let Some(selected) = wanted.selected else { return Ok(selector) };
     if selector.is_empty() {
         return Err(Obstacle::NoSelector);
     }
@@ -166,11 +188,44 @@ fn selector_of(observed: &Observed, wanted: &Wanted<'_>) -> Result<BTreeMap<Stri
     Ok(selector)
 }
 
-fn is_so_already(observed: &Observed, state: &State, fence: &Fence) -> bool {
-    let Some(found) = observed.state.read() else { return false };
-    let is_marked = observed.retired.as_deref() == state.retired.as_ref().map(VersionId::as_str);
-    let is_selected = observed.selector == state.selector && observed.fence.read() == Some(fence);
-    is_marked && is_selected && fitted(state).is_some_and(|state| State { serial: found.serial, ..state } == *found)
+/// Everything that a patch sets.
+struct Writing<'a> {
+    state: &'a State,
+    selector: &'a BTreeMap<String, String>,
+    fence: &'a Fence,
+}
+
+impl Writing<'_> {
+    fn is_done(&self, observed: &Observed) -> bool {
+        let Some(found) = observed.state.read() else { return false };
+        let is_marked = observed.retired.as_deref() == self.state.retired.as_ref().map(VersionId::as_str);
+        let is_selected = observed.selector == *self.selector && observed.fence.read() == Some(self.fence);
+        is_marked
+            && is_selected
+            && fitted(self.state).is_some_and(|state| State { serial: found.serial, ..state } == *found)
+    }
+
+    fn document(&self, observed: &Observed) -> Result<Document, Obstacle> {
+        let mut operations = tests(observed);
+        let mut set =
+            |path: String, value: Value| operations.push(json!({ "op": "add", "path": path, "value": value }));
+        if !observed.has_annotations {
+            set("/metadata/annotations".to_owned(), json!({}));
+        }
+        if !self.selector.is_empty() {
+            set("/spec/selector".to_owned(), json!(self.selector));
+        }
+        set(annotation(FENCE), json!(self.fence.to_string()));
+        set(annotation(STATE), json!(self.state.encode()?));
+        match &self.state.retired {
+            Some(version) => set(annotation(RETIRED), json!(version)),
+            None if observed.retired.is_some() => {
+                operations.push(json!({ "op": "remove", "path": annotation(RETIRED) }));
+            }
+            None => {}
+        }
+        Ok(Document { made_from: observed.resource_version.clone(), operations })
+    }
 }
 
 /// The state as it reads once it is written: what does not fit is gone.
@@ -178,29 +233,17 @@ fn fitted(state: &State) -> Option<State> {
     State::decode(&state.encode().ok()?).ok()
 }
 
-fn document(observed: &Observed, state: &State, fence: &Fence) -> Result<Document, Obstacle> {
-    let mut operations =
-        vec![json!({ "op": "test", "path": "/metadata/resourceVersion", "value": observed.resource_version })];
+/// What must still be so when the patch arrives.
+fn tests(observed: &Observed) -> Vec<Value> {
+    let test = |path: &str, value: Value| json!({ "op": "test", "path": path, "value": value });
+    let mut tests = vec![test("/metadata/resourceVersion", json!(observed.resource_version))];
     if !observed.selector.is_empty() {
-        operations.push(json!({ "op": "test", "path": "/spec/selector", "value": observed.selector }));
+        tests.push(test("/spec/selector", json!(observed.selector)));
     }
     if let Some(text) = &observed.fence_text {
-        operations.push(json!({ "op": "test", "path": annotation(FENCE), "value": text }));
+        tests.push(test(&annotation(FENCE), json!(text)));
     }
-    if !observed.has_annotations {
-        operations.push(json!({ "op": "add", "path": "/metadata/annotations", "value": {} }));
-    }
-    if !state.selector.is_empty() {
-        operations.push(json!({ "op": "add", "path": "/spec/selector", "value": state.selector }));
-    }
-    operations.push(json!({ "op": "add", "path": annotation(FENCE), "value": fence.to_string() }));
-    operations.push(json!({ "op": "add", "path": annotation(STATE), "value": state.encode()? }));
-    match &state.retired {
-        Some(version) => operations.push(json!({ "op": "add", "path": annotation(RETIRED), "value": version })),
-        None if observed.retired.is_some() => operations.push(json!({ "op": "remove", "path": annotation(RETIRED) })),
-        None => {}
-    }
-    Ok(Document { made_from: observed.resource_version.clone(), operations })
+    tests
 }
 
 /// Where JSON Patch finds an annotation.
@@ -243,7 +286,7 @@ mod tests {
                 decisions: &[],
                 cut: 0,
                 retired: None,
-                over_foreign: false,
+                on_foreign: OnForeign::Refuse,
             }
         }
     }
@@ -348,13 +391,28 @@ mod tests {
         let edited = || changed(|service| service["spec"]["selector"] = json!({ "app": "other", "version": "v2" }));
         let Err(Obstacle::Foreign(foreign)) = plan(&edited(), &case.wanted()) else { panic!("not told") };
         assert!(foreign.what.contains("app=other,version=v2"), "{foreign}");
-        let restore = Wanted { over_foreign: true, ..case.wanted() };
+        let restore = Wanted { on_foreign: OnForeign::Restore, ..case.wanted() };
         let document = plan(&edited(), &restore).unwrap().unwrap();
         assert_eq!(*value(&document, "add", "/spec/selector"), json!({ "app": "model", "version": "v1" }));
-        let adopt = Wanted { over_foreign: true, selected: None, ..case.wanted() };
+        let adopt = Wanted { on_foreign: OnForeign::Adopt, selected: None, ..case.wanted() };
         let document = plan(&edited(), &adopt).unwrap().unwrap();
         let text = value(&document, "add", "/metadata/annotations/pointsman.dev~1state").as_str().unwrap();
         assert_eq!(json!(State::decode(text).unwrap().selector), json!({ "app": "other", "version": "v2" }));
+    }
+
+    #[test]
+    fn while_somebody_is_asked_the_state_is_kept_and_the_change_stays_to_be_seen() {
+        let case = case(7, "a", "v1");
+        let edited = changed(|service| service["spec"]["selector"] = json!({ "app": "other", "version": "v2" }));
+        let decisions = [decided(1, "asked", None)];
+        let wanted = Wanted { on_foreign: OnForeign::Leave, decisions: &decisions, selected: None, ..case.wanted() };
+        let document = plan(&edited, &wanted).unwrap().unwrap();
+        assert_eq!(*value(&document, "add", "/spec/selector"), json!({ "app": "other", "version": "v2" }));
+        let text = value(&document, "add", "/metadata/annotations/pointsman.dev~1state").as_str().unwrap();
+        let state = State::decode(text).unwrap();
+        assert_eq!((json!(state.selector), state.decisions.len()), (json!({ "app": "model", "version": "v1" }), 1));
+        let damaged = changed(|service| service["metadata"]["annotations"][STATE] = json!("hello"));
+        assert!(matches!(plan(&damaged, &wanted), Err(Obstacle::Foreign(_))));
     }
 
     #[test]

@@ -13,8 +13,8 @@
 mod contract;
 mod discovery;
 mod events;
+mod faults;
 mod lease;
 mod live_service;
 mod retire;
 mod world;
-mod faults;
