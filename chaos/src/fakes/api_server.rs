@@ -9,6 +9,7 @@ mod access;
 mod admission;
 mod answering;
 mod call;
+mod discovery;
 mod event_form;
 mod faults;
 mod history;
@@ -29,7 +30,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Request, Response, StatusCode};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -363,8 +364,8 @@ async fn serve_on(listen: SocketAddr, shared: &Arc<Shared>) -> io::Result<Server
 }
 
 async fn respond(shared: &Arc<Shared>, request: Request<Bytes>) -> serve::Answer<AnswerBody> {
-    if let Some(response) = plain(&request) {
-        return Ok(response);
+    if let Some(response) = discovery::answer(&request) {
+        return Ok(response.map(AnswerBody::from));
     }
     let call = match Call::read(&request) {
         Ok(call) => call,
@@ -374,22 +375,6 @@ async fn respond(shared: &Arc<Shared>, request: Request<Bytes>) -> serve::Answer
     let response = meet(shared, call).await?;
     shared.note_answer(place, response.status());
     Ok(response)
-}
-
-/// What is about no object: whether the server is well, and which version it says it is.
-fn plain(request: &Request<Bytes>) -> Option<Response<AnswerBody>> {
-    let response = match (request.method(), request.uri().path()) {
-        (&Method::GET, "/readyz" | "/livez" | "/healthz") => Response::new(Bytes::from_static(b"ok")),
-        (&Method::GET, "/version") => {
-            let version = json!({
-                "major": "1", "minor": "36", "gitVersion": "v1.36.0", "gitCommit": "", "gitTreeState": "clean",
-                "buildDate": "", "goVersion": "", "compiler": "", "platform": "linux/amd64",
-            });
-            serve::json(StatusCode::OK, &version)
-        }
-        _ => return None,
-    };
-    Some(response.map(AnswerBody::from))
 }
 
 /// Answers, unless the request meets a fault.

@@ -82,7 +82,7 @@ impl Entry {
         };
         match self.operation() {
             Operation::Apply => manager,
-            Operation::Update => format!("{manager} using {} at {}", self.api_version, self.time),
+            Operation::Update => format!("{manager} using {}", self.api_version),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What the server says when it does not do what it was asked: a `Status`, word for word as the real one says it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -48,6 +49,18 @@ impl Cause {
 
 fn worded(what: &str, words: &str) -> String {
     if words.is_empty() { what.to_owned() } else { format!("{what}: {words}") }
+}
+
+/// The fields in conflict under the name of the manager that owns them.
+fn told_by_manager(causes: &[Cause]) -> String {
+    let mut fields: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for cause in causes {
+        fields.entry(&cause.words).or_default().push(format!("- {}", cause.field));
+    }
+    let told = |(words, fields): (&str, Vec<String>)| {
+        format!("{}:\n{}", words.replacen("conflict", "conflicts", 1), fields.join("\n"))
+    };
+    fields.into_iter().map(told).collect::<Vec<_>>().join("\n")
 }
 
 /// A `Status` of failure.
@@ -131,13 +144,10 @@ impl Refusal {
     /// 409: others own what an apply wants to change.
     pub(super) fn apply_conflict(causes: &[Cause]) -> Self {
         let told = match causes {
-            [one] => format!(" 1 conflict: {}: {}", one.words, one.field),
-            many => {
-                let each = many.iter().map(|cause| format!("\n- {}: {}", cause.words, cause.field));
-                format!(" {} conflicts:{}", many.len(), each.collect::<String>())
-            }
+            [one] => format!("1 conflict: {}: {}", one.words, one.field),
+            many => format!("{} conflicts: {}", many.len(), told_by_manager(many)),
         };
-        Self::new(409, "Conflict", format!("Apply failed with{told}")).because(causes)
+        Self::new(409, "Conflict", format!("Apply failed with {told}")).because(causes)
     }
 
     /// 422: nobody would own what is applied.
@@ -156,6 +166,18 @@ impl Refusal {
         };
         let message = format!("{} \"{name}\" is invalid: {told}", resource.qualified_kind());
         Self::new(422, "Invalid", message).about(resource.group(), resource.kind(), name).because(causes)
+    }
+
+    /// 422: a `PUT` of this kind names the version that it replaces. The real server names the kind by its plural here.
+    pub(super) fn version_missing(key: &Key) -> Self {
+        let words = "Invalid value: 0x0: must be specified for an update";
+        let cause = Cause {
+            reason: "FieldValueInvalid",
+            words: words.to_owned(),
+            field: "metadata.resourceVersion".to_owned(),
+        };
+        let message = format!("{} \"{}\" is invalid: {}", key.resource.qualified_plural(), key.name, cause.told());
+        Self::new(422, "Invalid", message).about_key(key).because(&[cause])
     }
 
     /// 422: an operation of a JSON patch failed, a `test` for one. The real server does not say which.

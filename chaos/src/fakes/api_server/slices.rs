@@ -1,6 +1,7 @@
 //! The controller that keeps `EndpointSlices`: which pods a Service selects, and which slices say so. Pure: it reads the
 //! store and says what to write; the order of the writes, and that each is one of its own, make the mixed states that
-//! a cluster goes through in a flip.
+//! a cluster goes through in a flip. Of the real one it leaves out nodes: that one passes over a pod whose node it
+//! does not know.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

@@ -277,8 +277,7 @@ impl Store {
         }
         let is_unconditional = is_empty(&object, "/metadata/resourceVersion");
         if is_there && is_unconditional && key.resource.is_updated_with_version() {
-            let cause = Cause::invalid("metadata.resourceVersion", &0.into(), "must be specified for an update");
-            return Err(Refusal::invalid(key.resource, &key.name, &[cause]));
+            return Err(Refusal::version_missing(key));
         }
         self.update(key, part, by, |_| Ok(object))
     }

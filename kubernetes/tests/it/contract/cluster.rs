@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{Namespace, Node};
 use kube::api::{Api, DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::Status;
 use kube::{Client, Config, Resource};
 use pointsman_chaos::fakes::ApiServer;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Longer than anything here takes, beside any load.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
@@ -32,6 +32,34 @@ impl Cluster {
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
     {
         Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// A node by the name of the namespace, on which nothing runs: a real cluster gives no endpoint to a pod whose node
+    /// it does not know. The fake knows no nodes.
+    pub(super) async fn add_node(&self) {
+        if self.fake.is_some() {
+            return;
+        }
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let node = json!({ "metadata": { "name": self.namespace }, "spec": { "unschedulable": true } });
+        match nodes.create(&PostParams::default(), &serde_json::from_value(node).unwrap()).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    async fn clean_up(&self) {
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        namespaces.delete(&self.namespace, &DeleteParams::default()).await.unwrap();
+        if self.fake.is_none() {
+            let nodes: Api<Node> = Api::all(self.client.clone());
+            match nodes.delete(&self.namespace, &DeleteParams::default()).await {
+                Ok(_) => {}
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
     }
 
     /// Creates an object from JSON.
@@ -135,7 +163,7 @@ async fn in_a_namespace<F: Future<Output = ()> + Send + 'static>(
     let made = namespaces.create(&PostParams::default(), &namespace).await.unwrap();
     cluster.namespace = made.metadata.name.unwrap();
     let outcome = tokio::spawn(case(cluster.clone())).await;
-    namespaces.delete(&cluster.namespace, &DeleteParams::default()).await.unwrap();
+    cluster.clean_up().await;
     if let Err(error) = outcome {
         std::panic::resume_unwind(error.into_panic());
     }

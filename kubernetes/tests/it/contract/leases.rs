@@ -43,7 +43,9 @@ async fn it_is_not_replaced_blindly(cluster: Cluster) {
     blind.metadata.resource_version = None;
     let status = refusal(cluster.api::<Lease>().replace("pointsman", &PostParams::default(), &blind).await);
     assert_eq!((status.code, status.reason.as_str()), (422, "Invalid"));
-    assert!(status.message.contains("metadata.resourceVersion: Invalid value"), "{}", status.message);
+    let words = "leases.coordination.k8s.io \"pointsman\" is invalid: metadata.resourceVersion: Invalid value: 0x0: \
+                 must be specified for an update";
+    assert_eq!(status.message, words);
 }
 
 async fn its_duration_is_positive(cluster: Cluster) {

@@ -35,12 +35,13 @@ async fn add_service(cluster: &Cluster, version: &str) {
     cluster.create::<Service>(service).await.unwrap();
 }
 
-/// A pod that no kubelet runs, on a node that does not exist, with the status that a kubelet would give it.
+/// A pod that no kubelet runs, on a node that has none, with the status that a kubelet would give it.
 async fn add_pod(cluster: &Cluster, name: &str, version: &str, address: &str) {
+    cluster.add_node().await;
     let pod = json!({
         "metadata": { "name": name, "labels": { "app": "model", "version": version } },
         "spec": {
-            "nodeName": "pointsman-contract", "automountServiceAccountToken": false,
+            "nodeName": cluster.namespace, "automountServiceAccountToken": false,
             "containers": [{
                 "name": "model", "image": "model.invalid/none:1",
                 "ports": [{ "name": "web", "containerPort": 8080 }],

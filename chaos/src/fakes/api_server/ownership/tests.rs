@@ -94,9 +94,13 @@ fn an_apply_over_the_change_of_another_is_a_conflict_unless_forced() {
     patch(&mut store, &Patch::Merge(json!({ "spec": { "selector": { "version": "v2" } } })), "pointsman").unwrap();
     let refused = patch(&mut store, &applying(config("v1")), "argocd").unwrap_err();
     assert_eq!((refused.code, refused.reason), (409, "Conflict"));
-    let words = "Apply failed with 1 conflict: conflict with \"pointsman\" using v1 at 1970-01-01T00:01:00Z: \
-                 .spec.selector";
+    let words = "Apply failed with 1 conflict: conflict with \"pointsman\" using v1: .spec.selector";
     assert_eq!(refused.message, words);
+    let label = Patch::Merge(json!({ "metadata": { "labels": { "team": "other" } } }));
+    patch(&mut store, &label, "kubectl").unwrap();
+    let words = "Apply failed with 2 conflicts: conflicts with \"kubectl\" using v1:\n- .metadata.labels.team\n\
+                 conflicts with \"pointsman\" using v1:\n- .spec.selector";
+    assert_eq!(patch(&mut store, &applying(config("v1")), "argocd").unwrap_err().message, words);
     let forced = Patch::Apply { config: config("v1"), force: true };
     let after = patch(&mut store, &forced, "argocd").unwrap();
     assert_eq!(after["spec"]["selector"]["version"], "v1");

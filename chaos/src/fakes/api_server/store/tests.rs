@@ -177,8 +177,8 @@ fn a_lease_is_put_only_with_its_version_or_when_there_is_none() {
     store.replace(&key, Part::Whole, lease("a"), &by("a")).unwrap();
     let refused = store.replace(&key, Part::Whole, lease("b"), &by("b")).unwrap_err();
     assert_eq!((refused.code, refused.reason), (422, "Invalid"));
-    let words = "Lease.coordination.k8s.io \"pointsman\" is invalid: metadata.resourceVersion: Invalid value: 0: must \
-                 be specified for an update";
+    let words = "leases.coordination.k8s.io \"pointsman\" is invalid: metadata.resourceVersion: Invalid value: 0x0: \
+                 must be specified for an update";
     assert_eq!(refused.message, words);
 }
 
