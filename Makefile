@@ -6,7 +6,7 @@ export PATH := $(HOME)/.local/bin:$(PATH)
 .PHONY: help demo test lint bench micro fuzz image notebook docs prepare
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
 demo: prepare ## the main job on real processes: three acts in under two minutes after the build
 	@echo "building (the first time takes some minutes) ..."
@@ -16,6 +16,10 @@ demo: prepare ## the main job on real processes: three acts in under two minutes
 test: prepare ## every test of every crate, also behind one that fails
 	@.ci/install kubectl kubernetes-client || echo "without kubectl the manifests are not checked" >&2
 	cargo test --workspace --no-fail-fast
+
+.PHONY: test-kube
+test-kube: prepare ## what is counted on of Kubernetes, on the cluster of KUBECONFIG in namespaces of its own
+	REQUIRE_KUBERNETES=1 cargo test -p pointsman-kubernetes --no-fail-fast
 
 lint: prepare ## formatting and the lint table, warnings are errors
 	cargo fmt --all --check
