@@ -19,6 +19,7 @@ use std::{panic, process, thread};
 use arc_swap::ArcSwap;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use pointsman_config::{Config, ConfigErrors, Problem};
+use pointsman_kubernetes::ConnectError;
 use pointsman_telemetry::shutdown;
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -28,16 +29,17 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tracing::{error, info, warn};
 
 use crate::admin::{self, AdminContext, TokenFile};
-use crate::cluster::{self, NeedsCluster};
+use crate::cluster::{self, Connection, NeedsCluster};
 use crate::control::config_watch::{ConfigWatch, hash_of, read_text, with_whole_paths};
+use crate::control::discovery::{self, Discoveries};
 use crate::control::events::{Events, now_in_words};
 use crate::control::handle::{ControlHandle, OrderMessage};
 use crate::control::health::HealthChecks;
 use crate::control::history::History;
 use crate::control::publisher::Publisher;
-use crate::control::resolver::{Resolver, first_answers};
+use crate::control::resolver::{Resolved, Resolver, first_answers};
 use crate::control::state::StateFile;
-use crate::control::{Command, Control, Inputs, LAST_RECORDS, Parts, endpoint_names, running};
+use crate::control::{Command, Control, Inputs, LAST_RECORDS, Parts, endpoint_names, endpoint_services, running};
 use crate::listen::{ListenError, Listeners, Patience, Serving};
 use crate::metrics::Metrics;
 use crate::snapshot::Snapshots;
@@ -92,6 +94,11 @@ pub enum AppError {
     /// The config needs a cluster.
     #[error(transparent)]
     NeedsCluster(#[from] NeedsCluster),
+    /// Nothing says which API server to ask.
+    #[error(
+        "the config names Services, whose endpoints only an API server knows; or list `endpoints` for each version"
+    )]
+    Cluster(#[from] ConnectError),
     /// The secret that signs users' cookies cannot be used.
     #[error(transparent)]
     CookieSecret(#[from] SecretError),
@@ -132,6 +139,7 @@ impl AppError {
             Self::ConfigFile { .. }
             | Self::Config { .. }
             | Self::NeedsCluster(_)
+            | Self::Cluster(_)
             | Self::CookieSecret(_)
             | Self::UpstreamTls(_)
             | Self::Listen(ListenError::Tls { .. }) => true,
@@ -335,7 +343,7 @@ fn say_where(clients: &[SocketAddr], admin: SocketAddr) {
 #[derive(Debug)]
 struct Channels {
     turned: mpsc::UnboundedReceiver<crate::control::health::Turned>,
-    resolved: mpsc::UnboundedReceiver<crate::control::resolver::Resolved>,
+    resolved: mpsc::UnboundedReceiver<Resolved>,
     reopened: mpsc::UnboundedReceiver<crate::control::state::Reopened>,
 }
 
@@ -348,10 +356,12 @@ async fn start_control(
 ) -> Result<AdminContext, AppError> {
     let refused = |what| move |source| AppError::Start { what, source };
     let (tell_turned, turned) = mpsc::unbounded_channel();
-    let (tell_resolved, resolved) = mpsc::unbounded_channel();
+    let (tell_resolved, mut resolved) = mpsc::unbounded_channel();
     let (tell_reopened, reopened) = mpsc::unbounded_channel();
     let Loaded { path, state_file, config, hash, secrets, .. } = loaded;
     let checks = checks_runtime().map_err(refused("the thread for health checks"))?;
+    let connection = connect(&checks, &config).await?;
+    let discoveries = Discoveries::start(&checks, connection, tell_resolved.clone());
     let (state, opened) =
         StateFile::open(state_file.clone(), tell_reopened).map_err(refused("the thread for the state file"))?;
     publisher.sign_with(opened.cookie_secret);
@@ -367,17 +377,43 @@ async fn start_control(
     let parts = Parts {
         config_view: first_view(&path, &config, hash),
         saved: opened.routes,
-        resolved: first_answers(endpoint_names(&config.routes), FIRST_NAMES).await,
+        resolved: first_addresses(&config, &discoveries, &mut resolved).await,
         publisher,
         state,
         events: Events::new(opened.last_id, history.clone(), event),
         checks: HealthChecks::start(&checks, tell_turned),
         resolver: Resolver::start(&checks, tell_resolved),
+        discoveries,
         view,
         config,
     };
     run_control(parts, inputs(Channels { turned, resolved, reopened })).await?;
     Ok(AdminContext { metrics: Metrics::new(handle.clone()), handle, decisions: Arc::new(history), token })
+}
+
+/// The way to the API server. Where the config needs one, something must say which; whether it answers is another matter.
+async fn connect(checks: &tokio::runtime::Handle, config: &Config) -> Result<Connection, AppError> {
+    let connection = Connection::default();
+    if config.needs_cluster() {
+        let connecting = connection.clone();
+        let connected = checks.spawn(async move { connecting.cluster().await }).await;
+        connected.map_err(|_gone| AppError::Control)??;
+    }
+    Ok(connection)
+}
+
+/// Where endpoints are, as far as that is known in time.
+async fn first_addresses(
+    config: &Config,
+    discoveries: &Discoveries,
+    resolved: &mut mpsc::UnboundedReceiver<Resolved>,
+) -> Resolved {
+    let services = endpoint_services(&config.routes);
+    discoveries.set(services.clone());
+    let discovered = discovery::first_answers(&services, resolved, FIRST_NAMES);
+    let (mut first, discovered) = tokio::join!(first_answers(endpoint_names(&config.routes), FIRST_NAMES), discovered);
+    first.extend(discovered);
+    first
 }
 
 fn first_view(path: &Path, config: &Config, hash: String) -> ConfigView {
@@ -550,14 +586,14 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_needs_a_cluster_is_refused_with_the_way_out() {
+    fn a_file_with_state_in_a_cluster_is_refused_with_the_way_out() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pointsman.yaml");
-        let start = "listeners: [{ address: 127.0.0.1:0 }]\n";
-        let discovered = "routes: [{ name: r, stable: v1, versions: { v1: { service: r-v1, port: http } } }]\n";
-        fs::write(&path, format!("{start}{discovered}")).unwrap();
+        let start = "listeners: [{ address: 127.0.0.1:0 }]\nstate: { kubernetes: { namespace: shop } }\n";
+        let route = "routes: [{ name: r, stable: v1, versions: { v1: { service: r-v1, port: http } }, kubernetes: { service: r } }]\n";
+        fs::write(&path, format!("{start}{route}")).unwrap();
         let refused = load(&path).unwrap_err();
-        assert!(refused.is_wrong_usage() && refused.to_string().contains("list `endpoints`"), "{refused}");
+        assert!(refused.is_wrong_usage() && refused.to_string().contains("`state.file`"), "{refused}");
     }
 
     #[test]

@@ -10,6 +10,7 @@
 
 pub(crate) mod config_watch;
 mod controlled;
+pub(crate) mod discovery;
 mod draining;
 mod endpoints;
 pub(crate) mod events;
@@ -34,11 +35,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Interval, MissedTickBehavior};
 use tracing::{debug, info, warn};
 
-pub(crate) use self::endpoints::names as endpoint_names;
+pub(crate) use self::endpoints::{names as endpoint_names, services as endpoint_services};
 pub(crate) use self::reload::running;
 
 use self::config_watch::Reload;
 use self::controlled::ControlledRoute;
+use self::discovery::Discoveries;
 use self::endpoints::Endpoints;
 use self::events::Events;
 use self::handle::{Done, OrderError, OrderMessage};
@@ -93,7 +95,7 @@ pub(crate) struct Inputs {
     pub(crate) reloads: mpsc::UnboundedReceiver<Reload>,
     /// From the health checks.
     pub(crate) turned: mpsc::UnboundedReceiver<Turned>,
-    /// From the resolver.
+    /// From the resolver and the discovery.
     pub(crate) resolved: mpsc::UnboundedReceiver<Resolved>,
     /// From the state file.
     pub(crate) reopened: mpsc::UnboundedReceiver<Reopened>,
@@ -139,7 +141,7 @@ pub(crate) struct Parts {
     pub(crate) config_view: ConfigView,
     /// What the state file knew of the routes.
     pub(crate) saved: BTreeMap<RouteName, Saved>,
-    /// The first answers of the resolver.
+    /// The first answers of the resolver and the discovery.
     pub(crate) resolved: Resolved,
     /// The one hand that writes snapshots.
     pub(crate) publisher: Publisher,
@@ -149,8 +151,10 @@ pub(crate) struct Parts {
     pub(crate) events: Events,
     /// Asks endpoints.
     pub(crate) checks: HealthChecks,
-    /// Asks for addresses.
+    /// Asks for addresses of names.
     pub(crate) resolver: Resolver,
+    /// Asks for addresses of Services.
+    pub(crate) discoveries: Discoveries,
     /// What people see.
     pub(crate) view: Arc<ArcSwap<View>>,
 }
@@ -186,6 +190,7 @@ pub(crate) struct Control {
     events: Events,
     checks: HealthChecks,
     resolver: Resolver,
+    discoveries: Discoveries,
     view: Arc<ArcSwap<View>>,
     observers: Observers,
     /// The last looks, by route.
@@ -224,6 +229,7 @@ impl Control {
             events: parts.events,
             checks: parts.checks,
             resolver: parts.resolver,
+            discoveries: parts.discoveries,
             view: parts.view,
             observers: Observers::default(),
             looks: BTreeMap::new(),
@@ -499,7 +505,7 @@ impl Control {
         }
     }
 
-    /// Names were looked up.
+    /// Names were looked up, or Services have moved.
     fn learn(&mut self, resolved: Resolved) {
         if self.endpoints.learn(resolved) {
             self.place_all();
@@ -678,6 +684,7 @@ mod tests {
     use tokio::sync::broadcast;
 
     use super::*;
+    use crate::cluster::Connection;
     use crate::control::history::History;
     use crate::control::state::COMMIT_PATIENCE;
     use crate::snapshot::Snapshots;
@@ -721,6 +728,7 @@ mod tests {
             events: Events::new(0, History::of_file(state), event),
             checks: HealthChecks::start(&runtime, mpsc::unbounded_channel().0),
             resolver: Resolver::start(&runtime, mpsc::unbounded_channel().0),
+            discoveries: Discoveries::start(&runtime, Connection::default(), mpsc::unbounded_channel().0),
             view: Arc::new(ArcSwap::from_pointee(View::default())),
         };
         Control::begin(parts).await

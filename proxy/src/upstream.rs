@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use pingora_core::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
-use pointsman_config::{Config, Protocol, Route, UpstreamTls};
+use pointsman_config::{Config, Protocol, Route, UpstreamTls, Version};
 use rustls::ClientConfig;
 use rustls::sign::SingleCertAndKey;
 use rustls_pki_types::ServerName;
@@ -234,7 +234,7 @@ fn server_name(endpoint: SocketAddr, settings: &Route) -> String {
         return name;
     }
     let address = endpoint.ip().to_string();
-    let written = || settings.versions.values().flat_map(|version| version.endpoints());
+    let written = || settings.versions.values().flat_map(Version::endpoints);
     let is_written = written().any(|known| known.port == endpoint.port() && known.host == address);
     let named =
         written().find(|known| known.port == endpoint.port() && known.host.parse::<std::net::IpAddr>().is_err());

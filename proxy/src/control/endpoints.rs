@@ -1,21 +1,23 @@
-//! Where every version runs, as far as its names are resolved, and which of it is up: what checks and look-ups found,
-//! put together for the publisher, the phase machine and people.
+//! Where every version runs, as far as its names are resolved and its Services discovered, and which of it is up: what
+//! checks and look-ups found, put together for the publisher, the phase machine and people.
 //!
-//! Line: (resolver, health) ► **endpoints** ► publisher. Owned by the control loop.
+//! Line: (resolver, discovery, health) ► **endpoints** ► publisher. Owned by the control loop.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pointsman_config::{Ejection, Endpoint as Written, HealthCheck, Route, RouteName, VersionId, WarmUp};
+use pointsman_config::{
+    Backends, Ejection, Endpoint as Written, HealthCheck, Route, RouteName, Version, VersionId, VersionService, WarmUp,
+};
 use pointsman_rollout::{Ready, Time};
 use tracing::{info, warn};
 
 use super::events::now_in_words;
 use super::health::{Check, Target, Turned};
 use super::publisher::Live;
-use super::resolver::{Resolved, literal};
+use super::resolver::{Resolved, Source, literal};
 use crate::ejection::{Member, Outliers, SitsOut, Turn};
 use crate::endpoint::Endpoint;
 use crate::upstream::Speech;
@@ -27,10 +29,10 @@ pub(crate) type Addresses = BTreeMap<VersionId, Vec<SocketAddr>>;
 /// Everything known about endpoints.
 #[derive(Debug, Default)]
 pub(crate) struct Endpoints {
-    /// The last good answer for each name.
-    answers: BTreeMap<Written, Vec<SocketAddr>>,
-    /// Why a name has no answer at present.
-    unresolved: BTreeMap<Written, String>,
+    /// The last good answer for each name and Service.
+    answers: BTreeMap<Source, Vec<SocketAddr>>,
+    /// Why one has no answer at present.
+    unresolved: BTreeMap<Source, String>,
     routes: BTreeMap<RouteName, OfRoute>,
     /// Checks begun so far: the number of the last one.
     checks_begun: u64,
@@ -59,10 +61,10 @@ struct Rules {
     ejection: Ejection,
 }
 
-/// One endpoint as written, and where it is.
+/// One endpoint or Service as written, and where it is.
 #[derive(Debug, Clone)]
 struct Placed {
-    written: Written,
+    written: Source,
     addresses: Vec<SocketAddr>,
 }
 
@@ -76,18 +78,32 @@ struct Standing {
 /// Every name in `routes` that has to be looked up.
 pub(crate) fn names<'a>(routes: impl IntoIterator<Item = &'a Route>) -> BTreeSet<Written> {
     let versions = routes.into_iter().flat_map(|route| route.versions.values());
-    versions.flat_map(|version| version.endpoints()).filter(|written| literal(written).is_none()).cloned().collect()
+    versions.flat_map(Version::endpoints).filter(|written| literal(written).is_none()).cloned().collect()
+}
+
+/// Every Service in `routes` that has to be discovered.
+pub(crate) fn services<'a>(routes: impl IntoIterator<Item = &'a Route>) -> BTreeSet<VersionService> {
+    let versions = routes.into_iter().flat_map(|route| route.versions.values());
+    versions.filter_map(Version::service).cloned().collect()
+}
+
+/// What a version's addresses are asked of.
+fn sources(version: &Version) -> Vec<Source> {
+    match &version.backends {
+        Backends::Endpoints(endpoints) => endpoints.iter().cloned().map(Source::Endpoint).collect(),
+        Backends::Service(service) => vec![Source::Service(service.clone())],
+    }
 }
 
 impl Endpoints {
-    /// Takes in answers of the resolver; true if an address changed.
+    /// Takes in answers of the resolver and of the discovery; true if an address changed.
     pub(crate) fn learn(&mut self, resolved: Resolved) -> bool {
         let mut changed = false;
         for (name, answer) in resolved {
             match answer {
                 Ok(addresses) => {
                     if self.unresolved.remove(&name).is_some() {
-                        info!(endpoint = %name, "endpoint's name is resolved again");
+                        info!(endpoint = %name, "endpoint's addresses are known again");
                     }
                     changed |= self.answers.get(&name) != Some(&addresses);
                     self.answers.insert(name, addresses);
@@ -98,10 +114,10 @@ impl Endpoints {
         changed
     }
 
-    fn cannot_resolve(&mut self, name: Written, problem: String) {
+    fn cannot_resolve(&mut self, name: Source, problem: String) {
         if !self.unresolved.contains_key(&name) {
             let kept = self.answers.get(&name).map_or(0, Vec::len);
-            warn!(endpoint = %name, problem, addresses_kept = kept, "endpoint's name cannot be resolved; the last good answer stays");
+            warn!(endpoint = %name, problem, addresses_kept = kept, "endpoint's addresses cannot be asked for; the last good answer stays");
         }
         self.unresolved.insert(name, problem);
     }
@@ -114,7 +130,8 @@ impl Endpoints {
     pub(crate) fn place(&mut self, route: &Route, main: &VersionId) {
         let mut versions = BTreeMap::new();
         for (name, version) in &route.versions {
-            let placed: Vec<_> = version.endpoints().iter().map(|written| self.placed(route, name, written)).collect();
+            let placed: Vec<_> =
+                sources(version).into_iter().map(|written| self.placed(route, name, written)).collect();
             versions.insert(name.clone(), placed);
         }
         let known = self.routes.entry(route.name.clone()).or_default();
@@ -133,10 +150,14 @@ impl Endpoints {
 
     /// A name without an answer stands for what its version had before: an edit must not empty a version for the time
     /// of a look-up.
-    fn placed(&self, route: &Route, version: &VersionId, written: &Written) -> Placed {
-        let known = literal(written).map(|address| vec![address]).or_else(|| self.answers.get(written).cloned());
+    fn placed(&self, route: &Route, version: &VersionId, written: Source) -> Placed {
+        let literal = match &written {
+            Source::Endpoint(endpoint) => literal(endpoint),
+            Source::Service(_) => None,
+        };
+        let known = literal.map(|address| vec![address]).or_else(|| self.answers.get(&written).cloned());
         let before = || self.routes.get(&route.name).map(|known| known.addresses_of(version)).unwrap_or_default();
-        Placed { written: written.clone(), addresses: known.unwrap_or_else(before) }
+        Placed { addresses: known.unwrap_or_else(before), written }
     }
 
     /// Forgets a route.
@@ -261,7 +282,7 @@ fn member(endpoint: &Endpoint) -> Member {
 }
 
 /// As the file writes it; with the address behind it where that differs.
-fn shown(written: &Written, address: SocketAddr) -> String {
+fn shown(written: &Source, address: SocketAddr) -> String {
     let (written, address) = (written.to_string(), address.to_string());
     if written == address { written } else { format!("{written} ({address})") }
 }
@@ -388,18 +409,20 @@ impl OfRoute {
         found.map_or_else(|| address.to_string(), |placed| shown(&placed.written, address))
     }
 
-    /// The endpoint as the file writes it, for the Host header.
+    /// The endpoint as the file writes it, and by the name of its Service with the port of its pod, for the Host header.
     fn host_of(&self, version: &VersionId, address: SocketAddr) -> String {
         let mut placed = self.versions.get(version).into_iter().flatten();
         let found = placed.find(|placed| placed.addresses.contains(&address));
-        found.map_or_else(|| address.to_string(), |placed| placed.written.to_string())
+        match found.map(|placed| &placed.written) {
+            None => address.to_string(),
+            Some(Source::Endpoint(endpoint)) => endpoint.to_string(),
+            Some(Source::Service(service)) => format!("{}:{}", service.service, address.port()),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use pointsman_config::Version;
-
     use super::*;
 
     fn version(name: &str) -> VersionId {
@@ -473,7 +496,7 @@ mod tests {
         let by_name = route(&[("v1", &["model.internal:1"])]);
         let mut endpoints = placed(&by_name);
         check_ready(&endpoints, "v1", 0, 1);
-        let name = written("model.internal:1");
+        let name = Source::Endpoint(written("model.internal:1"));
         let address: SocketAddr = "10.0.0.7:1".parse().unwrap();
         assert!(endpoints.learn([(name.clone(), Ok(vec![address]))].into()));
         endpoints.place(&by_name, &version("v1"));

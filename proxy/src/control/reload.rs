@@ -85,6 +85,7 @@ impl Control {
             self.park(route);
         }
         self.resolver.set(endpoints::names(&config.routes));
+        self.discoveries.set(endpoints::services(&config.routes));
         self.observers = self.observers.adjusted(&config);
         self.publisher.observe_with(self.observers.clone());
         self.config = config;

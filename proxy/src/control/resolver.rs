@@ -5,11 +5,12 @@
 //! good answer.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use pointsman_config::Endpoint;
+use pointsman_config::{Endpoint, ServicePort, VersionService};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -24,7 +25,29 @@ const CONCURRENT: usize = 32;
 /// What a name stands for: its addresses, in order and without duplicates, or why there are none.
 pub(crate) type Answer = Result<Vec<SocketAddr>, String>;
 /// Some answers.
-pub(crate) type Resolved = BTreeMap<Endpoint, Answer>;
+pub(crate) type Resolved = BTreeMap<Source, Answer>;
+
+/// What addresses are asked for: what the file writes under a version.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Source {
+    /// An endpoint by name or address.
+    Endpoint(Endpoint),
+    /// A Service; its answers come from [`super::discovery`].
+    Service(VersionService),
+}
+
+impl fmt::Display for Source {
+    /// As the file writes it: `model.internal:9001`, or a Service and its port: `delivery-time-v1:http`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Endpoint(endpoint) => write!(f, "{endpoint}"),
+            Self::Service(VersionService { service, port, .. }) => match port {
+                ServicePort::Name(port) => write!(f, "{service}:{port}"),
+                ServicePort::Number(port) => write!(f, "{service}:{port}"),
+            },
+        }
+    }
+}
 
 /// The address of an endpoint that is written as one.
 pub(crate) fn literal(endpoint: &Endpoint) -> Option<SocketAddr> {
@@ -60,7 +83,7 @@ async fn follow(mut changes: watch::Receiver<BTreeSet<Endpoint>>, resolved: mpsc
         let names = changes.borrow_and_update().clone();
         let round = async {
             // Each answer goes out as it comes: a name that is not answered must not hold up the others.
-            look_up(names, |name, answer| resolved.send([(name, answer)].into()).is_ok()).await;
+            look_up(names, |name, answer| resolved.send([(Source::Endpoint(name), answer)].into()).is_ok()).await;
             sleep(INTERVAL).await;
         };
         tokio::select! {
@@ -97,7 +120,7 @@ async fn look_up(names: BTreeSet<Endpoint>, mut tell: impl FnMut(Endpoint, Answe
 pub(crate) async fn first_answers(names: BTreeSet<Endpoint>, patience: Duration) -> Resolved {
     let mut resolved = Resolved::new();
     let all = look_up(names, |name, answer| {
-        resolved.insert(name, answer);
+        resolved.insert(Source::Endpoint(name), answer);
         true
     });
     // Whoever answers late is asked again by the resolver.
@@ -143,8 +166,14 @@ mod tests {
         running.set(names);
         let mut found = resolved.recv().await.unwrap();
         found.extend(resolved.recv().await.unwrap());
-        assert!(found[&endpoint("localhost")].as_ref().unwrap().iter().all(|address| address.ip().is_loopback()));
-        let problem = found[&endpoint("no.such.name.invalid")].as_ref().unwrap_err();
+        assert!(
+            found[&Source::Endpoint(endpoint("localhost"))]
+                .as_ref()
+                .unwrap()
+                .iter()
+                .all(|address| address.ip().is_loopback())
+        );
+        let problem = found[&Source::Endpoint(endpoint("no.such.name.invalid"))].as_ref().unwrap_err();
         assert!(problem.contains("no.such.name.invalid"), "{problem}");
     }
 }

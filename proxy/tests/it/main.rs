@@ -23,6 +23,8 @@ mod grpc;
 mod harness;
 mod http2;
 mod image;
+mod kube;
+mod kube_discovery;
 mod lanes;
 mod limits;
 mod malformed;

@@ -1,0 +1,120 @@
+//! A cluster on loopback: the fake API server, with pods behind whose addresses fake models answer.
+
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+use pointsman_chaos::fakes::api_server::{Deletion, Key, Part, Patch, Resource, Settings, Writer};
+use pointsman_chaos::fakes::{ApiServer, FakeModel};
+use serde_json::{Value, json};
+
+use crate::process::{self, Edge};
+
+const NAMESPACE: &str = "default";
+const LIVE: &str = "model";
+
+/// A cluster with a Service for v1 and one for v2, a live Service that selects v1, and no pods yet.
+pub struct Cluster {
+    pub api: ApiServer,
+    pub folder: tempfile::TempDir,
+}
+
+impl Cluster {
+    pub async fn new() -> Self {
+        let settings = Settings { allow_loopback: true, ..Settings::default() };
+        let cluster =
+            Self { api: ApiServer::start_with(settings).await.unwrap(), folder: tempfile::tempdir().unwrap() };
+        for version in ["v1", "v2"] {
+            cluster.add_service(&format!("model-{version}"), version);
+        }
+        cluster.add_service(LIVE, "v1");
+        cluster
+    }
+
+    fn add_service(&self, name: &str, version: &str) {
+        let spec = json!({
+            "selector": { "app": "model", "version": version },
+            "ports": [{ "name": "http", "port": 80, "targetPort": "http" }],
+        });
+        self.create(Resource::Service, json!({ "metadata": { "name": name }, "spec": spec }));
+    }
+
+    pub fn create(&self, resource: Resource, object: Value) {
+        self.api.store().create(resource, NAMESPACE, object, &by("test")).unwrap();
+    }
+
+    /// A pod of `version` that is ready, and the model in it.
+    pub async fn add_pod(&self, name: &str, version: &str) -> FakeModel {
+        let model = FakeModel::start(version).await.unwrap();
+        self.add_pod_at(name, version, model.addr());
+        model
+    }
+
+    /// A pod of `version` that is ready, with whoever listens at this address in it.
+    pub fn add_pod_at(&self, name: &str, version: &str, address: SocketAddr) {
+        let container = json!({ "name": "model", "image": "model:1", "ports": [{ "name": "http", "containerPort": address.port() }] });
+        self.create(
+            Resource::Pod,
+            json!({
+                "metadata": { "name": name, "labels": { "app": "model", "version": version } },
+                "spec": { "containers": [container] },
+            }),
+        );
+        let ip = address.ip().to_string();
+        let status = json!({
+            "status": {
+                "phase": "Running", "podIP": ip, "podIPs": [{ "ip": ip }],
+                "conditions": [{ "type": "Ready", "status": "True" }],
+            },
+        });
+        self.api.store().patch(&key(Resource::Pod, name), Part::Status, &Patch::Merge(status), &by("kubelet")).unwrap();
+    }
+
+    /// The pod is gone at once.
+    pub fn delete_pod(&self, name: &str) {
+        let at_once = Deletion { grace: Some(Duration::ZERO), ..Deletion::default() };
+        self.api.store().delete(&key(Resource::Pod, name), &at_once, &by("test")).unwrap();
+    }
+
+    /// Starts the edge as the user `pointsman` of this cluster, on a config with `state` and a route `model` that ends with
+    /// `rest`, which starts in the column of the route's keys.
+    pub async fn start(&self, state: &str, rest: &str) -> Edge {
+        self.write(state, rest);
+        self.start_again().await
+    }
+
+    pub fn write(&self, state: &str, rest: &str) {
+        let text = format!(
+            "listeners: [{{ address: 127.0.0.1:0 }}]
+admin: {{ address: 127.0.0.1:0 }}
+state: {state}
+routes:
+  - name: model
+    stable: v1
+    versions:
+      v1: {{ service: model-v1, port: http }}
+      v2: {{ service: model-v2, port: http, revision: r1 }}
+    health_check: {{ path: /ready, interval: 50ms, timeout: 1s }}
+    {rest}
+"
+        );
+        std::fs::write(self.folder.path().join("pointsman.yaml"), text).unwrap();
+    }
+
+    /// Starts the edge on the config that is there.
+    pub async fn start_again(&self) -> Edge {
+        let kubeconfig = self.folder.path().join("kubeconfig");
+        std::fs::write(&kubeconfig, self.api.kubeconfig("pointsman", NAMESPACE)).unwrap();
+        let config = self.folder.path().join("pointsman.yaml");
+        let mut command = process::command(&config);
+        command.env("KUBECONFIG", kubeconfig).args(["--drain-delay", "0s"]);
+        Edge::started_by(command, &config).await
+    }
+}
+
+fn key(resource: Resource, name: &str) -> Key {
+    Key::new(resource, NAMESPACE, name)
+}
+
+fn by(who: &str) -> Writer {
+    Writer::new(who, SystemTime::now())
+}
