@@ -31,7 +31,7 @@ use utoipa_axum::routes;
 
 pub use access::TokenFile;
 pub use events::Missed;
-pub use orders::{OrderAnswer, ReasonBody, RetryBody, WeightsBody};
+pub use orders::{ForeignBody, OrderAnswer, ReasonBody, ResumeBody, RetryBody, WeightsBody};
 pub use problem::{Problem, ProblemKind};
 pub use reads::{ConfigAnswer, DecisionsAnswer, RoutesAnswer};
 pub use serve::serve;

@@ -18,8 +18,8 @@ use std::{panic, process, thread};
 
 use arc_swap::ArcSwap;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use pointsman_config::{Config, ConfigErrors, Problem};
-use pointsman_kubernetes::ConnectError;
+use pointsman_config::{Config, ConfigErrors, Problem, State};
+use pointsman_kubernetes::{Candidacy, ConnectError, LeaseTimes};
 use pointsman_telemetry::shutdown;
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -29,16 +29,18 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tracing::{error, info, warn};
 
 use crate::admin::{self, AdminContext, TokenFile};
-use crate::cluster::{self, Connection, NeedsCluster};
+use crate::cluster::{self, Connection};
+use crate::control::actuator::LiveServices;
 use crate::control::config_watch::{ConfigWatch, hash_of, read_text, with_whole_paths};
 use crate::control::discovery::{self, Discoveries};
 use crate::control::events::{Events, now_in_words};
 use crate::control::handle::{ControlHandle, OrderMessage};
 use crate::control::health::HealthChecks;
 use crate::control::history::History;
+use crate::control::home::{Home, InCluster};
 use crate::control::publisher::Publisher;
 use crate::control::resolver::{Resolved, Resolver, first_answers};
-use crate::control::state::StateFile;
+use crate::control::state::{Opened, Reopened, StateFile};
 use crate::control::{Command, Control, Inputs, LAST_RECORDS, Parts, endpoint_names, endpoint_services, running};
 use crate::listen::{ListenError, Listeners, Patience, Serving};
 use crate::metrics::Metrics;
@@ -91,12 +93,14 @@ pub enum AppError {
         /// Every problem.
         problems: ConfigErrors,
     },
-    /// The config needs a cluster.
-    #[error(transparent)]
-    NeedsCluster(#[from] NeedsCluster),
+    /// There is no state file through whose folder to take over.
+    #[error(
+        "`--upgrade` takes over from the process that has the state file, and state is kept in a cluster here; start another edge beside the old one, then end the old one"
+    )]
+    NothingToTakeOver,
     /// Nothing says which API server to ask.
     #[error(
-        "the config names Services, whose endpoints only an API server knows; or list `endpoints` for each version"
+        "the config needs an API server, to find the endpoints of Services or to keep state; or list `endpoints` for each version, and write `state.file`"
     )]
     Cluster(#[from] ConnectError),
     /// The secret that signs users' cookies cannot be used.
@@ -138,7 +142,7 @@ impl AppError {
         match self {
             Self::ConfigFile { .. }
             | Self::Config { .. }
-            | Self::NeedsCluster(_)
+            | Self::NothingToTakeOver
             | Self::Cluster(_)
             | Self::CookieSecret(_)
             | Self::UpstreamTls(_)
@@ -202,7 +206,6 @@ fn raise_descriptors() {
 #[derive(Debug)]
 struct Loaded {
     path: PathBuf,
-    state_file: PathBuf,
     config: Config,
     warnings: Vec<Problem>,
     hash: String,
@@ -214,11 +217,10 @@ fn load(path: &Path) -> Result<Loaded, AppError> {
     let parsed = Config::parse(&text, &path.display().to_string())
         .map_err(|problems| AppError::Config { path: path.to_owned(), problems })?;
     let config = with_whole_paths(parsed.config, path);
-    let state_file = cluster::state_file(&config)?.to_owned();
     let secrets = read_secrets(&config)?;
     upstream::check(&config)?;
     let (path, hash) = (path.to_owned(), hash_of(text.as_bytes()));
-    Ok(Loaded { path, state_file, config, warnings: parsed.warnings, hash, secrets })
+    Ok(Loaded { path, config, warnings: parsed.warnings, hash, secrets })
 }
 
 /// Addresses that are ours and that nobody serves yet.
@@ -250,7 +252,11 @@ async fn serve(loaded: Loaded, options: &RunOptions) -> Result<(), AppError> {
     for warning in &loaded.warnings {
         warn!("{warning}");
     }
-    let asked = options.upgrade.then(|| Successor::ask(&loaded.state_file)).transpose()?;
+    let asked = match (options.upgrade, &loaded.config.state) {
+        (false, _) => None,
+        (true, State::File(file)) => Some(Successor::ask(file)?),
+        (true, State::Kubernetes(_)) => return Err(AppError::NothingToTakeOver),
+    };
     let (successor, inherited) = asked.unzip();
     let bound = bind(&loaded.config, inherited)?;
     if let Some(successor) = &successor {
@@ -268,7 +274,8 @@ struct Started {
     commands: mpsc::UnboundedSender<Command>,
     watch: ConfigWatch,
     admin: AdminRuntime,
-    door: Door,
+    /// None where state is in a cluster: nobody takes over there.
+    door: Option<Door>,
     snapshots: Arc<Snapshots>,
 }
 
@@ -292,7 +299,7 @@ async fn start(
 ) -> Result<(Started, mpsc::UnboundedReceiver<()>), AppError> {
     let refused = |what| move |source| AppError::Start { what, source };
     let Bound { listeners, admin, threads } = bound;
-    let state_file = loaded.state_file.clone();
+    let state = loaded.config.state.clone();
     let snapshots = Arc::new(Snapshots::default());
     let (tell_reload, reloads) = mpsc::unbounded_channel();
     let (commands, told) = mpsc::unbounded_channel();
@@ -315,7 +322,10 @@ async fn start(
     commands.send(Command::Ready).map_err(|_gone| AppError::Control)?;
     let admin = start_admin(admin, context).map_err(refused("the admin API"))?;
     let (tell_replaced, replaced) = mpsc::unbounded_channel();
-    let door = Door::open(&state_file, offer, commands.clone(), tell_replaced);
+    let door = match &state {
+        State::File(file) => Some(Door::open(file, offer, commands.clone(), tell_replaced)),
+        State::Kubernetes(_) => None,
+    };
     if let Some(Err(error)) = successor.map(Successor::serve) {
         warn!(%error, "the process that was taken over from has gone already");
     }
@@ -344,7 +354,7 @@ fn say_where(clients: &[SocketAddr], admin: SocketAddr) {
 struct Channels {
     turned: mpsc::UnboundedReceiver<crate::control::health::Turned>,
     resolved: mpsc::UnboundedReceiver<Resolved>,
-    reopened: mpsc::UnboundedReceiver<crate::control::state::Reopened>,
+    reopened: mpsc::UnboundedReceiver<Reopened>,
 }
 
 /// Opens the state, asks for the first addresses, starts the control loop and waits until the config is in force.
@@ -358,15 +368,13 @@ async fn start_control(
     let (tell_turned, turned) = mpsc::unbounded_channel();
     let (tell_resolved, mut resolved) = mpsc::unbounded_channel();
     let (tell_reopened, reopened) = mpsc::unbounded_channel();
-    let Loaded { path, state_file, config, hash, secrets, .. } = loaded;
+    let Loaded { path, config, hash, secrets, .. } = loaded;
     let checks = checks_runtime().map_err(refused("the thread for health checks"))?;
     let connection = connect(&checks, &config).await?;
-    let discoveries = Discoveries::start(&checks, connection, tell_resolved.clone());
-    let (state, opened) =
-        StateFile::open(state_file.clone(), tell_reopened).map_err(refused("the thread for the state file"))?;
+    let discoveries = Discoveries::start(&checks, connection.clone(), tell_resolved.clone());
+    let (state, history, opened) = open_home(&config, (&checks, &connection), tell_reopened).await?;
     publisher.sign_with(opened.cookie_secret);
     publisher.sign_with_files(secrets);
-    let history = History::of_file(state_file);
     for row in opened.recent {
         history.remember(Arc::new(row));
     }
@@ -389,6 +397,33 @@ async fn start_control(
     };
     run_control(parts, inputs(Channels { turned, resolved, reopened })).await?;
     Ok(AdminContext { metrics: Metrics::new(handle.clone()), handle, decisions: Arc::new(history), token })
+}
+
+/// Opens the home of the state, for what it holds.
+async fn open_home(
+    config: &Config,
+    (checks, connection): (&tokio::runtime::Handle, &Connection),
+    reopened: mpsc::UnboundedSender<Reopened>,
+) -> Result<(Home, History, Opened), AppError> {
+    match &config.state {
+        State::File(file) => {
+            let refused = |source| AppError::Start { what: "the thread for the state file", source };
+            let (state, opened) = StateFile::open(file.clone(), reopened).map_err(refused)?;
+            Ok((Home::File(state), History::of_file(file.clone()), opened))
+        }
+        State::Kubernetes(state) => {
+            let cluster = connection.cluster().await?;
+            let instance = cluster::instance();
+            let namespace = state.namespace.clone().unwrap_or_else(|| cluster.namespace().to_owned());
+            let candidacy = {
+                let _on_this_runtime = checks.enter();
+                Candidacy::start(&cluster, &namespace, &state.lease, &instance, LeaseTimes::default())
+            };
+            let (at, led) = ((checks.clone(), cluster), (candidacy.leadership(), instance.as_str()));
+            let (live, opened) = LiveServices::open(at, led, &config.routes, (reopened, FIRST_NAMES)).await;
+            Ok((Home::Cluster(Box::new(InCluster { live, candidacy })), History::without_file(), opened))
+        }
+    }
 }
 
 /// The way to the API server. Where the config needs one, something must say which; whether it answers is another matter.
@@ -538,7 +573,9 @@ async fn drain(started: Started, delay: Duration) {
     drop(commands.send(Command::Drain));
     info!(delay_ms = delay.as_millis(), "told to end; not ready any more, serving on for the delay");
     tokio::time::sleep(delay).await;
-    door.close();
+    if let Some(door) = door {
+        door.close();
+    }
     serving.drain(DRAIN_DEADLINE).await;
     let (stopped, stop) = oneshot::channel();
     drop(commands.send(Command::Stop(stopped)));
@@ -552,7 +589,9 @@ async fn drain(started: Started, delay: Duration) {
 async fn leave(started: Started) {
     let Started { serving, commands: _commands, watch: _watch, admin, door, snapshots } = started;
     drop(admin);
-    door.close();
+    if let Some(door) = door {
+        door.close();
+    }
     serving.drain(DRAIN_DEADLINE).await;
     // The control loop has let go; nobody else does this for it.
     snapshots.load().observers.flush(LAST_RECORDS).await;
@@ -586,22 +625,11 @@ mod tests {
     }
 
     #[test]
-    fn a_file_with_state_in_a_cluster_is_refused_with_the_way_out() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("pointsman.yaml");
-        let start = "listeners: [{ address: 127.0.0.1:0 }]\nstate: { kubernetes: { namespace: shop } }\n";
-        let route = "routes: [{ name: r, stable: v1, versions: { v1: { service: r-v1, port: http } }, kubernetes: { service: r } }]\n";
-        fs::write(&path, format!("{start}{route}")).unwrap();
-        let refused = load(&path).unwrap_err();
-        assert!(refused.is_wrong_usage() && refused.to_string().contains("`state.file`"), "{refused}");
-    }
-
-    #[test]
     fn paths_start_from_the_files_folder() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pointsman.yaml");
         let text = "listeners: [{ address: 127.0.0.1:0 }]\nstate: { file: state.db }\nroutes: [{ name: r, stable: v1, versions: { v1: { endpoints: [127.0.0.1:9001] } } }]\n";
         fs::write(&path, text).unwrap();
-        assert_eq!(load(&path).unwrap().state_file, folder.path().join("state.db"));
+        assert_eq!(load(&path).unwrap().config.state, State::File(folder.path().join("state.db")));
     }
 }

@@ -226,7 +226,7 @@ fn carried_out(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Promote(args) => orders::simple(&Admin::new(&connection)?, "promote", &args)?,
         Command::Rollback(args) => orders::simple(&Admin::new(&connection)?, "rollback", &args)?,
         Command::Pause(args) => orders::simple(&Admin::new(&connection)?, "pause", &args)?,
-        Command::Resume(args) => orders::simple(&Admin::new(&connection)?, "resume", &args)?,
+        Command::Resume(args) => orders::resume(&Admin::new(&connection)?, &args)?,
         Command::Retry(args) => orders::retry(&Admin::new(&connection)?, &args)?,
         Command::History(args) => history::history(&Admin::new(&connection)?, &args)?,
         Command::Explain(args) => explain::explain(&Admin::new(&connection)?, &args)?,

@@ -1,12 +1,9 @@
 //! The way to the API server of a cluster, for a config that needs one.
 
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 
-use pointsman_config::{Config, State};
 use pointsman_kubernetes::{Cluster, ConnectError, Deadlines};
-use thiserror::Error;
 use tokio::sync::OnceCell;
 
 /// The API server, found out about when it is first needed. Clones share it.
@@ -29,20 +26,8 @@ impl Connection {
     }
 }
 
-/// The config keeps its state in a cluster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error(
-    "this edge keeps no state in a cluster and flips no Service: `pointsman check` accepts such a file, and it cannot be run; keep state in `state.file`, and remove `kubernetes` and `replicas`"
-)]
-pub struct NeedsCluster;
-
-/// Where state is kept, if the config can be run here.
-///
-/// # Errors
-/// If it is kept in a cluster.
-pub(crate) fn state_file(config: &Config) -> Result<&Path, NeedsCluster> {
-    match &config.state {
-        State::File(file) => Ok(file.as_path()),
-        State::Kubernetes(_) => Err(NeedsCluster),
-    }
+/// A name for this process and no other: that of the pod, with something that no earlier process of it had.
+pub(crate) fn instance() -> String {
+    let host = std::env::var("HOSTNAME").unwrap_or_else(|_not_set| "pointsman".to_owned());
+    format!("{host}-{:08x}", rand::random::<u32>())
 }

@@ -3,11 +3,13 @@
 //! Lines: recorder ► window ► analysis ► phase ► desired ► **control** ► publisher ► snapshot, and
 //! file ► config ► **control** ► publisher. Ten times a second, and whenever an order, an edit or a health check comes
 //! in: take what was counted, let the phase machine step, keep what it decided, put it in force, tell of it. The loop
-//! waits for nothing but the state file, and for that 50 ms at most: a hung disk never delays a rollback.
+//! waits for nothing but the home of its state, and for that 50 ms at most: a hung disk never delays a rollback, nor does
+//! an API server that is lost. What a live Service is to select goes to [`actuator`], which carries it out beside the loop.
 //!
 //! Who decides nothing must not go on serving silently: if this loop panics, the process ends (see [`crate::app`]) and a
 //! restart goes on from the state file.
 
+pub(crate) mod actuator;
 pub(crate) mod config_watch;
 mod controlled;
 pub(crate) mod discovery;
@@ -17,11 +19,13 @@ pub(crate) mod events;
 pub mod handle;
 pub(crate) mod health;
 pub(crate) mod history;
+pub(crate) mod home;
 mod picture;
 pub mod publisher;
 mod reload;
 pub(crate) mod resolver;
 pub(crate) mod state;
+mod way_back;
 mod window;
 
 use std::collections::BTreeMap;
@@ -45,9 +49,10 @@ use self::endpoints::Endpoints;
 use self::events::Events;
 use self::handle::{Done, OrderError, OrderMessage};
 use self::health::{HealthChecks, Turned};
+use self::home::Home;
 use self::publisher::{Live, Publisher, RoutePicture};
 use self::resolver::{Resolved, Resolver};
-use self::state::{Reopened, StateFile};
+use self::state::Reopened;
 use crate::mirror::books::MirrorCounts;
 use crate::observe::Observers;
 use crate::recorder::{Failure, Taken, Totals};
@@ -146,7 +151,7 @@ pub(crate) struct Parts {
     /// The one hand that writes snapshots.
     pub(crate) publisher: Publisher,
     /// Where state is kept.
-    pub(crate) state: StateFile,
+    pub(crate) state: Home,
     /// Who is told.
     pub(crate) events: Events,
     /// Asks endpoints.
@@ -186,7 +191,7 @@ pub(crate) struct Control {
     parked: BTreeMap<RouteName, Saved>,
     endpoints: Endpoints,
     publisher: Publisher,
-    state: StateFile,
+    state: Home,
     events: Events,
     checks: HealthChecks,
     resolver: Resolver,
@@ -274,7 +279,7 @@ impl Control {
 
     async fn stop(self, stopped: oneshot::Sender<()>) {
         let now = self.now();
-        let Self { mut routes, state, observers, .. } = self;
+        let Self { mut routes, mut state, observers, .. } = self;
         let saved: Vec<_> = routes.iter_mut().map(|route| (route.route().name.clone(), route.save(now))).collect();
         state.put(saved, []);
         observers.flush(LAST_RECORDS).await;
@@ -321,6 +326,7 @@ impl Control {
         for (position, route) in self.routes.iter_mut().enumerate() {
             let rows = rows_of(&mut self.publisher, &route.route().name, began);
             let mirrored = self.publisher.take_mirrored(&route.route().name);
+            route.hear(self.state.report(&route.route().name));
             let changes = route.tick(&rows, mirrored.as_slice(), now);
             if !changes.is_empty() {
                 decided.push(Decided { position, changes });
@@ -329,10 +335,20 @@ impl Control {
         self.keep_elapsed(now);
         let news: Vec<_> = decided.iter().map(|decided| decided.position).collect();
         self.settle(decided).await;
+        self.aim_all();
         self.look(&news);
         let spent = began.elapsed();
         if spent > TICK {
             debug!(spent_ms = spent.as_millis(), routes = self.routes.len(), "a tick took longer than its span");
+        }
+    }
+
+    /// Tells what shall become of live Services, now that the weights are in force.
+    fn aim_all(&mut self) {
+        for route in &self.routes {
+            if let Some(aim) = route.aim() {
+                self.state.aim(&route.route().name, aim);
+            }
         }
     }
 
@@ -686,7 +702,7 @@ mod tests {
     use super::*;
     use crate::cluster::Connection;
     use crate::control::history::History;
-    use crate::control::state::COMMIT_PATIENCE;
+    use crate::control::state::{COMMIT_PATIENCE, StateFile};
     use crate::snapshot::Snapshots;
 
     const ROUTES: usize = 1_000;
@@ -724,7 +740,7 @@ mod tests {
             saved: BTreeMap::new(),
             resolved: Resolved::new(),
             publisher: Publisher::new(Arc::clone(snapshots), 2),
-            state: StateFile::open(state.clone(), mpsc::unbounded_channel().0).unwrap().0,
+            state: Home::File(StateFile::open(state.clone(), mpsc::unbounded_channel().0).unwrap().0),
             events: Events::new(0, History::of_file(state), event),
             checks: HealthChecks::start(&runtime, mpsc::unbounded_channel().0),
             resolver: Resolver::start(&runtime, mpsc::unbounded_channel().0),

@@ -176,6 +176,20 @@ pub const ALL: &[Metric] = &[
         read: read::quarantined,
     },
     Metric {
+        name: "pointsman_rollback_ready",
+        kind: Kind::Gauge,
+        labels: &["route"],
+        help: "1 while going back is proven to work: the old version carries all requests, is checked, and the write that goes back was rehearsed within 30 s; else 0. Only of routes with a live Service.",
+        read: read::rollback_ready,
+    },
+    Metric {
+        name: "pointsman_rollback_expected_seconds",
+        kind: Kind::Gauge,
+        labels: &["route"],
+        help: "How long the last rehearsal of going back took; absent while going back is not proven to work.",
+        read: read::rollback_expected,
+    },
+    Metric {
         name: "pointsman_endpoint_up",
         kind: Kind::Gauge,
         labels: &["route", "version", "endpoint"],

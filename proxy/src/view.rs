@@ -128,6 +128,40 @@ pub struct RouteView {
     pub quarantined: Vec<QuarantineView>,
     /// The last decision; its whole evidence is in the decision log.
     pub last_decision: Option<DecisionLine>,
+    /// The Service whose selector follows the rollout; none if the route has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub live_service: Option<Box<LiveServiceView>>,
+    /// Whether going back is proven to work at this moment; nothing is promoted without. None without a live Service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback_ready: Option<Box<RollbackReadyView>>,
+}
+
+/// The Service whose selector follows the rollout.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LiveServiceView {
+    /// Its name.
+    pub service: String,
+    /// The version that it selects, or what else, in words; none before it was seen.
+    pub selected: Option<String>,
+    /// Endpoints in its slices that are ready.
+    pub ready: u64,
+    /// Whether its slices hold endpoints of the selected version and of no other.
+    pub agreed: bool,
+    /// What somebody else changed, and who, as long as that stands.
+    pub foreign: Option<String>,
+    /// Why it cannot be read or written at present.
+    pub problem: Option<String>,
+}
+
+/// Whether going back is proven to work at this moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RollbackReadyView {
+    /// Whether it is.
+    pub ready: bool,
+    /// Why not; empty if it is.
+    pub why: String,
+    /// How long the rehearsal of the write took, in milliseconds; none if it is not ready.
+    pub expected_ms: Option<f64>,
 }
 
 /// Copies of stable's requests whose answers were compared with stable's.

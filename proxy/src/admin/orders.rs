@@ -39,6 +39,28 @@ pub struct ReasonBody {
     pub reason: String,
 }
 
+/// Go on with a paused rollout.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ResumeBody {
+    /// Why, for the decision log; 500 characters at most.
+    #[serde(default)]
+    pub reason: String,
+    /// What counts where somebody else changed the live Service; left out otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub foreign: Option<ForeignBody>,
+}
+
+/// What counts where somebody else changed the live Service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ForeignBody {
+    /// What it is now.
+    Adopt,
+    /// What it was before.
+    Restore,
+}
+
 /// Give a version that was taken back another chance.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -132,9 +154,23 @@ order! {
     /// Stop the rollout where it stands; the guard stays armed.
     pause, "/api/v1/routes/{route}/pause", OrderKind::Pause
 }
-order! {
-    /// Go on with a paused rollout.
-    resume, "/api/v1/routes/{route}/resume", OrderKind::Resume(Resume::GoOn)
+/// Go on with a paused rollout. Where somebody else changed the live Service, say what counts.
+#[utoipa::path(post, path = "/api/v1/routes/{route}/resume", tag = "orders", security(("token" = [])), params(("route" = String, Path), ("x-pointsman-actor" = Option<String>, Header)), request_body = ResumeBody, responses(
+    (status = OK, description = "in force; `persisted` says whether it is on disk too", body = OrderAnswer), CommonProblems, RouteProblems, OrderProblems,
+))]
+pub(super) async fn resume(
+    State(context): Context,
+    Path(route): Path<String>,
+    Words { actor, body }: Words<ResumeBody>,
+) -> Result<Json<OrderAnswer>, Problem> {
+    let ResumeBody { reason, foreign } = body.unwrap_or_default();
+    let how = match foreign {
+        None => Resume::GoOn,
+        Some(ForeignBody::Adopt) => Resume::Adopt,
+        Some(ForeignBody::Restore) => Resume::Restore,
+    };
+    let route = find(&context.handle, &route)?.name;
+    carry_out(&context, route, OrderKind::Resume(how), actor, reason).await
 }
 
 /// Lift the quarantine of a version that was taken back.

@@ -44,7 +44,7 @@ pub enum Command {
     /// Stop a rollout where it stands; the guard stays armed
     Pause(OrderArgs),
     /// Go on with a paused rollout
-    Resume(OrderArgs),
+    Resume(ResumeArgs),
     /// Lift the quarantine of a version that was taken back
     Retry(RetryArgs),
     /// List the decisions of a route
@@ -97,6 +97,23 @@ pub struct StatusArgs {
     pub json: bool,
 }
 
+/// `resume`
+#[derive(Debug, Args)]
+pub struct ResumeArgs {
+    /// Route
+    #[arg(value_name = "ROUTE")]
+    pub route: RouteName,
+    /// Somebody else changed the live Service: go on with it as it is now
+    #[arg(long, conflicts_with = "restore")]
+    pub adopt: bool,
+    /// Somebody else changed the live Service: put it back, and go on
+    #[arg(long)]
+    pub restore: bool,
+    /// Why, for the decision log
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub reason: String,
+}
+
 /// `weights`
 #[derive(Debug, Args)]
 pub struct WeightsArgs {
@@ -111,7 +128,7 @@ pub struct WeightsArgs {
     pub reason: String,
 }
 
-/// `promote`, `rollback`, `pause`, `resume`
+/// `promote`, `rollback`, `pause`
 #[derive(Debug, Args)]
 pub struct OrderArgs {
     /// Route

@@ -5,15 +5,25 @@ use std::collections::BTreeMap;
 use pointsman_config::{Share, VersionId};
 
 use super::CliError;
-use super::args::{OrderArgs, RetryArgs, WeightsArgs};
+use super::args::{OrderArgs, ResumeArgs, RetryArgs, WeightsArgs};
 use super::client::Admin;
 use super::print::Page;
 use super::words::{BOLD, CAREFUL, Say, paint, paragraph};
-use crate::admin::{OrderAnswer, ReasonBody, RetryBody, WeightsBody};
+use crate::admin::{ForeignBody, OrderAnswer, ReasonBody, ResumeBody, RetryBody, WeightsBody};
 
-/// `promote`, `rollback`, `pause` or `resume`.
+/// `promote`, `rollback` or `pause`.
 pub(super) fn simple(admin: &Admin, verb: &str, args: &OrderArgs) -> Result<(), CliError> {
     report(&admin.order(&args.route, verb, &ReasonBody { reason: args.reason.clone() })?)
+}
+
+/// Goes on.
+pub(super) fn resume(admin: &Admin, args: &ResumeArgs) -> Result<(), CliError> {
+    let foreign = match (args.adopt, args.restore) {
+        (true, _) => Some(ForeignBody::Adopt),
+        (false, true) => Some(ForeignBody::Restore),
+        (false, false) => None,
+    };
+    report(&admin.order(&args.route, "resume", &ResumeBody { reason: args.reason.clone(), foreign })?)
 }
 
 /// Lifts a quarantine.

@@ -24,8 +24,8 @@ use tokio::sync::mpsc;
 use tracing::warn;
 
 use super::state::in_words;
+use crate::upstream;
 use crate::user_cookie::{SecretFiles, read_secrets};
-use crate::{cluster, upstream};
 
 /// The file must have been left alone for this long before it is read.
 const SETTLED: Duration = Duration::from_millis(150);
@@ -362,9 +362,6 @@ impl Reader {
     /// The config is good; what it names beside itself must be as well.
     fn with_secrets(&mut self, parsed: Parsed, hash: String) -> Reload {
         let config = with_whole_paths(parsed.config, &self.path);
-        if let Err(error) = cluster::state_file(&config) {
-            return refused(hash, in_words(&error));
-        }
         if let Err(error) = upstream::check(&config) {
             return refused(hash, in_words(&error));
         }

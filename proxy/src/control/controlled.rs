@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use pointsman_config::{Plan, Route, Share, Split, VersionId};
 use pointsman_rollout::{
-    AloneSummary, Capacity, Cause, Change, Decision, Input, Mirrored, Observed, Order, PhaseName, Ready, Refusal,
-    Rollout, Saved, Seen, Status, Summary, Time,
+    AloneSummary, Capacity, Cause, Change, Decision, Foreign, Input, Mirrored, Observed, Order, OrderKind, PhaseName,
+    Ready, Refusal, Resume, Rollout, Saved, Seen, Status, Summary, Time, WayBack,
 };
 
+use super::actuator::{Aim, Answer, Report};
 use super::endpoints::Addresses;
+use super::way_back;
 use super::window::Window;
 use crate::outcome::ErrorPolicy;
 use crate::recorder::Totals;
@@ -45,6 +47,11 @@ pub(crate) struct ControlledRoute {
     decided_at: Time,
     /// Whether something was ordered, edited or decided that a state read late must not undo.
     has_news: bool,
+    /// How things stand with its live Service, if it has one.
+    report: Option<Report>,
+    /// What was said about somebody else's change of it.
+    answer: Option<Answer>,
+    way_back: WayBack,
 }
 
 impl ControlledRoute {
@@ -71,6 +78,9 @@ impl ControlledRoute {
                 saved_at,
                 decided_at,
                 has_news: false,
+                report: None,
+                answer: None,
+                way_back: WayBack::Unproven { why: String::new() },
             },
             changes,
         )
@@ -155,12 +165,45 @@ impl ControlledRoute {
         self.rollout.desired().asked
     }
 
+    /// What is known of its live Service.
+    pub(crate) fn hear(&mut self, report: Option<Report>) {
+        let foreign = report.as_ref().and_then(foreign);
+        if self.answer.as_ref().is_some_and(|answer| Some(&answer.to) != foreign) {
+            self.answer = None;
+        }
+        if report.is_some() || self.report.is_some() {
+            self.way_back = way_back::judge(&self.route.stable, &self.route, &self.ready, report.as_ref());
+        }
+        self.report = report;
+    }
+
+    /// What shall become of its live Service; none if it has none.
+    pub(crate) fn aim(&self) -> Option<Aim> {
+        self.route.live_service.as_ref()?;
+        let desired = self.rollout.desired();
+        let at_rest = matches!(self.rollout.phase(), PhaseName::Steady | PhaseName::RolledBack);
+        let under_way = !at_rest || matches!(desired.asked, Split::Canary { .. });
+        Some(Aim {
+            selected: desired.selected,
+            retired: desired.retired,
+            answer: self.answer.clone(),
+            way_back: under_way.then(|| self.route.stable.clone()),
+        })
+    }
+
+    /// How things stand with its live Service.
+    pub(crate) fn report(&self) -> Option<&Report> {
+        self.report.as_ref()
+    }
+
     /// A tick passed.
     pub(crate) fn tick(&mut self, rows: &[Observed], mirrored: &[Mirrored], now: Time) -> Vec<Change> {
         if self.capacity.waits() {
             self.capacity.note(&self.ready, now);
         }
-        let seen = Seen::alone(rows, &self.ready, &self.applied, mirrored);
+        let mut seen = Seen::alone(rows, &self.ready, &self.applied, mirrored);
+        seen.service = self.report.as_ref().and_then(|report| report.seen.as_ref());
+        seen.way_back = &self.way_back;
         // Only an order can be refused.
         let changes = self.rollout.step(Input::Tick(&seen), now).unwrap_or_default();
         self.note(&changes, now);
@@ -183,6 +226,10 @@ impl ControlledRoute {
     /// If the route's state forbids it.
     pub(crate) fn obey(&mut self, order: &Order, now: Time) -> Result<Vec<Change>, Refusal> {
         let changes = self.rollout.step(Input::Order(order), now)?;
+        if let OrderKind::Resume(how @ (Resume::Adopt | Resume::Restore)) = order.kind {
+            let foreign = self.report.as_ref().and_then(foreign).cloned();
+            self.answer = foreign.map(|to| Answer { to, how });
+        }
         self.note(&changes, now);
         Ok(changes)
     }
@@ -274,6 +321,11 @@ fn is_beginning(change: &Change) -> bool {
         }
         (_, _) => false,
     }
+}
+
+/// What somebody else changed, as it was last seen.
+fn foreign(report: &Report) -> Option<&Foreign> {
+    report.seen.as_ref()?.foreign.as_ref()
 }
 
 /// Whether what is saved of a phase changes while nothing is decided.

@@ -26,14 +26,20 @@ type Tails = BTreeMap<RouteName, VecDeque<Arc<DecisionRow>>>;
 /// The decision log; clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct History {
-    file: Arc<Path>,
+    /// None where no file keeps it, but a cluster, which keeps the newest rows only.
+    file: Option<Arc<Path>>,
     tails: Arc<Mutex<Tails>>,
 }
 
 impl History {
     /// The log that the state file `file` keeps; nothing in memory yet.
     pub(crate) fn of_file(file: PathBuf) -> Self {
-        Self { file: file.into(), tails: Arc::default() }
+        Self { file: Some(file.into()), tails: Arc::default() }
+    }
+
+    /// The log of an edge that has no file.
+    pub(crate) fn without_file() -> Self {
+        Self { file: None, tails: Arc::default() }
     }
 
     /// Adds a row to what is kept in memory.
@@ -103,17 +109,18 @@ impl DecisionLog for History {
 
 impl History {
     /// Reads from the file on a thread of its own, so that a hung disk holds up nobody else.
-    async fn read<T: Send + 'static>(
+    async fn read<T: Default + Send + 'static>(
         &self,
         read: impl FnOnce(&Path) -> Result<T, DatabaseError> + Send + 'static,
     ) -> Result<T, DecisionLogError> {
-        let file = Arc::clone(&self.file);
+        let Some(path) = self.file.clone() else { return Ok(T::default()) };
+        let file = Arc::clone(&path);
         let reading = tokio::task::spawn_blocking(move || read(&file).map_err(|error| in_words(&error)));
         let problem = match tokio::time::timeout(PATIENCE, reading).await {
             Ok(Ok(Ok(value))) => return Ok(value),
             Ok(Ok(Err(problem))) => problem,
             Ok(Err(panicked)) => panicked.to_string(),
-            Err(_) => format!("reading the state file {} hangs; look at its disk", self.file.display()),
+            Err(_) => format!("reading the state file {} hangs; look at its disk", path.display()),
         };
         Err(DecisionLogError { problem })
     }

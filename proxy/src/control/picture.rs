@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pointsman_config::VersionId;
-use pointsman_rollout::{Forecast, Measure, Quarantined, Status, Summary, Time};
+use pointsman_rollout::{Forecast, Measure, Quarantined, Status, Summary, Time, WayBack};
 
 use super::controlled::ControlledRoute;
 use super::window::{self, LONGEST, Window};
 use crate::view::{
-    AnalysisView, DecisionLine, DifferenceView, EndpointView, EvidenceView, MirrorView, QuarantineView, RouteView,
-    VersionView, WeightView,
+    AnalysisView, DecisionLine, DifferenceView, EndpointView, EvidenceView, LiveServiceView, MirrorView,
+    QuarantineView, RollbackReadyView, RouteView, VersionView, WeightView,
 };
 
 /// The span of observed weights and requests per second.
@@ -51,6 +51,8 @@ pub(crate) fn of(route: &ControlledRoute, mut beside: Beside, now: Time) -> Rout
         analysis: analysis(&status, route),
         last_decision: beside.last_decision,
         mirror: beside.mirror.map(Box::new),
+        live_service: live_service(route).map(Box::new),
+        rollback_ready: status.way_back.as_ref().map(rollback_ready).map(Box::new),
         phase: status.phase.as_str().to_owned(),
         stable: status.stable,
         canary: status.canary,
@@ -61,6 +63,31 @@ pub(crate) fn of(route: &ControlledRoute, mut beside: Beside, now: Time) -> Rout
         why: why(status.why, [route.cut_in_words(), beside.users_saturated.then(|| SATURATED.to_owned())]),
         quarantined: status.quarantined.into_iter().map(quarantine).collect(),
     }
+}
+
+fn live_service(route: &ControlledRoute) -> Option<LiveServiceView> {
+    let service = route.route().live_service.as_ref()?.service.clone();
+    let report = route.report();
+    let seen = report.and_then(|report| report.seen.as_ref());
+    Some(LiveServiceView {
+        service,
+        selected: seen.map(|seen| seen.selected.in_words().to_owned()),
+        ready: seen.map_or(0, |seen| count(seen.ready)),
+        agreed: seen.is_some_and(|seen| seen.agreed),
+        foreign: seen
+            .and_then(|seen| seen.foreign.as_ref())
+            .map(|foreign| format!("{}, by {}", foreign.what, foreign.by)),
+        problem: report.and_then(|report| report.problem.clone()),
+    })
+}
+
+fn rollback_ready(way_back: &WayBack) -> RollbackReadyView {
+    let expected_ms = match way_back {
+        WayBack::Proven { took } => Some(took.as_secs_f64() * 1_000.0),
+        WayBack::Unproven { .. } => None,
+    };
+    let why = way_back.doubt().unwrap_or_default().to_owned();
+    RollbackReadyView { ready: expected_ms.is_some(), why, expected_ms }
 }
 
 /// What it means that the places for users are taken.

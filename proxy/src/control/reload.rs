@@ -88,6 +88,7 @@ impl Control {
         self.discoveries.set(endpoints::services(&config.routes));
         self.observers = self.observers.adjusted(&config);
         self.publisher.observe_with(self.observers.clone());
+        self.state.hold(&config.routes);
         self.config = config;
         // An edit of weights alone moves no endpoint, and placing ten thousand of them would delay it.
         if moved {
@@ -143,7 +144,7 @@ fn without_what_needs_a_restart(config: Config, running: &Config) -> (Config, Ve
         held_back.push("`admin` changed; restart the edge to move the admin API or its token file".to_owned());
     }
     if config.state != running.state {
-        held_back.push("`state` changed; restart the edge to keep state in another file".to_owned());
+        held_back.push("`state` changed; restart the edge to keep state in another place".to_owned());
     }
     let kept = Config {
         listeners: running.listeners.clone(),

@@ -186,6 +186,22 @@ fn by_test(scrape: &Scrape<'_>, value: fn(&EvidenceView) -> Option<f64>) -> Vec<
     scrape.view.routes.iter().flat_map(of_route).collect()
 }
 
+pub(super) fn rollback_ready(scrape: &Scrape<'_>) -> Vec<Sample> {
+    let of_route = |route: &RouteView| {
+        let proven = route.rollback_ready.as_ref()?;
+        Some(Sample::number([route.name.as_str()], flag(proven.ready)))
+    };
+    scrape.view.routes.iter().filter_map(of_route).collect()
+}
+
+pub(super) fn rollback_expected(scrape: &Scrape<'_>) -> Vec<Sample> {
+    let of_route = |route: &RouteView| {
+        let expected_ms = route.rollback_ready.as_ref()?.expected_ms?;
+        Some(Sample::number([route.name.as_str()], expected_ms / 1_000.0))
+    };
+    scrape.view.routes.iter().filter_map(of_route).collect()
+}
+
 pub(super) fn quarantined(scrape: &Scrape<'_>) -> Vec<Sample> {
     let of_route = |route: &RouteView| -> Vec<Sample> {
         let is_held = |version: &VersionId| route.quarantined.iter().any(|held| held.version == *version);

@@ -303,6 +303,8 @@ pub(crate) fn shifting() -> RouteView {
         mirror: None,
         quarantined: Vec::new(),
         last_decision: Some(line(41)),
+        live_service: None,
+        rollback_ready: None,
     }
 }
 

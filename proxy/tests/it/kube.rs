@@ -1,7 +1,7 @@
 //! A cluster on loopback: the fake API server, with pods behind whose addresses fake models answer.
 
 use std::net::SocketAddr;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use pointsman_chaos::fakes::api_server::{Deletion, Key, Part, Patch, Resource, Settings, Writer};
 use pointsman_chaos::fakes::{ApiServer, FakeModel};
@@ -9,8 +9,10 @@ use serde_json::{Value, json};
 
 use crate::process::{self, Edge};
 
-const NAMESPACE: &str = "default";
-const LIVE: &str = "model";
+/// No test waits longer for anything.
+const PATIENCE: Duration = Duration::from_secs(20);
+pub const NAMESPACE: &str = "default";
+pub const LIVE: &str = "model";
 
 /// A cluster with a Service for v1 and one for v2, a live Service that selects v1, and no pods yet.
 pub struct Cluster {
@@ -75,6 +77,20 @@ impl Cluster {
         self.api.store().delete(&key(Resource::Pod, name), &at_once, &by("test")).unwrap();
     }
 
+    /// Somebody edits the live Service.
+    pub fn edit_live(&self, who: &str, change: impl FnOnce(&mut Value)) {
+        self.api.store().edit(&key(Resource::Service, LIVE), &by(who), change).unwrap();
+    }
+
+    pub fn live(&self) -> Value {
+        self.api.store().get(&key(Resource::Service, LIVE)).unwrap()
+    }
+
+    /// The version that the live Service selects.
+    pub fn selected(&self) -> String {
+        self.live()["spec"]["selector"]["version"].as_str().unwrap().to_owned()
+    }
+
     /// Starts the edge as the user `pointsman` of this cluster, on a config with `state` and a route `model` that ends with
     /// `rest`, which starts in the column of the route's keys.
     pub async fn start(&self, state: &str, rest: &str) -> Edge {
@@ -117,4 +133,13 @@ fn key(resource: Resource, name: &str) -> Key {
 
 fn by(who: &str) -> Writer {
     Writer::new(who, SystemTime::now())
+}
+
+/// Waits until something is so that nobody tells of.
+pub async fn eventually(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "never came: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }

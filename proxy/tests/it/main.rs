@@ -25,6 +25,7 @@ mod http2;
 mod image;
 mod kube;
 mod kube_discovery;
+mod kube_flip;
 mod lanes;
 mod limits;
 mod malformed;

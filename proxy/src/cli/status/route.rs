@@ -30,6 +30,7 @@ pub(super) fn block(route: &RouteView, now: OffsetDateTime) -> String {
     page.push_str(&judged_alone(route));
     page.push_str(&labelled("copies", &mirrored(route)));
     page.push_str(&quarantine(route));
+    page.push_str(&live_service(route));
     page.push('\n');
     page.push_str(&labelled("next", &route.next));
     page.push_str(&choices(route));
@@ -294,6 +295,27 @@ fn evidence(analysis: &AnalysisView, stable: &VersionId) -> String {
     page
 }
 
+/// The Service that follows the rollout, and whether there is a way back.
+fn live_service(route: &RouteView) -> String {
+    let Some(live) = &route.live_service else { return String::new() };
+    let selects = live.selected.as_deref().unwrap_or("nobody knows what");
+    let slices = if live.agreed { "all of its slices agree" } else { "its slices do not agree yet" };
+    let mut text = format!("{} selects {selects}; {slices}, {} ready", live.service, live.ready);
+    for more in [&live.foreign, &live.problem].into_iter().flatten() {
+        text.push_str("; ");
+        text.push_str(more);
+    }
+    let mut page = format!("\n{}", labelled("service", &text));
+    if let Some(proven) = &route.rollback_ready {
+        let way_back = match proven.expected_ms {
+            Some(expected) => format!("proven; the write takes {expected:.0} ms"),
+            None => format!("not proven: {}", proven.why),
+        };
+        page.push_str(&labelled("way back", &way_back));
+    }
+    page
+}
+
 fn quarantine(route: &RouteView) -> String {
     let entry = |held: &QuarantineView| {
         let revision = held.revision.as_ref().map(|revision| format!(", revision {revision}")).unwrap_or_default();
@@ -310,7 +332,15 @@ fn choices(route: &RouteView) -> String {
     let pause = ("pause", "stop here; the guard stays armed".to_owned());
     let promote = ("promote", format!("all traffic to {canary} now"));
     let rollback = ("rollback", format!("{canary} back to 0% now"));
+    let is_foreign = route.live_service.as_ref().is_some_and(|live| live.foreign.is_some());
     let resume = ("resume", "go on".to_owned());
+    if is_foreign {
+        return listed(&[
+            (format!("pointsman resume {name} --adopt"), "go on with the live Service as it is now".to_owned()),
+            (format!("pointsman resume {name} --restore"), "put the live Service back, and go on".to_owned()),
+            (format!("pointsman rollback {name}"), rollback.1),
+        ]);
+    }
     let has_all =
         route.canary.as_ref().and_then(|version| route.weights.get(version)).is_some_and(|seen| seen.desired >= 100.0);
     let has_traffic =

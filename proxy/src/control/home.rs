@@ -1,0 +1,130 @@
+//! Where rollout state lives: an SQLite file, or the live Services of a cluster. One seam for the control loop, which
+//! hands over what shall be kept and waits a moment at most.
+//!
+//! Line: phase ► **home** ► (state, actuator) ► (next start).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pointsman_config::{Route, RouteName};
+use pointsman_kubernetes::Candidacy;
+use pointsman_rollout::Saved;
+use tokio::time::timeout;
+
+use super::actuator::{Aim, LiveServices, Report};
+use super::state::StateFile;
+use crate::view::{DecisionRow, StateView};
+
+/// Where state is kept.
+#[derive(Debug)]
+pub(crate) enum Home {
+    /// In a file.
+    File(StateFile),
+    /// On the live Service of each route, which is moved by the same write.
+    Cluster(Box<InCluster>),
+}
+
+/// The live Services, and the Lease under which they are written.
+#[derive(Debug)]
+pub(crate) struct InCluster {
+    pub(crate) live: LiveServices,
+    pub(crate) candidacy: Candidacy,
+}
+
+impl InCluster {
+    /// A Lease that was deleted counts anew, below what stands on the Services: it goes on above that.
+    fn raise(&self) {
+        let Some(above) = self.live.superseded_by() else { return };
+        let leads_below = self.candidacy.leadership().borrow().fence().is_some_and(|fence| fence.term <= above);
+        if leads_below {
+            self.candidacy.raise_above(above);
+        }
+    }
+}
+
+impl Home {
+    /// Hands over what shall be kept; never waits. The number is for [`Home::written`].
+    pub(crate) fn put(
+        &mut self,
+        routes: impl IntoIterator<Item = (RouteName, Saved)>,
+        decisions: impl IntoIterator<Item = Arc<DecisionRow>>,
+    ) -> u64 {
+        match self {
+            Self::File(file) => file.put(routes, decisions),
+            Self::Cluster(at) => at.live.put(routes, decisions),
+        }
+    }
+
+    /// Waits a moment until put number `put` is kept; whether it is.
+    pub(crate) async fn written(&self, put: u64) -> bool {
+        match self {
+            Self::File(file) => file.written(put).await,
+            Self::Cluster(at) => at.live.written(put).await,
+        }
+    }
+
+    /// Where state is kept and what is wrong with it.
+    pub(crate) fn view(&self) -> StateView {
+        match self {
+            Self::File(file) => file.view(),
+            Self::Cluster(at) => at.live.view(),
+        }
+    }
+
+    /// Writes what is left and lets go of it, so that another process can take over; whether that was done within
+    /// `patience`. State in a cluster is not handed over: a new edge there reads it from the cluster.
+    pub(crate) async fn release(&self, patience: Duration) -> bool {
+        match self {
+            Self::File(file) => file.release(patience).await,
+            Self::Cluster(_) => false,
+        }
+    }
+
+    /// Takes back what was let go of.
+    pub(crate) fn reclaim(&self) {
+        match self {
+            Self::File(file) => file.reclaim(),
+            Self::Cluster(_) => {}
+        }
+    }
+
+    /// Writes what is left, for `patience` at most, and lets go of it.
+    pub(crate) async fn close(self, patience: Duration) {
+        match self {
+            Self::File(file) => file.close(patience).await,
+            Self::Cluster(at) => {
+                let InCluster { live, candidacy } = *at;
+                live.close(patience).await;
+                // Otherwise it runs out.
+                drop(timeout(patience, candidacy.resign()).await);
+            }
+        }
+    }
+
+    /// The routes are these now.
+    pub(crate) fn hold(&mut self, routes: &[Route]) {
+        match self {
+            Self::File(_) => {}
+            Self::Cluster(at) => at.live.hold(routes),
+        }
+    }
+
+    /// What shall become of a route's live Service; never waits.
+    pub(crate) fn aim(&self, route: &RouteName, aim: Aim) {
+        match self {
+            Self::File(_) => {}
+            Self::Cluster(at) => {
+                at.live.aim(route, aim);
+                at.raise();
+            }
+        }
+    }
+
+    /// How things stand with a route's live Service.
+    pub(crate) fn report(&self, route: &RouteName) -> Option<Report> {
+        match self {
+            Self::File(_) => None,
+            Self::Cluster(at) => at.live.report(route),
+        }
+    }
+}
