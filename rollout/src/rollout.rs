@@ -485,10 +485,9 @@ impl Rollout {
         let evidence = self.evidence(Decision::Rollback);
         let why = cause.to_string();
         self.quarantine.bar(&self.route, canary, why.clone());
-        if self.role == Role::Follower {
-            let revision = revision_of(&self.route, canary);
-            self.tripped = Some(Trip { version: canary.clone(), revision, why: why.clone() });
-        }
+        // A leader's own, too: it may be replaced before anybody has heard.
+        let revision = revision_of(&self.route, canary);
+        self.tripped = Some(Trip { version: canary.clone(), revision, why: why.clone() });
         self.phase = Phase::RollingBack(Setback { version: canary.clone(), why });
         self.since = now;
         self.promoted = false;

@@ -56,6 +56,13 @@ impl Rollout {
         true
     }
 
+    /// Decides no more, and goes on from where it stands until it hears of a state, or leads again. What it took back and
+    /// nobody has heard of stays to be told.
+    pub fn step_down(&mut self) {
+        self.become_follower();
+        self.arm_limit();
+    }
+
     fn become_follower(&mut self) {
         if self.role == Role::Leader {
             self.role = Role::Follower;
@@ -107,12 +114,13 @@ impl Rollout {
         self.arm_limit();
     }
 
-    /// What this edge took back by itself and the leader has not answered: to be told until it has.
+    /// What this edge took back and nobody else is known to have heard: a follower tells the leader until that has
+    /// answered; a leader tells its successor, if it is replaced before its state was stored or taken over.
     pub fn trip(&self) -> Option<&Trip> {
         self.tripped.as_ref()
     }
 
-    /// The leader has heard of the trip, and what it says next says so.
+    /// The leader has heard of the trip, and what it says next says so; or this is the leader, and its state was stored.
     pub fn trip_was_heard(&mut self) {
         self.tripped = None;
     }
