@@ -36,6 +36,18 @@ pub struct Wanted<'a> {
     pub on_foreign: OnForeign,
 }
 
+impl Wanted<'_> {
+    /// Whether somebody said what counts, and it can be done. What was left is not put back before the rollout says which
+    /// version may be selected now: the one that was left may be gone or taken back since.
+    fn is_answered(&self) -> bool {
+        match self.on_foreign {
+            OnForeign::Adopt => true,
+            OnForeign::Restore => self.selected.is_some(),
+            OnForeign::Refuse | OnForeign::Leave => false,
+        }
+    }
+}
+
 /// What to do where somebody else changed what Pointsman left.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum OnForeign {
@@ -47,7 +59,8 @@ pub enum OnForeign {
     Leave,
     /// It counts: other labels of the selector stay as they are found.
     Adopt,
-    /// It does not count: other labels of the selector go back to how they were left.
+    /// It does not count: other labels of the selector go back to how they were left, as soon as a version is wanted; until
+    /// then as [`OnForeign::Leave`].
     Restore,
 }
 
@@ -109,8 +122,8 @@ impl Document {
 pub fn plan(observed: &Observed, wanted: &Wanted<'_>) -> Result<Option<Document>, Obstacle> {
     admitted(observed, wanted.fence)?;
     let foreign = observed.foreign(wanted.route);
-    let is_answered = matches!(wanted.on_foreign, OnForeign::Adopt | OnForeign::Restore);
-    let is_left = |foreign: &Foreign| wanted.on_foreign == OnForeign::Leave && foreign.is_of_selector;
+    let is_answered = wanted.is_answered();
+    let is_left = |foreign: &Foreign| wanted.on_foreign != OnForeign::Refuse && foreign.is_of_selector;
     match &foreign {
         Some(foreign) if !is_answered && !is_left(foreign) => return Err(Obstacle::Foreign(foreign.clone())),
         Some(_) | None => {}
@@ -177,8 +190,8 @@ fn state_of(observed: &Observed, wanted: &Wanted<'_>) -> Result<State, Obstacle>
 fn selector_of(observed: &Observed, wanted: &Wanted<'_>) -> Result<BTreeMap<String, String>, Obstacle> {
     let left = observed.state.read().filter(|state| state.route == *wanted.route).map(|state| &state.selector);
     let mut selector = match wanted.on_foreign {
-        OnForeign::Restore => left.unwrap_or(&observed.selector).clone(),
-        OnForeign::Refuse | OnForeign::Leave | OnForeign::Adopt => observed.selector.clone(),
+        OnForeign::Restore if wanted.selected.is_some() => left.unwrap_or(&observed.selector).clone(),
+        OnForeign::Restore | OnForeign::Refuse | OnForeign::Leave | OnForeign::Adopt => observed.selector.clone(),
     };
     let Some(selected) = wanted.selected else { return Ok(selector) };
     if selector.is_empty() {
@@ -411,6 +424,8 @@ mod tests {
         let text = value(&document, "add", "/metadata/annotations/pointsman.dev~1state").as_str().unwrap();
         let state = State::decode(text).unwrap();
         assert_eq!((json!(state.selector), state.decisions.len()), (json!({ "app": "model", "version": "v1" }), 1));
+        let waits = Wanted { on_foreign: OnForeign::Restore, ..wanted.clone() };
+        assert_eq!(plan(&edited, &waits).unwrap().unwrap(), document);
         let damaged = changed(|service| service["metadata"]["annotations"][STATE] = json!("hello"));
         assert!(matches!(plan(&damaged, &wanted), Err(Obstacle::Foreign(_))));
     }

@@ -14,6 +14,7 @@ mod contract;
 mod discovery;
 mod events;
 mod faults;
+mod histories;
 mod lease;
 mod live_service;
 mod retire;
