@@ -304,7 +304,7 @@ pub(crate) fn shifting() -> RouteView {
         quarantined: Vec::new(),
         last_decision: Some(line(41)),
         live_service: None,
-        rollback_ready: None,
+        rollback_ready: Some(Box::new(RollbackReadyView { ready: true, why: String::new(), expected_ms: Some(12.5) })),
     }
 }
 
