@@ -17,7 +17,7 @@ pub(crate) fn snapshot(routes: usize) -> Arc<Snapshot> {
         .iter()
         .map(|route| {
             let resolved = |version: &pointsman_config::Version| {
-                version.endpoints.iter().map(|endpoint| endpoint.to_string().parse().unwrap()).collect()
+                version.endpoints().iter().map(|endpoint| endpoint.to_string().parse().unwrap()).collect()
             };
             route.versions.iter().map(|(name, version)| (name.clone(), resolved(version))).collect()
         })
