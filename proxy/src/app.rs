@@ -46,7 +46,7 @@ use crate::listen::{ListenError, Listeners, Patience, Serving};
 use crate::metrics::Metrics;
 use crate::snapshot::Snapshots;
 use crate::tls::TlsFileError;
-use crate::upgrade::{Door, Inherited, Offer, Successor, UpgradeError};
+use crate::upgrade::{Door, Farewell, Inherited, Offer, Successor, UpgradeError};
 use crate::upstream;
 use crate::user_cookie::{SecretError, SecretFiles, read_secrets};
 use crate::view::{ConfigView, View};
@@ -326,11 +326,23 @@ async fn start(
         State::File(file) => Some(Door::open(file, offer, commands.clone(), tell_replaced)),
         State::Kubernetes(_) => None,
     };
-    if let Some(Err(error)) = successor.map(Successor::serve) {
-        warn!(%error, "the process that was taken over from has gone already");
+    match successor.map(Successor::serve) {
+        Some(Ok(farewell)) => hear_out(farewell, commands.clone()).map_err(refused("the thread for a takeover"))?,
+        Some(Err(error)) => warn!(%error, "the process that was taken over from has gone already"),
+        None => {}
     }
     say_where(serving.addresses(), admin_address);
     Ok((Started { serving, commands, watch, admin: AdminRuntime(Some(admin)), door, snapshots }, replaced))
+}
+
+/// Waits, on a thread of its own, for what the process decided last that this one took over from.
+fn hear_out(farewell: Farewell, commands: mpsc::UnboundedSender<Command>) -> io::Result<()> {
+    let listen = move || match farewell.hear() {
+        // The loop lives as long as this process.
+        Ok(words) => drop(commands.send(Command::Inherit(words))),
+        Err(error) => warn!(%error, "what the process decided last that was taken over from is not known"),
+    };
+    thread::Builder::new().name("takeover".to_owned()).spawn(listen).map(drop)
 }
 
 /// What a process is given that takes over from this one.

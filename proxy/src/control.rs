@@ -53,10 +53,12 @@ use self::home::Home;
 use self::publisher::{Live, Publisher, RoutePicture};
 use self::resolver::{Resolved, Resolver};
 use self::state::Reopened;
+use self::state::database::Batch;
 use crate::mirror::books::MirrorCounts;
 use crate::observe::Observers;
 use crate::recorder::{Failure, Taken, Totals};
 use crate::retry::books::RetryCounts;
+use crate::upgrade::LastWords;
 use crate::view::{ConfigView, DecisionRow, EndpointTurn, Event, RouteView, View};
 
 /// Between two looks at what was counted.
@@ -87,8 +89,10 @@ pub(crate) enum Command {
     HandOver(oneshot::Sender<bool>),
     /// It did not take over.
     TakeBack,
-    /// It did: decide nothing any more.
-    Retire,
+    /// It did: decide nothing any more, and tell what was decided since.
+    Retire(oneshot::Sender<LastWords>),
+    /// What the process decided last that this one took over from.
+    Inherit(LastWords),
 }
 
 /// Everything that comes in.
@@ -205,6 +209,8 @@ pub(crate) struct Control {
     /// Something other than weights has to be published.
     republish: bool,
     life: Life,
+    /// Who waits until the state file is let go of, and until when it may take.
+    releasing: Option<(oneshot::Sender<bool>, Instant)>,
 }
 
 /// How far the process is in its life.
@@ -242,6 +248,7 @@ impl Control {
             ticks: 0,
             republish: true,
             life: Life::Starting,
+            releasing: None,
         };
         control.endpoints.learn(parts.resolved);
         let decided = control.take_up(parts.config);
@@ -266,9 +273,11 @@ impl Control {
                 Input::Command(Command::Ready) => self.announce(|control| control.life = Life::Serving),
                 Input::Command(Command::Drain) => self.announce(|control| control.life = Life::Draining),
                 Input::Command(Command::Stop(stopped)) => return self.stop(stopped).await,
-                Input::Command(Command::HandOver(done)) => self.hand_over(done).await,
+                Input::Command(Command::HandOver(done)) => self.hand_over(done),
                 Input::Command(Command::TakeBack) => self.take_back(),
-                Input::Command(Command::Retire) => return,
+                // Whoever asked may be gone.
+                Input::Command(Command::Retire(tell)) => return drop(tell.send(self.last_words())),
+                Input::Command(Command::Inherit(words)) => self.inherit(words).await,
             }
         }
     }
@@ -289,21 +298,52 @@ impl Control {
     }
 
     /// The guard stays armed meanwhile; only orders have to wait, since they would be forgotten.
-    async fn hand_over(&mut self, done: oneshot::Sender<bool>) {
+    fn hand_over(&mut self, done: oneshot::Sender<bool>) {
+        if self.life != Life::Serving {
+            // Whoever asked may have gone.
+            _ = done.send(false);
+            return;
+        }
         let now = self.now();
         let saved: Vec<_> = self.routes.iter_mut().map(|route| (route.route().name.clone(), route.save(now))).collect();
         self.state.put(saved, []);
-        let released = self.life == Life::Serving && self.state.release(LAST_WORDS).await;
-        if released {
-            self.life = Life::HandingOver;
-        } else {
-            self.state.reclaim();
+        self.state.release();
+        self.life = Life::HandingOver;
+        self.releasing = Some((done, Instant::now() + LAST_WORDS));
+    }
+
+    /// Tells who waits for it that the state file was let go of; takes it back if that takes too long. A disk that hangs
+    /// holds up the takeover and no tick.
+    fn look_at_release(&mut self, now: Instant) {
+        let is_released = self.state.is_released();
+        let is_over = |(_, until): &mut (oneshot::Sender<bool>, Instant)| is_released || now >= *until;
+        let Some((done, _)) = self.releasing.take_if(is_over) else { return };
+        if !is_released {
+            self.take_back();
         }
         // Whoever asked may have gone, and then it says that it does not take over.
-        _ = done.send(released);
+        _ = done.send(is_released);
+    }
+
+    /// What was decided since the state file was let go of, and is not in it.
+    fn last_words(&self) -> LastWords {
+        let Batch { mut routes, decisions } = self.state.take_waiting();
+        // Elapsed times alone are no news: the successor counts on by itself.
+        routes.retain(|route, _| decisions.iter().any(|row| row.route == *route));
+        LastWords { routes, decisions: decisions.iter().map(|row| row.as_ref().clone()).collect() }
+    }
+
+    /// Goes on from what the process decided last that this one took over from; its decisions stand in the log as they were.
+    async fn inherit(&mut self, words: LastWords) {
+        let now = self.now();
+        let rows: Vec<_> = words.decisions.into_iter().map(|row| self.events.adopt(row)).collect();
+        self.state.put([], rows);
+        let decided = self.weigh(words.routes, now);
+        self.settle(decided).await;
     }
 
     fn take_back(&mut self) {
+        self.releasing = None;
         if self.life == Life::HandingOver {
             self.life = Life::Serving;
         }
@@ -319,6 +359,7 @@ impl Control {
 
     async fn tick(&mut self) {
         let (now, began) = (self.now(), Instant::now());
+        self.look_at_release(began);
         self.find_outliers(now);
         self.publisher.forget_drained(began);
         self.publisher.let_go();
@@ -550,20 +591,26 @@ impl Control {
         self.events.go_on_after(reopened.last_id, reopened.renumbered);
         self.publisher.sign_with(reopened.cookie_secret);
         self.republish = true;
+        for name in reopened.unknown.keys() {
+            warn!(route = %name, "the state file knew of this route after all");
+        }
+        let decided = self.weigh(reopened.unknown, now);
+        let all: Vec<_> = self.routes.iter_mut().map(|route| (route.route().name.clone(), route.save(now))).collect();
+        self.state.put(all, []);
+        self.settle(decided).await;
+    }
+
+    /// Weighs what somebody else knew of the routes against what this process knows.
+    fn weigh(&mut self, theirs: BTreeMap<RouteName, Saved>, now: Time) -> Vec<Decided> {
         let mut decided = Vec::new();
-        for (name, saved) in reopened.unknown {
+        for (name, saved) in theirs {
             match self.routes.iter_mut().enumerate().find(|(_, route)| route.route().name == name) {
-                Some((position, route)) => {
-                    warn!(route = %name, "the state file knew of this route after all");
-                    decided.push(Decided { position, changes: route.reconsider(saved, now) });
-                }
+                Some((position, route)) => decided.push(Decided { position, changes: route.reconsider(saved, now) }),
                 // What this process parked is newer.
                 None => drop(self.parked.entry(name).or_insert(saved)),
             }
         }
-        let all: Vec<_> = self.routes.iter_mut().map(|route| (route.route().name.clone(), route.save(now))).collect();
-        self.state.put(all, []);
-        self.settle(decided).await;
+        decided
     }
 
     // ---- what people see ----
@@ -828,6 +875,40 @@ mod tests {
 
     fn order(kind: pointsman_rollout::OrderKind) -> pointsman_rollout::Order {
         pointsman_rollout::Order { kind, actor: "test".to_owned(), reason: String::new() }
+    }
+
+    #[tokio::test]
+    async fn what_is_decided_during_a_takeover_is_told_to_the_successor() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut old = control(&folder, config(1, 10)).await;
+        bring_up(&mut old, "r0").await;
+        old.life = Life::Serving;
+        let (done, mut released) = oneshot::channel();
+        old.hand_over(done);
+        let is_released = loop {
+            old.tick().await;
+            match released.try_recv() {
+                Ok(is_released) => break is_released,
+                Err(_not_yet) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        };
+        assert!(is_released);
+        // As the guard would, which stays armed; an operator's order is refused meanwhile.
+        let now = old.now();
+        let changes = old.routes[0].obey(&order(pointsman_rollout::OrderKind::Rollback), now).unwrap();
+        old.settle(vec![Decided { position: 0, changes }]).await;
+        let words = serde_json::to_string(&old.last_words()).unwrap();
+        assert!(!words.contains('\n'), "it is one line");
+
+        let mut new = control(&folder, config(1, 10)).await;
+        bring_up(&mut new, "r0").await;
+        let v2: VersionId = "v2".parse().unwrap();
+        assert!(new.routes[0].applied().share_of(&v2) > pointsman_config::Share::ZERO);
+        new.inherit(serde_json::from_str(&words).unwrap()).await;
+        assert_eq!(*new.routes[0].applied(), Split::Whole("v1".parse().unwrap()));
+        assert_eq!(new.routes[0].held_back(new.now()), [v2]);
+        let newest = new.events.newest(&"r0".parse().unwrap()).unwrap();
+        assert!(newest.decision.contains("rollback") || newest.sentence.contains("v2"), "{newest:?}");
     }
 
     #[tokio::test]

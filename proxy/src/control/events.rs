@@ -58,6 +58,16 @@ impl Events {
         })
     }
 
+    /// A decision of the process that this one took over from: told of like our own, but not counted, since that process
+    /// has. It keeps its id if that is free.
+    pub(crate) fn adopt(&mut self, row: DecisionRow) -> Arc<DecisionRow> {
+        self.last_id = row.id.max(self.last_id + 1);
+        let row = Arc::new(DecisionRow { id: self.last_id, ..row });
+        self.history.remember(Arc::clone(&row));
+        self.send(Event::Decision(row.as_ref().clone()));
+        row
+    }
+
     /// Ids go on after `last_id`, which the state file knows of; if it gave rows other ids, it alone knows them.
     pub(crate) fn go_on_after(&mut self, last_id: u64, renumbered: bool) {
         self.last_id = self.last_id.max(last_id);

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use super::actuator::{Aim, LiveServices, Report};
 use super::state::StateFile;
+use super::state::database::Batch;
 use crate::view::{DecisionRow, StateView};
 
 /// Where state is kept.
@@ -71,12 +72,28 @@ impl Home {
         }
     }
 
-    /// Writes what is left and lets go of it, so that another process can take over; whether that was done within
-    /// `patience`. State in a cluster is not handed over: a new edge there reads it from the cluster.
-    pub(crate) async fn release(&self, patience: Duration) -> bool {
+    /// Writes what is left and lets go of it, so that another process can take over. State in a cluster is not handed over:
+    /// a new edge there reads it from the cluster.
+    pub(crate) fn release(&self) {
         match self {
-            Self::File(file) => file.release(patience).await,
+            Self::File(file) => file.release(),
+            Self::Cluster(_) => {}
+        }
+    }
+
+    /// Whether it was let go of.
+    pub(crate) fn is_released(&self) -> bool {
+        match self {
+            Self::File(file) => file.is_released(),
             Self::Cluster(_) => false,
+        }
+    }
+
+    /// What was put and waits, since it was let go of.
+    pub(crate) fn take_waiting(&self) -> Batch {
+        match self {
+            Self::File(file) => file.take_waiting(),
+            Self::Cluster(_) => Batch::default(),
         }
     }
 

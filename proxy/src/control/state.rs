@@ -200,14 +200,21 @@ impl StateFile {
         StateView { file: self.path.display().to_string(), problem, note: progress.damage.clone() }
     }
 
-    /// Writes what is left and lets go of the file, so that another process can take it; whether that was done within
-    /// `patience`. What is put from then on waits for [`StateFile::reclaim`].
-    pub(crate) async fn release(&self, patience: Duration) -> bool {
+    /// Writes what is left and lets go of the file, so that another process can take it; never waits, see
+    /// [`StateFile::is_released`]. What is put from then on waits for [`StateFile::reclaim`].
+    pub(crate) fn release(&self) {
         self.shared.outbox().lent = true;
         self.shared.filled.notify_one();
-        let mut progress = self.progress.clone();
-        let released = progress.wait_for(|progress| progress.released);
-        matches!(tokio::time::timeout(patience, released).await, Ok(Ok(_)))
+    }
+
+    /// Whether the file was let go of.
+    pub(crate) fn is_released(&self) -> bool {
+        self.progress.borrow().released
+    }
+
+    /// Takes back everything that was put and is not in the file.
+    pub(crate) fn take_waiting(&self) -> Batch {
+        self.shared.outbox().take().0
     }
 
     /// Takes the file back that was let go of.

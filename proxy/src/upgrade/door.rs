@@ -128,17 +128,30 @@ struct Host {
 impl Host {
     fn receive(&self, listener: &UnixListener) {
         for stream in listener.incoming() {
-            let handed = stream.map_err(NotHandedOver::Gone).and_then(|stream| self.hand_over(&stream));
+            let handed =
+                stream.map_err(NotHandedOver::Gone).and_then(|stream| self.hand_over(&stream).map(|()| stream));
             match handed {
-                Ok(()) => {
+                Ok(stream) => {
                     info!("another process has taken over and serves");
-                    // The loop lives as long as this process; so does who waits to be replaced.
-                    drop(self.commands.send(Command::Retire));
+                    self.retire(&stream);
+                    // Who waits to be replaced lives as long as this process.
                     _ = self.replaced.send(());
                     return;
                 }
                 Err(problem) => warn!(%problem, "a process that was to take over did not; this one goes on"),
             }
+        }
+    }
+
+    /// Ends the loop, and tells the other process what it decided since it let go of the state file.
+    fn retire(&self, stream: &UnixStream) {
+        let (tell, told) = oneshot::channel();
+        drop(self.commands.send(Command::Retire(tell)));
+        let Ok(words) = told.blocking_recv() else { return };
+        let said = serde_json::to_string(&words).map_err(io::Error::from).and_then(|words| say(stream, &words));
+        if let Err(error) = said {
+            let decisions = words.decisions.len();
+            warn!(%error, decisions, "what was decided during the takeover could not be handed over");
         }
     }
 

@@ -13,7 +13,10 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use thiserror::Error;
 use tracing::info;
 
-use super::{HELLO, Manifest, NO, PATIENCE, SERVING, SOCKETS, SOCKETS_AT_A_TIME, STATE, YOURS, door_of, hear, say};
+use super::{
+    HELLO, LastWords, MOST_LAST_WORDS_BYTES, Manifest, NO, PATIENCE, SERVING, SOCKETS, SOCKETS_AT_A_TIME, STATE, YOURS,
+    door_of, hear, hear_up_to, say,
+};
 use crate::listen::SharedSockets;
 
 /// Why nothing was taken over. The running process, if there is one, goes on as before.
@@ -91,8 +94,30 @@ impl Successor {
     ///
     /// # Errors
     /// If it is gone already, which is as good.
-    pub(crate) fn serve(self) -> io::Result<()> {
-        say(&self.stream, SERVING)
+    pub(crate) fn serve(self) -> io::Result<Farewell> {
+        say(&self.stream, SERVING)?;
+        Ok(Farewell { stream: self.stream })
+    }
+}
+
+/// The end of the conversation: the process that was taken over from decides nothing any more, and says what it decided last.
+#[derive(Debug)]
+pub(crate) struct Farewell {
+    stream: UnixStream,
+}
+
+impl Farewell {
+    /// Waits for what the other process decided after it had let go of the state file; nothing if it says nothing.
+    ///
+    /// # Errors
+    /// If it breaks off in the middle, or takes too long.
+    pub(crate) fn hear(self) -> io::Result<LastWords> {
+        match hear_up_to(&self.stream, MOST_LAST_WORDS_BYTES) {
+            Ok(words) => Ok(serde_json::from_str(&words)?),
+            // One that has no last words closes the conversation.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(LastWords::default()),
+            Err(error) => Err(error),
+        }
     }
 }
 
