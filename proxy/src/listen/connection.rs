@@ -311,7 +311,7 @@ fn look_for_head(reader: &mut HeadReader, received: &[u8], limit_bytes: u64) -> 
     reader.read(received, limit_bytes).map_err(|refusal| End::Refused(Refused::new(refusal, reader, received)))
 }
 
-/// Runs `work` until it is done or the moment comes that it sets on `exchange` meanwhile; then drops it, which books the
+/// Runs `work` until it is done or the moment comes that it sets on `exchange` meanwhile; then its owner drops it, which books the
 /// request, and gives none. The clock runs whatever the request waits for: a connection, its body, or the answer.
 pub(super) async fn until_deadline<W: Future>(
     mut work: Pin<&mut W>,

@@ -255,6 +255,8 @@ async fn serve_stream(shared: Arc<Shared>, stream: Arc<Http2Stream>, request: Re
     let session = ServerSession::new_custom(Box::new(Http2Session::new(request, body, Arc::clone(&stream))));
     let mut work = Box::pin(shared.proxy.process_new_http(session, &shared.draining));
     drop(until_deadline(work.as_mut(), &exchange, &mut Alarm::new()).await);
+    // What was given up leaves its last words.
+    drop(work);
     if let Some(words) = exchange.take_last_words() {
         stream.tell(&words);
     }

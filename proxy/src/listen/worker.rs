@@ -4,6 +4,7 @@
 //! endpoints' load and the counters, so that cores do not wait for each other: measured, this is faster than a runtime
 //! that moves tasks between threads.
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -68,9 +69,10 @@ pub(super) struct Task {
 
 /// Runs a worker to its end on the present thread.
 pub(super) fn run(task: Task) {
+    let _missed = MissedIfItPanics;
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return error!(%error, "a worker could not start"),
+        Err(error) => end_without(&format!("could not start: {error}")),
     };
     let done = task.done.clone();
     let cut_off = runtime.block_on(Worker::new(task).run());
@@ -78,6 +80,27 @@ pub(super) fn run(task: Task) {
     drop(runtime);
     // Nobody waits any more if the receiver has gone.
     done.send(cut_off).unwrap_or_default();
+}
+
+/// The kernel goes on giving a worker that is gone its part of all new connections, and nobody would serve them.
+struct MissedIfItPanics;
+
+impl Drop for MissedIfItPanics {
+    fn drop(&mut self) {
+        // A panic of one connection ends just that, and never comes as far as this.
+        if std::thread::panicking() {
+            end_without("has panicked");
+        }
+    }
+}
+
+fn end_without(what: &str) -> ! {
+    // Past the log's queue, which would not be written out any more.
+    drop(writeln!(
+        std::io::stderr(),
+        "a worker {what}, and its part of all new connections would wait for ever: ending"
+    ));
+    std::process::abort()
 }
 
 struct Worker {
