@@ -375,9 +375,8 @@ impl World {
         let observed = candidate.observed.clone().unwrap();
         let is_ours = match claim(&observed, &candidate.wanted(&fence, &saved, &desired)) {
             Ok(Some(document)) => self.send(edge, document, fence.clone()),
-            Ok(None) => true,
-            // It leads all the same, to ask what counts.
-            Err(Obstacle::Foreign(_)) => true,
+            // Where somebody else changed what stands there, it leads all the same, to ask what counts.
+            Ok(None) | Err(Obstacle::Foreign(_)) => true,
             Err(Obstacle::Superseded { by }) => {
                 self.edges[edge].election.raise_above(by.term);
                 false
@@ -493,7 +492,7 @@ impl World {
                     }
                 }
                 Decision::Pause if matches!(change.cause, Cause::ForeignChange { .. }) => {
-                    self.counts.foreign_pauses += 1
+                    self.counts.foreign_pauses += 1;
                 }
                 Decision::Finish => self.counts.finished += 1,
                 Decision::Start
