@@ -30,6 +30,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub use access::TokenFile;
+pub(crate) use access::{bearer, same};
 pub use events::Missed;
 pub use orders::{ForeignBody, OrderAnswer, ReasonBody, ResumeBody, RetryBody, WeightsBody};
 pub use problem::{Problem, ProblemKind};

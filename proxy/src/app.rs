@@ -1,13 +1,15 @@
 //! The composition root: the one place that knows every part, starts them in order and ends them in order.
 //!
 //! Threads: one worker per core serves requests (`edge-N`); one runs the control loop (`control`); one asks endpoints
-//! and names (`control-checks`); one writes the state file (`control-state`); one watches the config file
-//! (`control-config`); one serves the admin API (`admin`); this one waits for signals. None of them waits for another
-//! but through channels, so that neither traffic holds up a decision nor a decision traffic.
+//! and names (`control-checks`); one speaks to other edges (`control-replicas`); one writes the state file
+//! (`control-state`); one watches the config file (`control-config`); one serves the admin API (`admin`); this one waits
+//! for signals. None of them waits for another but through channels, so that neither traffic holds up a decision nor a decision traffic.
 //!
 //! A panic on a `control` thread ends the process at once, with the panic's message: an edge whose guard is dead must
 //! not look alive. Its supervisor starts it again, and it goes on from the state file. A panic of one request, or in
 //! the admin API, ends just that.
+
+mod shared;
 
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
@@ -120,6 +122,16 @@ pub enum AppError {
         /// What the system said.
         source: io::Error,
     },
+    /// The door for other edges cannot be opened.
+    #[error(
+        "other edges cannot be listened for on {address}; stop who listens there, or choose another `replicas.address`"
+    )]
+    Replicas {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
     /// No thread, runtime or signal handler.
     #[error("cannot start {what}; check the limits on processes and open files (ulimit -u, ulimit -n)")]
     Start {
@@ -147,7 +159,12 @@ impl AppError {
             | Self::CookieSecret(_)
             | Self::UpstreamTls(_)
             | Self::Listen(ListenError::Tls { .. }) => true,
-            Self::Listen(_) | Self::Admin { .. } | Self::Start { .. } | Self::Upgrade(_) | Self::Control => false,
+            Self::Listen(_)
+            | Self::Admin { .. }
+            | Self::Replicas { .. }
+            | Self::Start { .. }
+            | Self::Upgrade(_)
+            | Self::Control => false,
         }
     }
 }
@@ -312,6 +329,7 @@ async fn start(
         turned: channels.turned,
         resolved: channels.resolved,
         reopened: channels.reopened,
+        replicas: channels.replicas,
         commands: told,
     })
     .await?;
@@ -367,6 +385,7 @@ struct Channels {
     turned: mpsc::UnboundedReceiver<crate::control::health::Turned>,
     resolved: mpsc::UnboundedReceiver<Resolved>,
     reopened: mpsc::UnboundedReceiver<Reopened>,
+    replicas: mpsc::UnboundedReceiver<crate::control::replicas::Message>,
 }
 
 /// Opens the state, asks for the first addresses, starts the control loop and waits until the config is in force.
@@ -380,11 +399,13 @@ async fn start_control(
     let (tell_turned, turned) = mpsc::unbounded_channel();
     let (tell_resolved, mut resolved) = mpsc::unbounded_channel();
     let (tell_reopened, reopened) = mpsc::unbounded_channel();
+    let (tell_replicas, replicas) = mpsc::unbounded_channel();
     let Loaded { path, config, hash, secrets, .. } = loaded;
-    let checks = checks_runtime().map_err(refused("the thread for health checks"))?;
+    let checks = background("control-checks").map_err(refused("the thread for health checks"))?;
     let connection = connect(&checks, &config).await?;
     let discoveries = Discoveries::start(&checks, connection.clone(), tell_resolved.clone());
     let (state, history, opened) = open_home(&config, (&checks, &connection), tell_reopened).await?;
+    let replication = shared::start(&config, connection, &state, tell_replicas).await?;
     publisher.sign_with(opened.cookie_secret);
     publisher.sign_with_files(secrets);
     for row in opened.recent {
@@ -404,10 +425,11 @@ async fn start_control(
         checks: HealthChecks::start(&checks, tell_turned),
         resolver: Resolver::start(&checks, tell_resolved),
         discoveries,
+        replication,
         view,
         config,
     };
-    run_control(parts, inputs(Channels { turned, resolved, reopened })).await?;
+    run_control(parts, inputs(Channels { turned, resolved, reopened, replicas })).await?;
     Ok(AdminContext { metrics: Metrics::new(handle.clone()), handle, decisions: Arc::new(history), token })
 }
 
@@ -433,7 +455,11 @@ async fn open_home(
             };
             let (at, led) = ((checks.clone(), cluster), (candidacy.leadership(), instance.as_str()));
             let (live, opened) = LiveServices::open(at, led, &config.routes, (reopened, FIRST_NAMES)).await;
-            Ok((Home::Cluster(Box::new(InCluster { live, candidacy })), History::without_file(), opened))
+            Ok((
+                Home::Cluster(Box::new(InCluster { live, candidacy, name: instance })),
+                History::without_file(),
+                opened,
+            ))
         }
     }
 }
@@ -474,13 +500,11 @@ fn first_view(path: &Path, config: &Config, hash: String) -> ConfigView {
     }
 }
 
-/// A thread that asks endpoints and names; it ends with the process.
-fn checks_runtime() -> io::Result<tokio::runtime::Handle> {
+/// A thread for tasks beside the loop; it ends with the process.
+fn background(name: &str) -> io::Result<tokio::runtime::Handle> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let handle = runtime.handle().clone();
-    thread::Builder::new()
-        .name("control-checks".to_owned())
-        .spawn(move || runtime.block_on(std::future::pending::<()>()))?;
+    thread::Builder::new().name(name.to_owned()).spawn(move || runtime.block_on(std::future::pending::<()>()))?;
     Ok(handle)
 }
 

@@ -20,9 +20,11 @@ pub mod handle;
 pub(crate) mod health;
 pub(crate) mod history;
 pub(crate) mod home;
+pub(crate) mod leader;
 mod picture;
 pub mod publisher;
 mod reload;
+pub(crate) mod replicas;
 pub(crate) mod resolver;
 pub(crate) mod state;
 mod way_back;
@@ -43,7 +45,7 @@ pub(crate) use self::endpoints::{names as endpoint_names, services as endpoint_s
 pub(crate) use self::reload::running;
 
 use self::config_watch::Reload;
-use self::controlled::ControlledRoute;
+use self::controlled::{Around, ControlledRoute};
 use self::discovery::Discoveries;
 use self::endpoints::Endpoints;
 use self::events::Events;
@@ -51,6 +53,7 @@ use self::handle::{Done, OrderError, OrderMessage};
 use self::health::{HealthChecks, Turned};
 use self::home::Home;
 use self::publisher::{Live, Publisher, RoutePicture};
+use self::replicas::{Message, Replication};
 use self::resolver::{Resolved, Resolver};
 use self::state::Reopened;
 use self::state::database::Batch;
@@ -108,6 +111,8 @@ pub(crate) struct Inputs {
     pub(crate) resolved: mpsc::UnboundedReceiver<Resolved>,
     /// From the state file.
     pub(crate) reopened: mpsc::UnboundedReceiver<Reopened>,
+    /// From other edges.
+    pub(crate) replicas: mpsc::UnboundedReceiver<Message>,
     /// From the process.
     pub(crate) commands: mpsc::UnboundedReceiver<Command>,
 }
@@ -121,6 +126,7 @@ enum Input {
     Turned(Turned),
     Resolved(Resolved),
     Reopened(Reopened),
+    Replica(Message),
     Command(Command),
 }
 
@@ -132,6 +138,7 @@ impl Inputs {
             biased;
             Some(command) = self.commands.recv() => Input::Command(command),
             _ = ticks.tick() => Input::Tick,
+            Some(message) = self.replicas.recv() => Input::Replica(message),
             Some(reload) = self.reloads.recv() => Input::Reload(reload),
             Some(message) = self.orders.recv() => Input::Order(message),
             Some(turned) = self.turned.recv() => Input::Turned(turned),
@@ -164,6 +171,8 @@ pub(crate) struct Parts {
     pub(crate) resolver: Resolver,
     /// Asks for addresses of Services.
     pub(crate) discoveries: Discoveries,
+    /// Other edges, if this one is not alone.
+    pub(crate) replication: Option<Replication>,
     /// What people see.
     pub(crate) view: Arc<ArcSwap<View>>,
 }
@@ -200,6 +209,7 @@ pub(crate) struct Control {
     checks: HealthChecks,
     resolver: Resolver,
     discoveries: Discoveries,
+    replication: Option<Replication>,
     view: Arc<ArcSwap<View>>,
     observers: Observers,
     /// The last looks, by route.
@@ -241,6 +251,7 @@ impl Control {
             checks: parts.checks,
             resolver: parts.resolver,
             discoveries: parts.discoveries,
+            replication: parts.replication,
             view: parts.view,
             observers: Observers::default(),
             looks: BTreeMap::new(),
@@ -270,6 +281,7 @@ impl Control {
                 Input::Turned(turned) => self.take_turns(turned, &mut inputs.turned),
                 Input::Resolved(resolved) => self.learn(resolved),
                 Input::Reopened(reopened) => self.reconsider(reopened).await,
+                Input::Replica(message) => self.hear(message).await,
                 Input::Command(Command::Ready) => self.announce(|control| control.life = Life::Serving),
                 Input::Command(Command::Drain) => self.announce(|control| control.life = Life::Draining),
                 Input::Command(Command::Stop(stopped)) => return self.stop(stopped).await,
@@ -363,12 +375,16 @@ impl Control {
         self.find_outliers(now);
         self.publisher.forget_drained(began);
         self.publisher.let_go();
-        let mut decided = Vec::new();
+        let mut decided = self.take_or_leave_the_lead(now);
         for (position, route) in self.routes.iter_mut().enumerate() {
-            let rows = rows_of(&mut self.publisher, &route.route().name, began);
+            let own = rows_of(&mut self.publisher, &route.route().name, began);
             let mirrored = self.publisher.take_mirrored(&route.route().name);
             route.hear(self.state.report(&route.route().name));
-            let changes = route.tick(&rows, mirrored.as_slice(), now);
+            let (rows, around) = match &mut self.replication {
+                Some(replication) => (replication.rows(&route.route().name, own), replication.around(route, now)),
+                None => (own, Around::default()),
+            };
+            let changes = route.tick(&rows, mirrored.as_slice(), around, now);
             if !changes.is_empty() {
                 decided.push(Decided { position, changes });
             }
@@ -377,6 +393,7 @@ impl Control {
         let news: Vec<_> = decided.iter().map(|decided| decided.position).collect();
         self.settle(decided).await;
         self.aim_all();
+        self.talk(false);
         self.look(&news);
         let spent = began.elapsed();
         if spent > TICK {
@@ -403,6 +420,12 @@ impl Control {
     }
 
     async fn obey(&mut self, message: OrderMessage) {
+        if let Some(message) = self.here_or_passed_on(message) {
+            self.obey_here(message).await;
+        }
+    }
+
+    async fn obey_here(&mut self, message: OrderMessage) {
         let OrderMessage { route: name, order, answer } = message;
         let now = self.now();
         let known = self.routes.iter_mut().enumerate().find(|(_, route)| route.route().name == name);
@@ -469,6 +492,9 @@ impl Control {
                 decision = first.id,
                 "decided and in force before the state file had it; a crash now would forget it"
             );
+        }
+        if !rows.is_empty() {
+            self.talk(true);
         }
         for row in &rows {
             self.events.tell(row);
@@ -706,6 +732,7 @@ impl Control {
             mirrors: self.mirrors(),
             decisions: self.events.counts().clone(),
             observed: self.observers.counts(),
+            replicas: self.replication.as_ref().map(|replication| replication.view(self.now())),
             ready: self.life != Life::Starting,
             draining: self.life == Life::Draining,
         }));
@@ -792,6 +819,7 @@ mod tests {
             checks: HealthChecks::start(&runtime, mpsc::unbounded_channel().0),
             resolver: Resolver::start(&runtime, mpsc::unbounded_channel().0),
             discoveries: Discoveries::start(&runtime, Connection::default(), mpsc::unbounded_channel().0),
+            replication: None,
             view: Arc::new(ArcSwap::from_pointee(View::default())),
         };
         Control::begin(parts).await

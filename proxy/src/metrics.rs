@@ -225,6 +225,20 @@ pub const ALL: &[Metric] = &[
         read: read::generation,
     },
     Metric {
+        name: "pointsman_leader",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "1 if this edge decides, 0 if it follows another one; the sum over all edges should be 1.",
+        read: read::leader,
+    },
+    Metric {
+        name: "pointsman_replicas",
+        kind: Kind::Gauge,
+        labels: &["state"],
+        help: "Other edges, as the leader sees them: heard within the last second, or silent.",
+        read: read::replicas,
+    },
+    Metric {
         name: "pointsman_config_refused",
         kind: Kind::Gauge,
         labels: &[],

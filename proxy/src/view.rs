@@ -35,6 +35,8 @@ pub struct View {
     pub decisions: BTreeMap<(RouteName, &'static str), u64>,
     /// What became of the records that were made of requests.
     pub observed: ObserverCounts,
+    /// Other edges; none if this one is alone.
+    pub replicas: Option<ReplicasView>,
     /// True once the first config is in force and the listeners accept.
     pub ready: bool,
     /// True while SIGTERM is being obeyed.
@@ -87,6 +89,38 @@ pub struct StateView {
     /// What happened to it since the start and is over, such as that a damaged file was moved aside; none if nothing did.
     #[serde(default)]
     pub note: Option<String>,
+}
+
+/// How this edge and others decide together.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ReplicasView {
+    /// The name of this one, as it stands in the Lease.
+    pub name: String,
+    /// `leader` or `follower`.
+    pub role: String,
+    /// Who decides, as far as this edge knows.
+    pub leader: Option<String>,
+    /// Seconds since the leader last asked this one; none at the leader, and before the first time.
+    pub leader_age_s: Option<f64>,
+    /// The others; only the leader knows them.
+    pub replicas: Vec<ReplicaView>,
+    /// Requests that the leader will never hear of, since nobody asked for them for too long.
+    pub uncounted: u64,
+}
+
+/// Another edge, as the leader sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ReplicaView {
+    /// Where it is asked.
+    pub address: String,
+    /// Its name; none before it first answered.
+    pub name: Option<String>,
+    /// Seconds since it last answered; none if it never did.
+    pub age_s: Option<f64>,
+    /// Whether that is lately enough to count.
+    pub heard: bool,
+    /// Whether nothing is promoted without it: it takes traffic, as far as is known.
+    pub serves: bool,
 }
 
 /// One route, as `GET /api/v1/routes/{route}` gives it.

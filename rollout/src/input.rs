@@ -56,7 +56,7 @@ impl<'a> Seen<'a> {
 }
 
 /// A row, and the versions that its two sides stand for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Observed {
     /// Who took the rest.
     pub stable: VersionId,
@@ -94,7 +94,7 @@ pub struct Ready {
 }
 
 /// What an operator wants, who, and why.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
     /// What.
     pub kind: OrderKind,
@@ -105,7 +105,8 @@ pub struct Order {
 }
 
 /// What an operator can order.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum OrderKind {
     /// Give the canary all traffic now.
     Promote,
@@ -122,7 +123,8 @@ pub enum OrderKind {
 }
 
 /// What counts when a rollout goes on.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Resume {
     /// Where it stood; nobody else has changed the live Service.
     #[default]

@@ -240,6 +240,11 @@ impl Rollout {
         self.serial += u64::from(self.role == Role::Leader && !changes.is_empty());
     }
 
+    /// How often something was decided, by whomever; grows with every decision.
+    pub fn serial(&self) -> u64 {
+        self.serial
+    }
+
     /// How traffic shall be divided now.
     pub fn desired(&self) -> Desired {
         let asked = self.asked();

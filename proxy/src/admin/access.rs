@@ -59,13 +59,14 @@ impl TokenFile {
     }
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+/// The token that a request offers.
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
 
 /// Compares digests without stopping at the first difference, so that the time taken says nothing of the token.
-fn same(offered: &str, expected: &str) -> bool {
+pub(crate) fn same(offered: &str, expected: &str) -> bool {
     let (offered, expected) = (Sha256::digest(offered.as_bytes()), Sha256::digest(expected.as_bytes()));
     offered.iter().zip(expected.iter()).fold(0, |difference, (left, right)| difference | (left ^ right)) == 0
 }

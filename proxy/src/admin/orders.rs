@@ -197,7 +197,7 @@ async fn carry_out(
     let order = Order { kind, actor, reason: checked_reason(&reason)? };
     let done = tokio::time::timeout(CARRIED_OUT_WITHIN, context.handle.order(route.clone(), order)).await;
     let Ok(done) = done else { return Err(unconfirmed()) };
-    let done = done.map_err(|error| Problem::of_order(error, &route, &context.handle))?;
+    let done = done.map_err(|error| Problem::of_order(&error, &route, &context.handle))?;
     Ok(Json(OrderAnswer { decisions: done.decisions, route: done.route, persisted: done.persisted }))
 }
 

@@ -68,12 +68,15 @@ impl Problem {
     }
 
     /// Why an order for `route` was not carried out.
-    pub(super) fn of_order(error: OrderError, route: &RouteName, handle: &ControlHandle) -> Self {
+    pub(super) fn of_order(error: &OrderError, route: &RouteName, handle: &ControlHandle) -> Self {
+        let (code, what) = (error.code().to_owned(), error.to_string());
         match error {
             OrderError::NoRoute { .. } => Self::unknown_route(route.as_str(), handle),
-            OrderError::Refused(refusal) => Self::new(StatusCode::CONFLICT, refusal.code(), refusal.to_string()),
-            OrderError::Stopping => Self::unavailable("stopping", error.to_string()),
-            OrderError::HandingOver => Self::unavailable("handing_over", error.to_string()),
+            OrderError::Refused(_) | OrderError::RefusedByLeader { .. } => Self::new(StatusCode::CONFLICT, &code, what),
+            OrderError::Stopping | OrderError::HandingOver | OrderError::NotLeader { .. } => {
+                Self::unavailable(&code, what)
+            }
+            OrderError::LeaderUnreachable { .. } => Self::new(StatusCode::GATEWAY_TIMEOUT, &code, what),
         }
     }
 }

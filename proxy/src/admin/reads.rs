@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use super::openapi::{CommonProblems, RouteProblems};
 use super::{Context, Problem};
 use crate::control::handle::ControlHandle;
-use crate::view::{ConfigView, DecisionRow, RouteView, StateView};
+use crate::view::{ConfigView, DecisionRow, ReplicasView, RouteView, StateView};
 
 /// Decisions given where nobody says how many.
 const DECISIONS: usize = 50;
@@ -43,6 +43,9 @@ pub struct ConfigAnswer {
     pub config: ConfigView,
     /// Where rollout state is kept, and whether that works.
     pub state: StateView,
+    /// How this edge and others decide together; none if it is alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<ReplicasView>,
 }
 
 /// Which decisions.
@@ -178,5 +181,5 @@ pub(super) async fn decision(State(context): Context, Path(id): Path<String>) ->
 ))]
 pub(super) async fn config(State(context): Context) -> Json<ConfigAnswer> {
     let view = context.handle.view();
-    Json(ConfigAnswer { config: view.config.clone(), state: view.state.clone() })
+    Json(ConfigAnswer { config: view.config.clone(), state: view.state.clone(), replicas: view.replicas.clone() })
 }

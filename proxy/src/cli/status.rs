@@ -16,12 +16,15 @@ use super::client::Admin;
 use super::print::{Page, complain};
 use super::words::{BAD, BOLD, CAREFUL, moment, paint, paragraph};
 use crate::admin::ConfigAnswer;
-use crate::view::RouteView;
+use crate::view::{ReplicasView, RouteView};
 
 /// Between two looks of `--watch`.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Problems of a refused file that are shown; `pointsman check` shows all.
 const PROBLEMS_SHOWN: usize = 5;
+
+/// A leader that has not asked for so many seconds is told as a problem.
+const LEADER_SILENT_S: f64 = 1.0;
 
 /// Everything that a status is printed from, and what `--json` prints.
 #[derive(Debug, Serialize)]
@@ -94,7 +97,7 @@ fn interrupted(page: &Page, error: &CliError) -> Result<(), CliError> {
 
 /// The whole page.
 fn in_words(seen: &Seen, now: OffsetDateTime) -> String {
-    let mut page = state_problem(seen) + &config_problem(seen) + &needs_restart(seen);
+    let mut page = state_problem(seen) + &config_problem(seen) + &needs_restart(seen) + &who_decides(seen);
     match seen.routes.as_slice() {
         [only] => page.push_str(&route::block(only, now)),
         routes => {
@@ -150,4 +153,37 @@ fn needs_restart(seen: &Seen) -> String {
     let head = paint(CAREFUL, "The config file holds changes that only a restart of the edge puts in force.");
     let changes: String = waiting.iter().map(|change| paragraph(change, 2)).collect();
     format!("{head}\n{changes}\n")
+}
+
+/// Which edge this is among several; nothing if it is alone.
+fn who_decides(seen: &Seen) -> String {
+    seen.config.replicas.as_ref().map_or_else(String::new, |replicas| {
+        if replicas.role == "leader" { as_leader(replicas) } else { as_follower(replicas) }
+    })
+}
+
+fn as_leader(view: &ReplicasView) -> String {
+    let mut text = paragraph(&format!("This edge, {}, decides; {} follow.", view.name, view.replicas.len()), 0);
+    for replica in &view.replicas {
+        let who = replica.name.as_ref().map_or(String::new(), |name| format!(" {name}"));
+        let heard = replica.age_s.map_or("never heard".to_owned(), |age_s| format!("heard {age_s:.1} s ago"));
+        let line = format!("{}{who}: {heard}", replica.address);
+        if replica.heard || !replica.serves {
+            text.push_str(&paragraph(&line, 2));
+        } else {
+            text.push_str(&paragraph(&paint(BAD, &format!("{line}; nothing is promoted without it")), 2));
+        }
+    }
+    text.push('\n');
+    text
+}
+
+fn as_follower(view: &ReplicasView) -> String {
+    let Some((leader, age_s)) = view.leader.as_ref().zip(view.leader_age_s) else {
+        let head = paint(CAREFUL, &format!("This edge, {}, follows, and no leader has asked it yet.", view.name));
+        return format!("{}\n", paragraph(&head, 0));
+    };
+    let asked = format!("This edge, {}, follows {leader}, which asked {age_s:.1} s ago and decides.", view.name);
+    let head = if age_s < LEADER_SILENT_S { asked } else { paint(BAD, &asked) };
+    format!("{}\n", paragraph(&format!("{head} Counts and errors here are those of this edge alone."), 0))
 }

@@ -2,6 +2,8 @@
 //!
 //! Line: recorder ► window ► analysis ► **phase** ► desired ► publisher.
 
+mod shared;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,8 +11,10 @@ use std::time::Duration;
 use pointsman_config::{Plan, Route, Share, Split, VersionId};
 use pointsman_rollout::{
     AloneSummary, Capacity, Cause, Change, Decision, Foreign, Input, Mirrored, Observed, Order, OrderKind, PhaseName,
-    Ready, Refusal, Resume, Rollout, Saved, Seen, Status, Summary, Time, WayBack,
+    Ready, Refusal, Resume, Role, Rollout, Saved, Seen, Status, Summary, Time, WayBack,
 };
+
+pub(crate) use self::shared::Around;
 
 use super::actuator::{Aim, Answer, Report};
 use super::endpoints::Addresses;
@@ -61,29 +65,27 @@ impl ControlledRoute {
             Some(saved) => Rollout::resume(Arc::clone(&route), saved, now),
             None => Rollout::start(Arc::clone(&route), now),
         };
-        let applied = Split::Whole(route.stable.clone());
-        let (ready, addresses, windows) = (BTreeMap::new(), Addresses::new(), BTreeMap::new());
-        let (saved_at, decided_at) = (now, now);
-        (
-            Self {
-                counted_trial: rollout.trial(),
-                route,
-                rollout,
-                applied,
-                ready,
-                capacity: Capacity::default(),
-                addresses,
-                windows,
-                summary: None,
-                saved_at,
-                decided_at,
-                has_news: false,
-                report: None,
-                answer: None,
-                way_back: WayBack::Unproven { why: String::new() },
-            },
-            changes,
-        )
+        (Self::of(route, rollout, now), changes)
+    }
+
+    fn of(route: Arc<Route>, rollout: Rollout, now: Time) -> Self {
+        Self {
+            counted_trial: rollout.trial(),
+            applied: Split::Whole(route.stable.clone()),
+            route,
+            rollout,
+            ready: BTreeMap::new(),
+            capacity: Capacity::default(),
+            addresses: Addresses::new(),
+            windows: BTreeMap::new(),
+            summary: None,
+            saved_at: now,
+            decided_at: now,
+            has_news: false,
+            report: None,
+            answer: None,
+            way_back: WayBack::Unproven { why: String::new() },
+        }
     }
 
     /// The route as the file has it.
@@ -197,13 +199,14 @@ impl ControlledRoute {
     }
 
     /// A tick passed.
-    pub(crate) fn tick(&mut self, rows: &[Observed], mirrored: &[Mirrored], now: Time) -> Vec<Change> {
+    pub(crate) fn tick(&mut self, rows: &[Observed], mirrored: &[Mirrored], around: Around, now: Time) -> Vec<Change> {
         if self.capacity.waits() {
             self.capacity.note(&self.ready, now);
         }
         let mut seen = Seen::alone(rows, &self.ready, &self.applied, mirrored);
         seen.service = self.report.as_ref().and_then(|report| report.seen.as_ref());
         seen.way_back = &self.way_back;
+        (seen.acknowledged, seen.edges) = (around.acknowledged, around.edges);
         // Only an order can be refused.
         let changes = self.rollout.step(Input::Tick(&seen), now).unwrap_or_default();
         self.note(&changes, now);
@@ -237,6 +240,12 @@ impl ControlledRoute {
     /// Goes on from what the state file turned out to hold, unless something was ordered, edited or decided since the
     /// start: that is newer. What the file bars is barred either way.
     pub(crate) fn reconsider(&mut self, saved: Saved, now: Time) -> Vec<Change> {
+        if self.role() == Role::Follower {
+            if saved.serial() > self.serial() {
+                self.rollout.follow(saved, now);
+            }
+            return Vec::new();
+        }
         if self.has_news {
             self.rollout.adopt_quarantine(&saved);
             return Vec::new();
@@ -373,7 +382,7 @@ routes:
         let (mut controlled, _) = ControlledRoute::begin(route(canary), None, at(0));
         let up = Ready { up: 1, total: 1 };
         controlled.set_ready(["v1", "v2", "v3"].map(|version| (version.parse().unwrap(), up)).into(), at(0));
-        controlled.tick(&[], &[], at(0));
+        controlled.tick(&[], &[], Around::default(), at(0));
         let order = Order { kind: OrderKind::Rollback, actor: "test".to_owned(), reason: String::new() };
         controlled.obey(&order, at(1)).unwrap();
         assert_eq!(barred(&controlled), [canary]);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use pointsman_config::{RouteName, Split};
 use pointsman_rollout::{Order, Refusal};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
@@ -30,6 +31,50 @@ pub enum OrderError {
     /// Another process is taking over.
     #[error("the edge is being replaced by another process; nothing has changed, try again in a second")]
     HandingOver,
+    /// Another edge decides, and there is no way to it from here.
+    #[error(
+        "this edge follows {}, which decides; give the order there, or `pointsman rollback`, which every edge obeys",
+        .leader.as_deref().unwrap_or("another one, and none leads that it knows of")
+    )]
+    NotLeader {
+        /// Its name, as far as it is known.
+        leader: Option<String>,
+    },
+    /// The edge that decides refused the order.
+    #[error("{why} (said {leader}, which leads)")]
+    RefusedByLeader {
+        /// Its name.
+        leader: String,
+        /// A fixed word for programs.
+        code: String,
+        /// Why, and the way out.
+        why: String,
+    },
+    /// The edge that decides did not answer.
+    #[error(
+        "the order was passed on to {leader}, which leads, and was not confirmed: {why}; look at the route before giving it again, or use `pointsman rollback`, which every edge obeys"
+    )]
+    LeaderUnreachable {
+        /// Its name.
+        leader: String,
+        /// What went wrong.
+        why: String,
+    },
+}
+
+impl OrderError {
+    /// A fixed word for programs.
+    pub fn code(&self) -> &str {
+        match self {
+            Self::NoRoute { .. } => "unknown_route",
+            Self::Refused(refusal) => refusal.code(),
+            Self::Stopping => "stopping",
+            Self::HandingOver => "handing_over",
+            Self::NotLeader { .. } => "not_leader",
+            Self::RefusedByLeader { code, .. } => code,
+            Self::LeaderUnreachable { .. } => "leader_unreachable",
+        }
+    }
 }
 
 /// What an order does to which route; the answer goes back through `answer`.
@@ -44,7 +89,7 @@ pub struct OrderMessage {
 }
 
 /// What an order led to.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Done {
     /// The rows it added to the decision log.
     pub decisions: Vec<DecisionRow>,

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman_config::{Route, RouteName};
-use pointsman_kubernetes::Candidacy;
+use pointsman_kubernetes::{Candidacy, Leadership};
 use pointsman_rollout::Saved;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::actuator::{Aim, LiveServices, Report};
@@ -30,6 +31,8 @@ pub(crate) enum Home {
 pub(crate) struct InCluster {
     pub(crate) live: LiveServices,
     pub(crate) candidacy: Candidacy,
+    /// The name of this process, under which it stands.
+    pub(crate) name: String,
 }
 
 impl InCluster {
@@ -97,6 +100,22 @@ impl Home {
         }
     }
 
+    /// Under which name this process stands for the Lease, and who holds it; none where there is no Lease.
+    pub(crate) fn leadership(&self) -> Option<(&str, watch::Receiver<Leadership>)> {
+        match self {
+            Self::File(_) => None,
+            Self::Cluster(at) => Some((&at.name, at.candidacy.leadership())),
+        }
+    }
+
+    /// A leader of this term was heard of although the Lease counts below it.
+    pub(crate) fn raise_above(&self, term: u64) {
+        match self {
+            Self::File(_) => {}
+            Self::Cluster(at) => at.candidacy.raise_above(term),
+        }
+    }
+
     /// Takes back what was let go of.
     pub(crate) fn reclaim(&self) {
         match self {
@@ -110,7 +129,7 @@ impl Home {
         match self {
             Self::File(file) => file.close(patience).await,
             Self::Cluster(at) => {
-                let InCluster { live, candidacy } = *at;
+                let InCluster { live, candidacy, .. } = *at;
                 live.close(patience).await;
                 // Otherwise it runs out.
                 drop(timeout(patience, candidacy.resign()).await);

@@ -108,6 +108,10 @@ impl Control {
                 let changes = known.edit(Arc::new(route.clone()), now);
                 (known, changes)
             }
+            None if self.replication.as_ref().is_some_and(|replication| !replication.leads()) => {
+                let saved = self.parked.remove(&name);
+                (ControlledRoute::begin_following(Arc::new(route.clone()), saved, now), Vec::new())
+            }
             None => ControlledRoute::begin(Arc::new(route.clone()), self.parked.remove(&name), now),
         };
         for version in controlled.held_back(now) {
@@ -146,7 +150,13 @@ fn without_what_needs_a_restart(config: Config, running: &Config) -> (Config, Ve
     if config.state != running.state {
         held_back.push("`state` changed; restart the edge to keep state in another place".to_owned());
     }
+    if config.replicas != running.replicas {
+        held_back.push(
+            "`replicas` changed; restart the edge to listen for others elsewhere, or to look for others".to_owned(),
+        );
+    }
     let kept = Config {
+        replicas: running.replicas.clone(),
         listeners: running.listeners.clone(),
         admin: running.admin.clone(),
         state: running.state.clone(),

@@ -271,6 +271,18 @@ pub(super) fn generation(scrape: &Scrape<'_>) -> Vec<Sample> {
     vec![Sample::number([], number(scrape.view.config.generation))]
 }
 
+pub(super) fn leader(scrape: &Scrape<'_>) -> Vec<Sample> {
+    let leads = scrape.view.replicas.as_ref().is_none_or(|replicas| replicas.role == "leader");
+    vec![Sample::number([], flag(leads))]
+}
+
+pub(super) fn replicas(scrape: &Scrape<'_>) -> Vec<Sample> {
+    let Some(view) = scrape.view.replicas.as_ref().filter(|view| view.role == "leader") else { return Vec::new() };
+    let heard = view.replicas.iter().filter(|replica| replica.heard).count();
+    let counts = [("heard", heard), ("silent", view.replicas.len() - heard)];
+    counts.map(|(state, count)| Sample::number([state], number(u64::try_from(count).unwrap_or(u64::MAX)))).to_vec()
+}
+
 pub(super) fn certificate_ends(_: &Scrape<'_>) -> Vec<Sample> {
     let ends = |status: &FileStatus| {
         let seconds = u64::try_from(status.not_after).ok().filter(|_| status.not_after < i64::MAX)?;

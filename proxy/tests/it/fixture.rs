@@ -379,6 +379,7 @@ pub(crate) fn view(routes: Vec<RouteView>) -> View {
         .into(),
         mirrors: [(route_name("delivery-time"), some_copies())].into(),
         decisions: [((route_name("delivery-time"), "rollback"), 1)].into(),
+        replicas: None,
         observed: ObserverCounts { lines_written: 7, lines_dropped: 1, spans_exported: 5, spans_dropped: 2 },
         routes,
         ready: true,

@@ -1,0 +1,81 @@
+//! A route that several edges serve: what leading and following mean for it.
+
+use std::sync::Arc;
+
+use pointsman_config::{Route, Split};
+use pointsman_rollout::{Change, Role, Rollout, Saved, Time, Trip};
+
+use super::ControlledRoute;
+
+/// What a tick shows beside what was counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Around {
+    /// Whether every edge that serves the route applies what is granted.
+    pub(crate) acknowledged: bool,
+    /// How many edges serve it.
+    pub(crate) edges: usize,
+}
+
+impl Default for Around {
+    /// Of the only edge.
+    fn default() -> Self {
+        Self { acknowledged: true, edges: 1 }
+    }
+}
+
+impl ControlledRoute {
+    /// Takes a route over to follow whoever leads, from where it stood as far as that is known.
+    pub(crate) fn begin_following(route: Arc<Route>, saved: Option<Saved>, now: Time) -> Self {
+        let rollout = Rollout::follower(Arc::clone(&route), saved, now);
+        Self::of(route, rollout, now)
+    }
+
+    /// Decides from now on; `kept` is what was kept elsewhere, if it is known.
+    pub(crate) fn lead(&mut self, kept: Option<Saved>, now: Time) -> Vec<Change> {
+        let changes = self.rollout.lead(kept, now);
+        self.note(&changes, now);
+        changes
+    }
+
+    /// Does what the leader says; false if this edge's file is about another rollout.
+    pub(crate) fn follow(&mut self, saved: Saved, now: Time) -> bool {
+        self.rollout.follow(saved, now)
+    }
+
+    /// Whether this edge decides.
+    pub(crate) fn role(&self) -> Role {
+        self.rollout.role()
+    }
+
+    /// What this edge took back by itself, as long as the leader has not answered that.
+    pub(crate) fn trip(&self) -> Option<&Trip> {
+        self.rollout.trip()
+    }
+
+    /// The leader has heard of it.
+    pub(crate) fn trip_was_heard(&mut self) {
+        self.rollout.trip_was_heard();
+    }
+
+    /// Another edge, `by`, took a canary back.
+    pub(crate) fn take_trip(&mut self, trip: &Trip, by: &str, now: Time) -> Vec<Change> {
+        let changes = self.rollout.take_trip(trip, by, now);
+        self.note(&changes, now);
+        changes
+    }
+
+    /// How many decisions stand behind its state.
+    pub(crate) fn serial(&self) -> u64 {
+        self.rollout.serial()
+    }
+
+    /// What shall be applied, before readiness cuts it.
+    pub(crate) fn granted(&self) -> Split {
+        self.rollout.desired().granted
+    }
+
+    /// Where it stands, to be told to others.
+    pub(crate) fn saved(&self, now: Time) -> Saved {
+        self.rollout.saved(now)
+    }
+}

@@ -1,0 +1,434 @@
+//! Several edges that decide as one: the leader judges the sum of what all of them counted, the others do what it says,
+//! and each takes a canary back by itself that fails most of its own requests.
+//!
+//! Line: (other edges) ► **replicas** ► control. The leader puts one question to every edge, five times a second and at
+//! once after a decision: it says where each route stands, and gets what was counted, what is applied and what was taken
+//! back. Whoever is cut off goes on with the last word; whoever leads next goes on from it.
+
+mod client;
+pub(crate) mod members;
+mod orders;
+mod peers;
+mod pull;
+pub(crate) mod rows;
+mod serve;
+#[cfg(test)]
+mod tests;
+mod token;
+pub(crate) mod wire;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pointsman_config::{Replicas as Settings, RouteName};
+use pointsman_kubernetes::Cluster;
+use pointsman_rollout::{Observed, Role, Time, Trip};
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::info;
+
+use self::client::Client;
+use self::members::{Addresses, Members};
+use self::pull::{LastWord, Pullers, ToOne, Word};
+use self::rows::{Collected, RowLog};
+use self::token::SharedToken;
+use self::wire::{Answer, Applied, Ask, Carried, Leader, PassedOn, Stale, Tripped};
+use super::controlled::{Around, ControlledRoute};
+use super::leader::Seat;
+use super::{Control, Decided};
+use crate::view::ReplicasView;
+
+/// Between two words of the leader, where nothing was decided: every second tick.
+const WORD_EVERY: Duration = Duration::from_millis(200);
+/// A leader that has not asked for so long is not waited for with a trip.
+const LEADER_IS_SILENT: Duration = Duration::from_millis(300);
+/// Between two times at which a trip is told to every edge.
+const TELL_AGAIN: Duration = Duration::from_millis(500);
+
+/// What comes in from other edges.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// These edges there are.
+    Members(Addresses),
+    /// The leader asks.
+    Asked {
+        /// What.
+        ask: Box<Ask>,
+        /// Where the answer goes.
+        answer: oneshot::Sender<Result<Answer, Stale>>,
+    },
+    /// An edge answered.
+    Answered {
+        /// Which.
+        address: SocketAddr,
+        /// What.
+        answer: Box<Answer>,
+    },
+    /// An edge follows a later leader.
+    Stale(Stale),
+    /// An edge took canaries back by itself.
+    Told {
+        /// What.
+        told: Tripped,
+        /// Answered once it is in force here.
+        done: oneshot::Sender<()>,
+    },
+    /// An order was passed on to the leader.
+    Ordered {
+        /// Which.
+        passed: PassedOn,
+        /// What became of it.
+        answer: oneshot::Sender<Carried>,
+    },
+}
+
+/// The way to other edges.
+#[derive(Debug)]
+struct Exchange {
+    client: Client,
+    word: watch::Sender<LastWord>,
+    runtime: Handle,
+}
+
+/// What this edge knows as one of several.
+#[derive(Debug)]
+pub(crate) struct Replication {
+    seat: Seat,
+    exchange: Exchange,
+    leads: bool,
+    members: Members,
+    log: RowLog,
+    collected: Collected,
+    /// What the others counted since the last tick.
+    pulled: BTreeMap<RouteName, Vec<Observed>>,
+    said_at: Option<Time>,
+    following: Following,
+}
+
+/// What is known of the leader while this edge follows.
+#[derive(Debug, Default)]
+struct Following {
+    leader: Option<Leader>,
+    asked_at: Option<Time>,
+    /// How many edges serve, as the leader counts.
+    edges: usize,
+    told_at: Option<Time>,
+}
+
+impl Replication {
+    /// Takes part from now on, in what `seat` says. Other edges are served on `listener`, which is theirs.
+    /// Must run on a tokio runtime, which serves them.
+    pub(crate) fn start(
+        seat: Seat,
+        (settings, listener): (&Settings, TcpListener),
+        (cluster, namespace): (&Cluster, &str),
+        messages: &mpsc::UnboundedSender<Message>,
+    ) -> Self {
+        let token = SharedToken::new(settings.token_file.clone());
+        let client = Client::new(token.clone());
+        let (word, heard) = watch::channel(None);
+        let pullers = Pullers { client: client.clone(), word: heard, messages: messages.clone() };
+        let addresses = peers::start(settings.peers.clone(), settings.address.port(), cluster, namespace);
+        tokio::spawn(pullers.follow(addresses));
+        tokio::spawn(serve::serve(listener, messages.clone(), token));
+        let exchange = Exchange { client, word, runtime: Handle::current() };
+        let instance = seat.instance();
+        Self {
+            exchange,
+            leads: false,
+            members: Members::new(instance),
+            log: RowLog::new(instance),
+            collected: Collected::default(),
+            pulled: BTreeMap::new(),
+            said_at: None,
+            following: Following::default(),
+            seat,
+        }
+    }
+
+    /// Whether this edge decides.
+    pub(crate) fn leads(&self) -> bool {
+        self.leads
+    }
+
+    /// What there is to judge of a route: of the leader, what all edges counted; of a follower, what it counted itself, which
+    /// the leader will ask for.
+    pub(super) fn rows(&mut self, route: &RouteName, own: Vec<Observed>) -> Vec<Observed> {
+        if self.leads {
+            let mut all = own;
+            all.extend(self.pulled.remove(route).unwrap_or_default());
+            return all;
+        }
+        self.log.push(route, &own);
+        own
+    }
+
+    /// What is known of the other edges that serve a route.
+    pub(super) fn around(&self, route: &ControlledRoute, now: Time) -> Around {
+        if !self.leads {
+            return Around { acknowledged: false, edges: self.following.edges.max(self.members.edges(now)) };
+        }
+        let acknowledged = self.members.have_applied(&route.route().name, route.serial(), &route.granted(), now);
+        Around { acknowledged, edges: self.members.edges(now) }
+    }
+
+    /// For people.
+    pub(super) fn view(&self, now: Time) -> ReplicasView {
+        let asked_at = self.following.asked_at.filter(|_| !self.leads);
+        let leader = if self.leads { Some(self.seat.name()) } else { self.leader_name() };
+        ReplicasView {
+            name: self.seat.name().to_owned(),
+            role: if self.leads { "leader" } else { "follower" }.to_owned(),
+            leader: leader.map(str::to_owned),
+            leader_age_s: asked_at.map(|asked_at| now.since(asked_at).as_secs_f64()),
+            replicas: if self.leads { self.members.views(now) } else { Vec::new() },
+            uncounted: self.log.lost(),
+        }
+    }
+
+    fn leader_name(&self) -> Option<&str> {
+        self.following.leader.as_ref().map(|leader| leader.name.as_str())
+    }
+
+    /// Whoever asks leads, unless somebody else has led since.
+    fn heed(&mut self, leader: &Leader, now: Time) -> Result<(), Stale> {
+        let own = self.seat.fence().map_or(0, |fence| fence.term);
+        let term = own.max(self.seat.latest());
+        if leader.term < term || (self.leads && leader.term == own) {
+            return Err(Stale { term });
+        }
+        self.seat.heard_of(leader.term);
+        self.following.leader = Some(leader.clone());
+        self.following.asked_at = Some(now);
+        Ok(())
+    }
+
+    /// Whether trips cannot wait for the leader, and were not told a moment ago.
+    fn must_tell(&mut self, now: Time) -> bool {
+        let is_within = |at: Option<Time>, span| at.is_some_and(|at| now.since(at) < span);
+        let waits =
+            is_within(self.following.asked_at, LEADER_IS_SILENT) || is_within(self.following.told_at, TELL_AGAIN);
+        if !waits {
+            self.following.told_at = Some(now);
+        }
+        !waits
+    }
+
+    fn take_answer(&mut self, address: SocketAddr, answer: Answer, now: Time) -> BTreeMap<RouteName, Trip> {
+        let (instance, trips) = (answer.instance, answer.trips.clone());
+        let batch = answer.batch.clone();
+        self.members.take(address, answer, now);
+        if instance == self.seat.instance() {
+            return BTreeMap::new();
+        }
+        for counted in self.collected.take(instance, batch) {
+            self.pulled.entry(counted.route).or_default().push(counted.observed);
+        }
+        trips
+    }
+
+    fn word(&self, routes: &[ControlledRoute], now: Time) -> Option<Word> {
+        let fence = self.seat.fence()?;
+        let leader = Leader {
+            name: self.seat.name().to_owned(),
+            instance: self.seat.instance(),
+            term: fence.term,
+            address: self.members.own_address(),
+        };
+        let to_one = |address| ToOne {
+            taken: self.members.instance(address).and_then(|instance| self.collected.of(instance)),
+            heard: self.members.trips_heard(address),
+        };
+        Some(Word {
+            leader,
+            edges: self.members.edges(now),
+            routes: routes.iter().map(|route| (route.route().name.clone(), route.saved(now))).collect(),
+            to: self.members.elsewhere().map(|address| (address, to_one(address))).collect(),
+        })
+    }
+}
+
+impl Control {
+    /// Something came from another edge.
+    pub(super) async fn hear(&mut self, message: Message) {
+        match message {
+            Message::Members(addresses) => {
+                if let Some(replication) = &mut self.replication {
+                    replication.members.set(&addresses);
+                }
+            }
+            Message::Asked { ask, answer } => {
+                let answered = self.follow_and_answer(*ask);
+                // Whoever asked may have given up; what it said is in force all the same.
+                drop(answer.send(answered));
+            }
+            Message::Answered { address, answer } => self.collect(address, *answer).await,
+            Message::Stale(stale) => {
+                if let Some(replication) = &mut self.replication {
+                    replication.seat.heard_of(stale.term);
+                }
+            }
+            Message::Told { told, done } => {
+                self.take_trips(&told.by, told.trips).await;
+                // The same.
+                _ = done.send(());
+            }
+            Message::Ordered { passed, answer } => self.carry_out_for_another(passed, answer).await,
+        }
+    }
+
+    /// Leads or follows, as the Lease says.
+    pub(super) fn take_or_leave_the_lead(&mut self, now: Time) -> Vec<Decided> {
+        let Some(replication) = &mut self.replication else { return Vec::new() };
+        if let Some(term) = replication.seat.is_outrun() {
+            self.state.raise_above(term);
+        }
+        let leads = replication.seat.fence().is_some();
+        if leads == replication.leads {
+            return Vec::new();
+        }
+        replication.leads = leads;
+        replication.log.clear();
+        replication.pulled.clear();
+        replication.following.asked_at = None;
+        if !leads {
+            self.follow_from_here(now);
+            return Vec::new();
+        }
+        info!(name = replication.seat.name(), "this edge decides from now on");
+        let led = self.routes.iter_mut().enumerate().map(|(position, route)| {
+            let changes = route.lead(None, now);
+            Decided { position, changes }
+        });
+        let decided = led.filter(|decided| !decided.changes.is_empty()).collect();
+        // What is kept from now on is what was heard of last, whatever this edge wanted kept while it followed.
+        self.keep_all(now);
+        decided
+    }
+
+    fn keep_all(&mut self, now: Time) {
+        let saved: Vec<_> = self.routes.iter_mut().map(|route| (route.route().name.clone(), route.save(now))).collect();
+        self.state.put(saved, []);
+    }
+
+    fn follow_from_here(&mut self, now: Time) {
+        info!("this edge decides no longer; it goes on with what was decided");
+        for route in &mut self.routes {
+            let saved = route.saved(now);
+            route.follow(saved, now);
+        }
+        if let Some(replication) = &self.replication {
+            replication.exchange.word.send_replace(None);
+        }
+    }
+
+    /// Puts in force what the leader says, and answers what it asks.
+    fn follow_and_answer(&mut self, ask: Ask) -> Result<Answer, Stale> {
+        let now = self.now();
+        let Ask { leader, edges, taken, mut routes, heard } = ask;
+        let Some(replication) = &mut self.replication else { return Err(Stale { term: u64::MAX }) };
+        let (name, instance) = (replication.seat.name().to_owned(), replication.seat.instance());
+        if leader.instance == instance {
+            let batch = rows::Batch::default();
+            return Ok(Answer { name, instance, batch, applied: BTreeMap::new(), trips: BTreeMap::new() });
+        }
+        replication.heed(&leader, now)?;
+        replication.following.edges = edges;
+        if std::mem::replace(&mut replication.leads, false) {
+            replication.log.clear();
+            self.follow_from_here(now);
+        }
+        let (mut followed, mut has_news) = (Vec::new(), false);
+        for (position, route) in self.routes.iter_mut().enumerate() {
+            let name = &route.route().name;
+            let Some(saved) = routes.remove(name) else { continue };
+            if route.trip().is_some_and(|trip| heard.get(name) == Some(trip)) {
+                route.trip_was_heard();
+            }
+            let before = route.serial();
+            if route.follow(saved, now) {
+                followed.push(position);
+            }
+            has_news |= route.serial() != before;
+        }
+        if has_news {
+            self.keep_all(now);
+        }
+        self.publish();
+        let applied = followed.into_iter().filter_map(|position| self.routes.get(position));
+        let applied = applied.map(|route| {
+            let applied = Applied { serial: route.serial(), split: route.applied().clone() };
+            (route.route().name.clone(), applied)
+        });
+        let (applied, trips) = (applied.collect(), trips_of(&self.routes));
+        let Some(replication) = &mut self.replication else { return Err(Stale { term: u64::MAX }) };
+        Ok(Answer { name, instance, batch: replication.log.ask(taken), applied, trips })
+    }
+
+    /// Takes what another edge counted, and what it took back.
+    async fn collect(&mut self, address: SocketAddr, answer: Answer) {
+        let now = self.now();
+        let Some(replication) = self.replication.as_mut().filter(|replication| replication.leads) else { return };
+        let by = answer.name.clone();
+        let trips = replication.take_answer(address, answer, now);
+        self.take_trips(&by, trips).await;
+    }
+
+    async fn take_trips(&mut self, by: &str, mut trips: BTreeMap<RouteName, Trip>) {
+        if trips.is_empty() {
+            return;
+        }
+        let now = self.now();
+        let routes = self.routes.iter_mut().enumerate();
+        let decided = routes.filter_map(|(position, route)| {
+            let trip = trips.remove(&route.route().name)?;
+            let changes = route.take_trip(&trip, by, now);
+            (!changes.is_empty()).then_some(Decided { position, changes })
+        });
+        let decided: Vec<_> = decided.collect();
+        if !decided.is_empty() {
+            self.settle(decided).await;
+        }
+    }
+
+    /// As the leader, says where every route stands, if that is due or has changed; as a follower, tells of what it took back
+    /// if the leader is silent.
+    pub(super) fn talk(&mut self, has_news: bool) {
+        let now = self.now();
+        let Some(replication) = &mut self.replication else { return };
+        if !replication.leads {
+            self.tell_of_trips(now);
+            return;
+        }
+        let is_due = replication.said_at.is_none_or(|said_at| now.since(said_at) >= WORD_EVERY);
+        if !is_due && !has_news {
+            return;
+        }
+        replication.said_at = Some(now);
+        let members = &replication.members;
+        replication.collected.keep_only(|instance| members.knows(instance));
+        let word = replication.word(&self.routes, now).map(Arc::new);
+        replication.exchange.word.send_replace(word);
+    }
+
+    fn tell_of_trips(&mut self, now: Time) {
+        let trips = trips_of(&self.routes);
+        let Some(replication) = self.replication.as_mut().filter(|_| !trips.is_empty()) else { return };
+        if !replication.must_tell(now) {
+            return;
+        }
+        let exchange = &replication.exchange;
+        let told = Tripped { by: replication.seat.name().to_owned(), trips };
+        let addresses = replication.members.elsewhere().collect();
+        exchange.runtime.spawn(pull::tell_all(exchange.client.clone(), addresses, wire::TRIP, told));
+    }
+}
+
+/// What was taken back here and the leader has not answered.
+fn trips_of(routes: &[ControlledRoute]) -> BTreeMap<RouteName, Trip> {
+    let tripped = routes.iter().filter(|route| route.role() == Role::Follower);
+    tripped.filter_map(|route| Some((route.route().name.clone(), route.trip()?.clone()))).collect()
+}

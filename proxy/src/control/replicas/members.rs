@@ -1,0 +1,257 @@
+//! Which other edges there are, who of them is heard, and who applies what. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use pointsman_config::{RouteName, Split};
+use pointsman_rollout::{Time, Trip};
+
+use super::rows::Instance;
+use super::wire::{Answer, Applied};
+use crate::view::ReplicaView;
+
+/// Who has answered so lately is heard: four rounds.
+pub(crate) const HEARD_WITHIN: Duration = Duration::from_secs(1);
+
+/// Whether an edge takes traffic, as far as is known of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Serves {
+    /// It does, or may: nothing goes on without it.
+    Yes,
+    /// It is not ready; if it answers, it counts.
+    No,
+}
+
+/// Where edges are, this one perhaps among them; none while that is not known.
+pub(crate) type Addresses = Option<BTreeMap<SocketAddr, Serves>>;
+
+/// What is known of one of them.
+#[derive(Debug)]
+struct Member {
+    serves: Serves,
+    heard: Option<Heard>,
+}
+
+#[derive(Debug)]
+struct Heard {
+    at: Time,
+    name: String,
+    instance: Instance,
+    applied: BTreeMap<RouteName, Applied>,
+    /// Its trips that were taken up and that it may not know were.
+    trips: BTreeMap<RouteName, Trip>,
+}
+
+/// All of them.
+#[derive(Debug)]
+pub(crate) struct Members {
+    me: Instance,
+    are_known: bool,
+    list: BTreeMap<SocketAddr, Member>,
+}
+
+impl Members {
+    /// Nobody yet, as this process sees it.
+    pub(crate) fn new(me: Instance) -> Self {
+        Self { me, are_known: false, list: BTreeMap::new() }
+    }
+
+    /// These are there from now on.
+    pub(crate) fn set(&mut self, addresses: &Addresses) {
+        self.are_known = addresses.is_some();
+        let Some(addresses) = addresses else { return };
+        self.list.retain(|address, _| addresses.contains_key(address));
+        for (address, serves) in addresses {
+            self.list.entry(*address).or_insert(Member { serves: *serves, heard: None }).serves = *serves;
+        }
+    }
+
+    /// One of them answered.
+    pub(crate) fn take(&mut self, address: SocketAddr, answer: Answer, now: Time) {
+        let Answer { name, instance, applied, trips, batch: _ } = answer;
+        if let Some(member) = self.list.get_mut(&address) {
+            member.heard = Some(Heard { at: now, name, instance, applied, trips });
+        }
+    }
+
+    /// How many edges serve, this one included: those of the list, and whoever else answers.
+    pub(crate) fn edges(&self, now: Time) -> usize {
+        let counted = || self.others().filter(|(_, member)| Self::counts(member, now)).map(|(_, member)| &member.heard);
+        let instances: BTreeSet<_> = counted().flatten().map(|heard| heard.instance).collect();
+        let unheard = counted().filter(|heard| heard.is_none()).count();
+        1 + instances.len() + unheard
+    }
+
+    /// Every address but this process's own, as far as that is known.
+    pub(crate) fn elsewhere(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        self.others().map(|(address, _)| *address)
+    }
+
+    /// Whether every other edge that serves has answered of late that it applies `split`, out of the state `serial`.
+    pub(crate) fn have_applied(&self, route: &RouteName, serial: u64, split: &Split, now: Time) -> bool {
+        let applies = |member: &Member| {
+            let heard = member.heard.as_ref().filter(|heard| is_fresh(heard, now));
+            let applied = heard.and_then(|heard| heard.applied.get(route));
+            applied.is_some_and(|applied| applied.serial == serial && applied.split == *split)
+        };
+        self.are_known
+            && self.others().filter(|(_, member)| Self::counts(member, now)).all(|(_, member)| applies(member))
+    }
+
+    /// Where this process is asked by others; none if it is not in the list, or has not asked itself yet.
+    pub(crate) fn own_address(&self) -> Option<SocketAddr> {
+        let is_own = |member: &Member| member.heard.as_ref().is_some_and(|heard| heard.instance == self.me);
+        self.list.iter().find(|(_, member)| is_own(member)).map(|(address, _)| *address)
+    }
+
+    /// What to tell the one at `address` that was heard of its trips.
+    pub(crate) fn trips_heard(&self, address: SocketAddr) -> BTreeMap<RouteName, Trip> {
+        let heard = self.list.get(&address).and_then(|member| member.heard.as_ref());
+        heard.map(|heard| heard.trips.clone()).unwrap_or_default()
+    }
+
+    /// Which process answered at `address` last.
+    pub(crate) fn instance(&self, address: SocketAddr) -> Option<Instance> {
+        self.list.get(&address)?.heard.as_ref().map(|heard| heard.instance)
+    }
+
+    /// Whether a process is one of those that were heard.
+    pub(crate) fn knows(&self, instance: Instance) -> bool {
+        self.list.values().filter_map(|member| member.heard.as_ref()).any(|heard| heard.instance == instance)
+    }
+
+    /// For people.
+    pub(crate) fn views(&self, now: Time) -> Vec<ReplicaView> {
+        let view = |(address, member): (&SocketAddr, &Member)| ReplicaView {
+            address: address.to_string(),
+            name: member.heard.as_ref().map(|heard| heard.name.clone()),
+            age_s: member.heard.as_ref().map(|heard| now.since(heard.at).as_secs_f64()),
+            heard: member.heard.as_ref().is_some_and(|heard| is_fresh(heard, now)),
+            serves: member.serves == Serves::Yes,
+        };
+        self.others().map(view).collect()
+    }
+
+    fn others(&self) -> impl Iterator<Item = (&SocketAddr, &Member)> {
+        let is_other = |member: &Member| member.heard.as_ref().is_none_or(|heard| heard.instance != self.me);
+        self.list.iter().filter(move |(_, member)| is_other(member))
+    }
+
+    fn counts(member: &Member, now: Time) -> bool {
+        member.serves == Serves::Yes || member.heard.as_ref().is_some_and(|heard| is_fresh(heard, now))
+    }
+}
+
+fn is_fresh(heard: &Heard, now: Time) -> bool {
+    now.since(heard.at) < HEARD_WITHIN
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::control::replicas::rows::Batch;
+
+    const ME: Instance = Instance(0);
+
+    fn at(milliseconds: u64) -> Time {
+        Time::after_start(Duration::from_millis(10_000 + milliseconds))
+    }
+
+    fn address(number: u16) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, 1], number))
+    }
+
+    fn route() -> RouteName {
+        "r".parse().unwrap()
+    }
+
+    fn split() -> Split {
+        Split::Whole("v2".parse().unwrap())
+    }
+
+    fn members(serves: &[Serves]) -> Members {
+        let mut members = Members::new(ME);
+        let addresses = (0..).zip(serves).map(|(number, serves)| (address(number), *serves)).collect();
+        members.set(&Some(addresses));
+        members
+    }
+
+    fn answer(instance: u64, serial: u64, split: Split) -> Answer {
+        Answer {
+            name: format!("edge-{instance}"),
+            instance: Instance(instance),
+            batch: Batch::default(),
+            applied: [(route(), Applied { serial, split })].into(),
+            trips: BTreeMap::new(),
+        }
+    }
+
+    fn have_applied(members: &Members, now: Time) -> bool {
+        members.have_applied(&route(), 5, &split(), now)
+    }
+
+    #[test]
+    fn while_nobody_knows_who_there_is_nothing_is_acknowledged() {
+        assert!(!have_applied(&Members::new(ME), at(0)));
+        let mut alone = Members::new(ME);
+        alone.set(&Some(BTreeMap::new()));
+        assert!(have_applied(&alone, at(0)));
+    }
+
+    #[test]
+    fn this_edge_is_not_waited_for_once_it_has_answered_itself() {
+        let mut members = members(&[Serves::Yes]);
+        assert_eq!((have_applied(&members, at(0)), members.edges(at(0))), (false, 2));
+        members.take(address(0), answer(0, 0, split()), at(0));
+        assert_eq!((have_applied(&members, at(0)), members.edges(at(0))), (true, 1));
+        assert_eq!((members.own_address(), members.elsewhere().count()), (Some(address(0)), 0));
+    }
+
+    #[test]
+    fn who_is_not_ready_is_not_waited_for_unless_it_answers() {
+        let mut members = members(&[Serves::Yes, Serves::No]);
+        members.take(address(0), answer(1, 5, split()), at(0));
+        assert!(have_applied(&members, at(0)));
+        members.take(address(1), answer(2, 4, split()), at(0));
+        assert!(!have_applied(&members, at(0)), "it applies an older state");
+        assert!(!have_applied(&members, at(1_000)), "now the first one is silent");
+    }
+
+    #[test]
+    fn a_restarted_edge_has_acknowledged_nothing_until_it_is_heard() {
+        let mut members = members(&[Serves::Yes]);
+        members.take(address(0), answer(1, 5, split()), at(0));
+        let mut anew = answer(9, 5, split());
+        anew.applied.clear();
+        members.take(address(0), anew, at(200));
+        assert!(!have_applied(&members, at(200)));
+        assert!(!members.knows(Instance(1)) && members.knows(Instance(9)));
+    }
+
+    proptest! {
+        /// Against a plain reading of the rule: everybody who serves answered within the last second that it applies this.
+        #[test]
+        fn acknowledged_is_what_everybody_who_serves_said_of_late(
+            said in proptest::collection::vec((any::<bool>(), proptest::option::of((0_u64..2_000, 4_u64..6, any::<bool>()))), 0..5)
+        ) {
+            let serves: Vec<_> = said.iter().map(|(serves, _)| if *serves { Serves::Yes } else { Serves::No }).collect();
+            let mut members = members(&serves);
+            let now = at(2_000);
+            let mut all = true;
+            for (number, (serves, heard)) in (0_u16..).zip(&said) {
+                let fresh = heard.is_some_and(|(when, _, _)| when > 1_000);
+                if let Some((when, serial, moved)) = heard {
+                    let split = if *moved { split() } else { Split::Whole("v1".parse().unwrap()) };
+                    members.take(address(number), answer(u64::from(number) + 1, *serial, split), at(*when));
+                }
+                if *serves || fresh {
+                    all &= fresh && heard.is_some_and(|(_, serial, moved)| serial == 5 && moved);
+                }
+            }
+            prop_assert_eq!(have_applied(&members, now), all);
+        }
+    }
+}
