@@ -241,3 +241,20 @@ async fn with_no_more_than_its_role_grants_the_old_version_is_scaled_down_after_
     eventually("the Events tell of it", || reasons_of_events(&cluster).contains(&"Finish".to_owned())).await;
     assert_eq!(edge.config().await["state"]["problem"], Value::Null);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edge_that_takes_the_lead_goes_on_from_what_the_one_before_wrote_last() {
+    let (cluster, _models, mut first) = ready(PLAN).await;
+    let second = cluster.start_again().await;
+    second.wait_for_phase("warming").await;
+    first.command("promote").await;
+    first.wait_for_phase("baking").await;
+    eventually("it stands there", || annotation(&cluster)["saved"]["phase"]["name"] == "baking").await;
+    first.signal(nix::sys::signal::Signal::SIGTERM);
+    assert!(first.ended().await.success());
+
+    second.wait_for_phase("baking").await;
+    second.wait_for_weight(100.0).await;
+    assert_eq!(cluster.selected(), "v2");
+    assert_eq!(second.version_for("").await, "v2");
+}

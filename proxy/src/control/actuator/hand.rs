@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use pointsman_config::{LiveService as LiveServiceConfig, Retire, Route, RouteName, VersionId, VersionService};
-use pointsman_kubernetes::annotation::State;
+use pointsman_kubernetes::annotation::{Fence, State};
 use pointsman_kubernetes::{
     Cluster, Discovery, Document, EventSink, Followed, Leadership, Link, LiveService, Observed, Obstacle, Picture,
     PortChoice, Retired, ServiceName, WriteError, scale_down, service_seen,
@@ -101,6 +101,8 @@ pub(super) struct Hand {
     found: mpsc::UnboundedSender<Found>,
     /// The last put at the first look: what is put after it knows what was found. None before that look.
     looked_at_put: Option<u64>,
+    /// Which writing of the state that look found.
+    looked_at_serial: Option<u64>,
     /// The last decision that an Event tells of.
     told: u64,
     /// The version that was scaled down.
@@ -137,6 +139,7 @@ impl Hand {
             tell,
             found,
             looked_at_put: None,
+            looked_at_serial: None,
             told: 0,
             scaled: None,
             pause: FIRST_PAUSE,
@@ -206,6 +209,7 @@ impl Hand {
             false
         });
         self.looked_at_put = Some(put);
+        self.looked_at_serial = state.as_ref().map(|state| state.serial);
         self.told = state.as_ref().and_then(|state| state.decisions.last()).map_or(0, |decided| decided.id);
         self.scaled = state.as_ref().and_then(|state| state.retired.clone());
         // Nobody listens any more only at the end of the process.
@@ -253,6 +257,10 @@ impl Hand {
         }
         let fence = self.near.leadership.borrow().fence().cloned();
         let Some(fence) = fence else { return self.follows(&wish) };
+        if self.was_overtaken(observed, &fence) {
+            self.look_first(observed);
+            return Next::News;
+        }
         self.tell_events(observed, &wish);
         let decisions = wish.decisions();
         let whose = Whose {
@@ -271,6 +279,13 @@ impl Hand {
             }
             Err(obstacle) => self.obstructed(&obstacle),
         }
+    }
+
+    /// Whether another process wrote since this one looked: what it wrote last is weighed before it is written over.
+    fn was_overtaken(&self, observed: &Observed, fence: &Fence) -> bool {
+        let state = observed.state.read().filter(|state| state.route == self.route.name);
+        let serial = state.map(|state| state.serial);
+        observed.fence.read() != Some(fence) && serial > self.looked_at_serial
     }
 
     /// Another one writes, or nobody.

@@ -60,9 +60,11 @@ impl Wish {
 
     /// Remembers what was decided before this process, as it was found.
     pub(crate) fn go_on_after(&mut self, state: &State) {
-        let younger = std::mem::take(&mut self.decisions);
+        let last = state.decisions.last().map_or(0, |decided| decided.id);
+        let mut younger = std::mem::take(&mut self.decisions);
+        younger.retain(|decided| decided.id > last);
         self.decisions = state.decisions.iter().cloned().chain(younger).collect();
-        self.cut += state.cut;
+        self.cut = state.cut;
     }
 
     /// What was decided after number `id`.
