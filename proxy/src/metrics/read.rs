@@ -277,9 +277,10 @@ pub(super) fn leader(scrape: &Scrape<'_>) -> Vec<Sample> {
 }
 
 pub(super) fn replicas(scrape: &Scrape<'_>) -> Vec<Sample> {
-    let Some(view) = scrape.view.replicas.as_ref().filter(|view| view.role == "leader") else { return Vec::new() };
-    let heard = view.replicas.iter().filter(|replica| replica.heard).count();
-    let counts = [("heard", heard), ("silent", view.replicas.len() - heard)];
+    // Only the leader knows others; everybody else has none to tell of.
+    let others = || scrape.view.replicas.iter().flat_map(|view| &view.replicas);
+    let heard = others().filter(|replica| replica.heard).count();
+    let counts = [("heard", heard), ("silent", others().count() - heard)];
     counts.map(|(state, count)| Sample::number([state], number(u64::try_from(count).unwrap_or(u64::MAX)))).to_vec()
 }
 
