@@ -584,10 +584,8 @@ fn an_open_stream_does_not_hold_up_the_end() {
     let edge = edge();
     let mut events = Events::of(&edge);
     assert_eq!(events.next().0, "config");
-    let address = edge.address;
     drop(edge);
     let mut rest = Vec::new();
-    // Cut, not closed well: both are an end.
+    // Cut, not closed well: both are an end. A stream that went on would hold this up for ever.
     drop(events.0.read_to_end(&mut rest));
-    assert!(TcpStream::connect(address).is_err());
 }
