@@ -135,9 +135,9 @@ async fn a_late_patch_never_lands_once_somebody_wrote_since() {
     // A new leader claims, and the old one's patch comes in.
     leader(2, "b", "v1").claim(&service).await;
     world.api.land();
-    let revision = world.revision();
+    let before = world.live();
     eventually("the late patch", || world.api.journal().len() > 3).await;
-    assert_eq!((world.revision(), world.selector()), (revision, selects("v1")));
+    assert_eq!((world.live(), world.selector()), (before, selects("v1")));
 }
 
 #[tokio::test]
@@ -171,10 +171,10 @@ async fn the_way_back_is_rehearsed_without_a_trace_and_timed() {
     let a = leader(1, "a", "v2");
     a.claim(&service).await;
     let document = a.plan(&service.read().await.unwrap());
-    let revision = world.revision();
+    let before = world.live();
     let took = service.rehearse(&document).await.unwrap();
     assert!(took > Duration::ZERO);
-    assert_eq!((world.revision(), world.selector()), (revision, selects("v1")));
+    assert_eq!((world.live(), world.selector()), (before, selects("v1")));
     service.write(&document).await.unwrap();
 }
 

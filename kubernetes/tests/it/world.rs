@@ -44,8 +44,9 @@ impl World {
         self.api.store().get(&key(resource, name)).unwrap()
     }
 
-    pub fn revision(&self) -> u64 {
-        self.api.store().revision()
+    /// The live Service as it stands. The store's own revision says less: slices are written whenever they are due.
+    pub fn live(&self) -> Value {
+        self.get(Resource::Service, "live")
     }
 
     pub fn delete(&self, resource: Resource, name: &str) {
@@ -60,7 +61,7 @@ impl World {
     }
 
     pub fn selector(&self) -> Value {
-        self.get(Resource::Service, "live")["spec"]["selector"].clone()
+        self.live()["spec"]["selector"].clone()
     }
 
     /// A slice of the endpoints of the Service `service`, with these addresses ready.
