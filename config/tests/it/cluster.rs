@@ -4,18 +4,14 @@ use pointsman_config::{
     Backends, Config, KubernetesState, LiveService, Peers, Retire, ServicePort, State, VersionService,
 };
 
+use crate::read_and_printed;
+
 /// A config with these keys at its top, and one route with these versions and keys.
 #[track_caller]
 fn config(top: &str, versions: &str, keys: &str) -> Config {
-    let text = format!(
+    read_and_printed(&format!(
         "listeners: [{{ address: 127.0.0.1:0 }}]\n{top}\nroutes:\n  - name: r\n    stable: v1\n    versions: {{ {versions} }}\n    {keys}\n"
-    );
-    let parsed = Config::parse(&text, "keys.yaml").unwrap_or_else(|errors| panic!("{errors}\n{text}"));
-    assert_eq!(parsed.warnings, [], "{text}");
-    let printed = parsed.config.to_yaml();
-    let again = Config::parse(&printed, "printed.yaml").unwrap_or_else(|errors| panic!("{errors}\n{printed}"));
-    assert_eq!(again.config, parsed.config, "{printed}");
-    parsed.config
+    ))
 }
 
 fn service(namespace: Option<&str>, name: &str, port: ServicePort, workload: &str) -> VersionService {

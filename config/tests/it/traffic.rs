@@ -8,18 +8,14 @@ use pointsman_config::{
     Protocol, RateKey, RateLimit, Replay, Route, Sticky, StickyCookie, UpstreamTls,
 };
 
+use crate::read_and_printed;
+
 /// A config with one route that has these keys besides the required ones.
 #[track_caller]
 fn config(top: &str, keys: &str) -> Config {
-    let text = format!(
+    read_and_printed(&format!(
         "listeners: [{{ address: 127.0.0.1:0 }}]\n{top}\nroutes:\n  - name: r\n    stable: v1\n    versions: {{ v1: {{ endpoints: [a:1] }}, v2: {{ endpoints: [a:2] }} }}\n{keys}\n"
-    );
-    let parsed = Config::parse(&text, "keys.yaml").unwrap_or_else(|errors| panic!("{errors}\n{text}"));
-    assert_eq!(parsed.warnings, [], "{text}");
-    let printed = parsed.config.to_yaml();
-    let again = Config::parse(&printed, "printed.yaml").unwrap_or_else(|errors| panic!("{errors}\n{printed}"));
-    assert_eq!(again.config, parsed.config, "{printed}");
-    parsed.config
+    ))
 }
 
 #[track_caller]

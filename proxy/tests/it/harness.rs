@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -37,6 +38,39 @@ pub struct TestEdge {
     pub serving: Option<Serving>,
     pub route: Route,
     endpoints: BTreeMap<VersionId, Vec<SocketAddr>>,
+}
+
+/// An edge whose plain requests take the fast lane, or the framework's way: the same suites run over both.
+pub struct OneLane<const FAST: bool>(TestEdge);
+
+impl<const FAST: bool> OneLane<FAST> {
+    pub fn start(v1: &[SocketAddr]) -> Self {
+        Self::with(route(), v1, &[])
+    }
+
+    pub fn with(route: Route, v1: &[SocketAddr], v2: &[SocketAddr]) -> Self {
+        Self::patient(Patience::default(), route, v1, v2)
+    }
+
+    pub fn patient(patience: Patience, route: Route, v1: &[SocketAddr], v2: &[SocketAddr]) -> Self {
+        let edge = TestEdge::patient(patience, route, v1, v2);
+        edge.publisher.set_fast_lane(FAST);
+        Self(edge)
+    }
+}
+
+impl<const FAST: bool> Deref for OneLane<FAST> {
+    type Target = TestEdge;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl<const FAST: bool> DerefMut for OneLane<FAST> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
 }
 
 impl TestEdge {
@@ -322,6 +356,17 @@ impl RawServer {
             }
         });
         Self { address, connections, received, task }
+    }
+
+    /// One whose answer has no end that a test would wait for: it sends as long as somebody takes it.
+    pub async fn sending_on_and_on() -> Self {
+        Self::start(|mut connection| async move {
+            connection.request().await;
+            connection.send("HTTP/1.1 200 OK\r\ncontent-length: 100000000\r\n\r\n").await;
+            let piece = "x".repeat(1 << 20);
+            while connection.send(&piece).await {}
+        })
+        .await
     }
 
     /// One that answers every request with `answer`.

@@ -289,13 +289,7 @@ async fn interim_answers_come_through_and_a_body_is_asked_for() {
 
 #[tokio::test]
 async fn a_client_that_does_not_take_its_answer_is_not_the_versions_fault() {
-    let v1 = RawServer::start(|mut connection| async move {
-        connection.request().await;
-        connection.send("HTTP/1.1 200 OK\r\ncontent-length: 100000000\r\n\r\n").await;
-        let piece = "x".repeat(1 << 20);
-        while connection.send(&piece).await {}
-    })
-    .await;
+    let v1 = RawServer::sending_on_and_on().await;
     let mut short = route();
     short.timeouts.total = Duration::from_millis(500);
     let edge = TestEdge::with(short, &[v1.address], &[]);

@@ -136,13 +136,7 @@ async fn a_client_that_drips_its_body_is_408_and_not_the_versions_fault() {
 
 #[tokio::test]
 async fn a_client_that_does_not_take_its_answer_is_not_the_versions_fault() {
-    let v1 = RawServer::start(|mut connection| async move {
-        connection.request().await;
-        connection.send("HTTP/1.1 200 OK\r\ncontent-length: 100000000\r\n\r\n").await;
-        let piece = "x".repeat(1 << 20);
-        while connection.send(&piece).await {}
-    })
-    .await;
+    let v1 = RawServer::sending_on_and_on().await;
     let edge = TestEdge::with(with_total(SHORT), &[v1.address], &[]);
     let mut client = edge.connect().await;
     client.send(get("/").as_bytes()).await;
