@@ -9,6 +9,7 @@
 //! not look alive. Its supervisor starts it again, and it goes on from the state file. A panic of one request, or in
 //! the admin API, ends just that.
 
+mod admin_api;
 mod shared;
 
 use std::io::{self, Write as _};
@@ -25,12 +26,13 @@ use pointsman_kubernetes::{Candidacy, ConnectError, LeaseTimes};
 use pointsman_telemetry::shutdown;
 use thiserror::Error;
 use tokio::net::TcpListener;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tracing::{error, info, warn};
 
-use crate::admin::{self, AdminContext, TokenFile};
+use self::admin_api::Admin;
+use crate::admin::{AdminContext, TokenFile};
 use crate::cluster::{self, Connection};
 use crate::control::actuator::LiveServices;
 use crate::control::config_watch::{ConfigWatch, hash_of, read_text, with_whole_paths};
@@ -290,22 +292,10 @@ struct Started {
     serving: Serving,
     commands: mpsc::UnboundedSender<Command>,
     watch: ConfigWatch,
-    admin: AdminRuntime,
+    admin: Admin,
     /// None where state is in a cluster: nobody takes over there.
     door: Option<Door>,
     snapshots: Arc<Snapshots>,
-}
-
-/// The admin API's runtime, which no end waits for.
-#[derive(Debug)]
-struct AdminRuntime(Option<Runtime>);
-
-impl Drop for AdminRuntime {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
-        }
-    }
 }
 
 /// Starts everything; the receiver hears when another process has taken over.
@@ -338,7 +328,7 @@ async fn start(
     let offer = offer(&listeners, &admin).map_err(refused("the door for an upgrade"))?;
     let serving = listeners.serve(&snapshots, Patience::default())?;
     commands.send(Command::Ready).map_err(|_gone| AppError::Control)?;
-    let admin = start_admin(admin, context).map_err(refused("the admin API"))?;
+    let admin = Admin::start(admin, context).map_err(refused("the admin API"))?;
     let (tell_replaced, replaced) = mpsc::unbounded_channel();
     let door = match &state {
         State::File(file) => Some(Door::open(file, offer, commands.clone(), tell_replaced)),
@@ -350,7 +340,7 @@ async fn start(
         None => {}
     }
     say_where(serving.addresses(), admin_address);
-    Ok((Started { serving, commands, watch, admin: AdminRuntime(Some(admin)), door, snapshots }, replaced))
+    Ok((Started { serving, commands, watch, admin, door, snapshots }, replaced))
 }
 
 /// Waits, on a thread of its own, for what the process decided last that this one took over from.
@@ -524,16 +514,6 @@ async fn run_control(parts: Parts, inputs: Inputs) -> Result<(), AppError> {
 }
 
 /// Serves the admin API on a thread of its own.
-fn start_admin(listener: std::net::TcpListener, context: AdminContext) -> io::Result<Runtime> {
-    let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("admin").enable_all().build()?;
-    let listener = {
-        let _on_this_runtime = runtime.enter();
-        TcpListener::from_std(listener)?
-    };
-    runtime.spawn(admin::serve(listener, admin::router(context), std::future::pending()));
-    Ok(runtime)
-}
-
 /// The signals that are obeyed; heard from the start on, so that none is missed.
 struct Signals<T, I> {
     terminate: T,
@@ -604,7 +584,7 @@ async fn second_terminate() {
 /// Says that we are leaving and serves on while that gets about; then lets requests in flight end, and lets the control
 /// path keep what it knows.
 async fn drain(started: Started, delay: Duration) {
-    let Started { serving, commands, watch: _watch, admin: _admin, door, snapshots: _snapshots } = started;
+    let Started { serving, commands, watch: _watch, admin, door, snapshots: _snapshots } = started;
     // The loop lives as long as this process, or has taken it down.
     drop(commands.send(Command::Drain));
     info!(delay_ms = delay.as_millis(), "told to end; not ready any more, serving on for the delay");
@@ -618,17 +598,17 @@ async fn drain(started: Started, delay: Duration) {
     if tokio::time::timeout(STOP_DEADLINE, stop).await.is_err() {
         warn!("the state file was not closed in time; what was decided before stands in it");
     }
+    admin.close().await;
 }
 
 /// Another process serves and decides: lets requests in flight end, and what is to be told of them be written. New
 /// connections are that one's.
 async fn leave(started: Started) {
     let Started { serving, commands: _commands, watch: _watch, admin, door, snapshots } = started;
-    drop(admin);
     if let Some(door) = door {
         door.close();
     }
-    serving.drain(DRAIN_DEADLINE).await;
+    tokio::join!(admin.close(), serving.drain(DRAIN_DEADLINE));
     // The control loop has let go; nobody else does this for it.
     snapshots.load().observers.flush(LAST_RECORDS).await;
 }

@@ -37,6 +37,8 @@ const UNTAKEN_BYTES: usize = 64 << 10;
 const HEAD_BYTES: usize = 32 << 10;
 /// How long answers under way may take once the end was asked for; event streams never end by themselves.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long a connection that was accepted just before the end may take to bring its request.
+const LAST_REQUEST_WITHIN: Duration = Duration::from_millis(250);
 /// How long to wait when no connection can be accepted, for want of file descriptors for instance.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
@@ -57,7 +59,8 @@ impl Places {
     }
 }
 
-/// Serves `router` on `listener` until `shutdown` resolves; then answers under way have a second to end.
+/// Serves `router` on `listener` until `shutdown` resolves; then who is connected may still ask, for a fourth of a second,
+/// and answers under way have a second to end.
 pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()>) {
     serve_within(listener, router, Places::new(CONNECTIONS), shutdown).await;
 }
@@ -65,7 +68,8 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<
 async fn serve_within(listener: TcpListener, router: Router, places: Places, shutdown: impl Future<Output = ()>) {
     let stop = watch::Sender::new(false);
     let mut connections = JoinSet::new();
-    let router = router.layer(middleware::from_fn_with_state(places.clone(), once_where_crowded));
+    let last = LastAnswers { places: places.clone(), stopping: stop.subscribe() };
+    let router = router.layer(middleware::from_fn_with_state(last, close_after_the_last));
     let door = Door { listener: &listener, places, router, stop: &stop };
     tokio::select! {
         () = door.accept(&mut connections) => {}
@@ -113,10 +117,17 @@ async fn holding(place: OwnedSemaphorePermit, served: impl Future<Output = ()>) 
     drop(place);
 }
 
-/// Ends the connection with the answer where places are few.
-async fn once_where_crowded(State(places): State<Places>, request: Request, next: Next) -> Response {
+/// What tells whether an answer is the last on its connection.
+#[derive(Debug, Clone)]
+struct LastAnswers {
+    places: Places,
+    stopping: watch::Receiver<bool>,
+}
+
+/// Ends the connection with the answer where places are few, and at the end.
+async fn close_after_the_last(State(last): State<LastAnswers>, request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
-    if places.are_crowded() {
+    if last.places.are_crowded() || *last.stopping.borrow() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
@@ -129,9 +140,10 @@ async fn next_connection(listener: &TcpListener) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Resolves when the end is asked for, or nobody is left to ask.
-async fn asked_to(stop: &mut watch::Receiver<bool>) {
+/// Resolves a while after the end is asked for, or nobody is left to ask: a request may be on its way.
+async fn last_request(stop: &mut watch::Receiver<bool>) {
     drop(stop.wait_for(|stop| *stop).await);
+    tokio::time::sleep(LAST_REQUEST_WITHIN).await;
 }
 
 async fn one_connection(stream: TcpStream, head_within: Duration, router: Router, mut stop: watch::Receiver<bool>) {
@@ -142,7 +154,7 @@ async fn one_connection(stream: TcpStream, head_within: Duration, router: Router
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = asked_to(&mut stop) => {
+        () = last_request(&mut stop) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -186,5 +198,31 @@ mod tests {
         assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"), "{answer}");
         assert!(begun.elapsed() >= HEAD_WITHIN_CROWDED, "there was a free place: {:?}", begun.elapsed());
         server.abort();
+    }
+
+    #[tokio::test]
+    async fn who_is_connected_at_the_end_is_still_answered() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Router::new().route("/livez", get(|| async { "ok\n" }));
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let server = tokio::spawn(serve(listener, router, async { drop(stopped.await) }));
+        // Accepted, since one behind it is answered.
+        let mut silent = TcpStream::connect(address).await.unwrap();
+        let mut kept = TcpStream::connect(address).await.unwrap();
+        kept.write_all(ASK).await.unwrap();
+        let mut first = [0; 512];
+        assert!(kept.read(&mut first).await.unwrap() > 0);
+        stop.send(()).unwrap();
+        while TcpStream::connect(address).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+        for client in [&mut silent, &mut kept] {
+            client.write_all(ASK).await.unwrap();
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"), "{answer}");
+        }
+        timeout(HEAD_WITHIN, server).await.unwrap().unwrap();
     }
 }
