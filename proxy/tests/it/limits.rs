@@ -145,7 +145,8 @@ async fn what_is_above_the_number_is_refused_at_once_and_every_end_makes_room() 
     .await;
     let mut route = route();
     route.limits.concurrent_requests = Concurrency::Fixed(2);
-    route.timeouts.total = Duration::from_millis(1_500);
+    // Long enough that the first is still there when the other has gone.
+    route.timeouts.total = Duration::from_secs(4);
     let edge = TestEdge::with(route, &[v1.address], &[]);
     let hold = async || {
         let before = v1.connections();

@@ -1,6 +1,9 @@
 //! Copies of stable's requests: they arrive whole, what they are answered is compared, and no user ever waits for one.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use pointsman::mirror::books::{Disagreement, MirrorCounts, MirrorResult};
@@ -230,12 +233,16 @@ async fn a_wrong_number_with_a_good_status_is_a_disagreement_and_is_remembered()
 
 #[tokio::test]
 async fn how_often_stable_disagrees_with_itself_is_learnt_by_asking_it_twice() {
-    let v1 = RawServer::start(|mut connection| async move {
-        while connection.request().await.is_some() {
-            let number: u32 = rand::random();
-            let body = format!("{{\"prediction\": {number}}}");
-            let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: ";
-            connection.send(&format!("{head}{}\r\n\r\n{body}", body.len())).await;
+    // Never twice the same, and far apart: each answer is twice the one before.
+    let answers = Arc::new(AtomicU32::new(0));
+    let v1 = RawServer::start(move |mut connection| {
+        let answers = Arc::clone(&answers);
+        async move {
+            while connection.request().await.is_some() {
+                let body = format!("{{\"prediction\": {}}}", 1_u64 << answers.fetch_add(1, SeqCst));
+                let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: ";
+                connection.send(&format!("{head}{}\r\n\r\n{body}", body.len())).await;
+            }
         }
     })
     .await;
