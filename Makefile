@@ -35,6 +35,15 @@ bench: prepare ## Pointsman beside nginx, HAProxy and a minimal pingora proxy: b
 	@cargo build --quiet --profile $(PROFILE) -p pointsman -p pointsman-benches --bins
 	target/$(PROFILE)/compare --name $(NAME) $(ARGS)
 
+MODEL_PEERS := target/model-peers
+.PHONY: bench-model
+bench-model: prepare ## model-server beside FastAPI with scikit-learn and ONNX Runtime: benches/results/models-latest.md
+	@test -x $(MODEL_PEERS)/bin/python || python3 -m venv $(MODEL_PEERS)
+	@$(MODEL_PEERS)/bin/pip install --quiet -r benches/peers/models/requirements.txt
+	@echo "building (the first time takes some minutes) ..."
+	@cargo build --quiet --profile $(PROFILE) -p model-server -p pointsman-benches --bins
+	target/$(PROFILE)/compare_models --python $(MODEL_PEERS)/bin/python --name models-$(NAME) $(ARGS)
+
 micro: prepare ## micro-benches: route, split, pick, record, parse, step
 	cargo bench -p pointsman-benches
 

@@ -9,24 +9,14 @@ use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use thiserror::Error;
-use tokio::process::{Child, Command};
-use tokio::time::{sleep, timeout};
+use nix::sys::signal::Signal;
+use tokio::process::Command;
 
-use crate::process;
+use crate::figures::{Better, Row, Sheet, row};
 use crate::rig::loopback;
+use crate::subject::{self, Subject, SubjectError, search_path};
 
-/// The core of the proxies; the rig has another.
-const PROXY_CORE: &str = "0";
-/// A proxy that does not listen after this long will not.
-const START_PATIENCE: Duration = Duration::from_secs(20);
-/// A proxy that is not gone after this long is killed.
-const STOP_PATIENCE: Duration = Duration::from_secs(5);
 /// What requests ask for; with many routes, one in their middle has it.
 pub const PATH: &str = "/models/m500/v1/predict";
 /// That one.
@@ -36,29 +26,54 @@ pub const MANY_ROUTES: usize = 1_000;
 /// Endpoints of each version in the large config.
 const ENDPOINTS_PER_VERSION: usize = 5;
 
-/// Why a proxy cannot be measured.
-#[derive(Debug, Error)]
-pub enum ContenderError {
-    /// It is not there, or not built.
-    #[error("{what} cannot be started; `make bench` installs and builds what is measured")]
-    Start {
-        /// Who.
-        what: &'static str,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// It does not listen.
-    #[error("{what} does not listen on {address} after 20 s; its messages are above")]
-    Silent {
-        /// Who.
-        what: &'static str,
-        /// Where it should.
-        address: SocketAddr,
-    },
-    /// Files, sockets or signals.
-    #[error("files, sockets or processes of the bench")]
-    Io(#[from] io::Error),
+const ROWS: &[Row] = &[
+    row("rps_64", "requests/s on one core, 64 connections", "1/s", Better::Higher, 0).ratio(1.15),
+    row("busy_64", "… of its core in use meanwhile", "%", Better::Neither, 0),
+    row("rps_256", "requests/s on one core, 256 connections", "1/s", Better::Higher, 0).ratio(1.15),
+    row("busy_256", "… of its core in use meanwhile", "%", Better::Neither, 0),
+    row("rps_fresh", "requests/s, each on a new connection", "1/s", Better::Higher, 0),
+    row("p50_half", "p50 at half of nginx's saturation", "ms", Better::Lower, 3),
+    row("p99_half", "p99 at half of nginx's saturation", "ms", Better::Lower, 3).ratio(1.0),
+    row("p999_half", "p99.9 at half of nginx's saturation", "ms", Better::Lower, 3),
+    row("cpu_per_million", "CPU seconds per million requests at the common rate", "s", Better::Lower, 1).ratio(0.85),
+    row("p99_steady", "p99 at the common rate, weights left alone", "ms", Better::Lower, 3),
+    row("p99_changing", "p99 at the common rate, weights changed 10 times a second", "ms", Better::Lower, 3).ratio(1.0),
+    row("p99_changing_ratio", "… as a ratio to weights left alone", "×", Better::Lower, 2).figure(1.1),
+    row("lost_changing", "requests lost while weights change", "", Better::Lower, 0).figure(0.0),
+    row("p50_one", "p50 at one connection", "µs", Better::Lower, 1),
+    row("added_p50", "latency added at one connection, p50", "µs", Better::Lower, 1).figure(30.0),
+    row("rss_idle", "memory, just started", "MB", Better::Lower, 1),
+    row("rss_1000", "memory, 1,000 idle connections", "MB", Better::Lower, 1).figure(30.0),
+    row("rss_after", "memory, after the load", "MB", Better::Lower, 1),
+    row("lost", "requests lost under steady load", "", Better::Lower, 0).figure(0.0),
+    row("routes_cpu_ratio", "CPU of a request among 1,000 routes against 1", "×", Better::Lower, 3).figure(1.02),
+    row("effect_one", "edit in force, 1 route", "ms", Better::Lower, 0),
+    row("effect_many", "edit in force, 1,000 routes and 10,000 endpoints", "ms", Better::Lower, 0).figure(100.0),
+    row("p99_many_steady", "p99 with 1,000 routes, no edit", "ms", Better::Lower, 3),
+    row("p99_many_edited", "p99 with 1,000 routes, an edit each second", "ms", Better::Lower, 3),
+    row("p99_many_ratio", "… as a ratio to no edit", "×", Better::Lower, 2).figure(1.1),
+    row("control_many", "CPU beside requests with 1,000 routes and 10,000 endpoints", "% of a core", Better::Lower, 1),
+];
+
+/// The row with this id.
+pub fn find(id: &str) -> Option<&'static Row> {
+    ROWS.iter().find(|row| row.id == id)
 }
+
+/// The table.
+pub const SHEET: Sheet = Sheet {
+    title: "Pointsman beside nginx, HAProxy and a minimal pingora proxy",
+    ratio: "The ratio is to the better of nginx and HAProxy in the same round, median over the rounds.",
+    picture: "requests a second, latency, CPU and memory as bars",
+    columns: &NAMES,
+    peers: &["nginx", "HAProxy"],
+    ours: "Pointsman",
+    rows: ROWS,
+    panels: &["rps_64", "rps_256", "rps_fresh", "cpu_per_million", "p99_half", "p99_changing", "added_p50", "rss_1000"],
+    unseen: "no proxy",
+};
+/// The columns, in the order of [`Contender::ALL`].
+const NAMES: [&str; 6] = ["no proxy", "nginx", "HAProxy", "minimal pingora", "Pointsman, no fast lane", "Pointsman"];
 
 /// A proxy and how it is set up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,13 +99,14 @@ impl Contender {
 
     /// For people.
     pub fn name(self) -> &'static str {
+        let [direct, nginx, haproxy, minimal, framework, pointsman] = NAMES;
         match self {
-            Self::Direct => "no proxy",
-            Self::Nginx => "nginx",
-            Self::Haproxy => "HAProxy",
-            Self::Minimal => "minimal pingora",
-            Self::Framework => "Pointsman, no fast lane",
-            Self::Pointsman => "Pointsman",
+            Self::Direct => direct,
+            Self::Nginx => nginx,
+            Self::Haproxy => haproxy,
+            Self::Minimal => minimal,
+            Self::Framework => framework,
+            Self::Pointsman => pointsman,
         }
     }
 
@@ -106,7 +122,7 @@ impl Contender {
     ///
     /// # Errors
     /// If it cannot be run.
-    pub async fn version(self) -> Result<String, ContenderError> {
+    pub async fn version(self) -> Result<String, SubjectError> {
         let (program, argument) = match self {
             Self::Direct => return Ok(String::new()),
             Self::Nginx => (PathBuf::from("nginx"), "-v"),
@@ -116,15 +132,10 @@ impl Contender {
             Self::Pointsman => (beside("pointsman")?, "--version"),
         };
         let said = Command::new(program).env("PATH", search_path()).arg(argument).output().await;
-        let said = said.map_err(|source| ContenderError::Start { what: self.name(), source })?;
+        let said = said.map_err(|source| SubjectError::Start { what: self.name(), source })?;
         let text = [said.stdout, said.stderr].concat();
         Ok(String::from_utf8_lossy(&text).lines().next().unwrap_or_default().to_owned())
     }
-}
-
-/// Debian keeps servers where only root's path looks.
-fn search_path() -> String {
-    format!("{}:/usr/sbin:/usr/local/sbin", std::env::var("PATH").unwrap_or_default())
 }
 
 /// The weight of the second version.
@@ -148,7 +159,8 @@ pub struct Running {
     /// Where it listens.
     pub address: SocketAddr,
     upstreams: [u16; 2],
-    child: Option<Child>,
+    /// None where nobody stands between.
+    subject: Option<Subject>,
     folder: tempfile::TempDir,
 }
 
@@ -157,7 +169,7 @@ impl Running {
     ///
     /// # Errors
     /// If it cannot be started or does not listen.
-    pub async fn start(contender: Contender, size: Size, upstreams: [u16; 2]) -> Result<Self, ContenderError> {
+    pub async fn start(contender: Contender, size: Size, upstreams: [u16; 2]) -> Result<Self, SubjectError> {
         let address = match contender {
             Contender::Direct => loopback(upstreams[0]),
             Contender::Nginx
@@ -167,10 +179,11 @@ impl Running {
             | Contender::Pointsman => TcpListener::bind("127.0.0.1:0")?.local_addr()?,
         };
         let folder = tempfile::tempdir()?;
-        let mut running = Self { contender, size, address, upstreams, child: None, folder };
+        let mut running = Self { contender, size, address, upstreams, subject: None, folder };
         running.prepare(Percent(10))?;
-        running.child = running.command()?.map(|mut command| running.spawn(&mut command)).transpose()?;
-        running.wait().await?;
+        let name = contender.name();
+        running.subject = running.command()?.map(|mut command| Subject::start(name, &mut command)).transpose()?;
+        subject::listens(name, address).await?;
         Ok(running)
     }
 
@@ -179,9 +192,8 @@ impl Running {
         self.folder.path().join(name)
     }
 
-    fn command(&self) -> Result<Option<Command>, ContenderError> {
-        let mut command = Command::new("taskset");
-        command.args(["-c", PROXY_CORE]);
+    fn command(&self) -> Result<Option<Command>, SubjectError> {
+        let mut command = Subject::pinned();
         match self.contender {
             Contender::Direct => return Ok(None),
             Contender::Nginx => command.arg("nginx").arg("-e").arg(self.file("nginx.log")).arg("-c").arg(self.config()),
@@ -199,56 +211,23 @@ impl Running {
         Ok(Some(command))
     }
 
-    fn spawn(&self, command: &mut Command) -> Result<Child, ContenderError> {
-        let command = command.stdin(Stdio::null()).stdout(Stdio::null()).env("RUST_LOG", "error");
-        let what = self.contender.name();
-        command.env("PATH", search_path()).spawn().map_err(|source| ContenderError::Start { what, source })
-    }
-
-    async fn wait(&self) -> Result<(), ContenderError> {
-        let until = Instant::now() + START_PATIENCE;
-        while Instant::now() < until {
-            if tokio::net::TcpStream::connect(self.address).await.is_ok() {
-                return Ok(());
-            }
-            sleep(Duration::from_millis(10)).await;
-        }
-        Err(ContenderError::Silent { what: self.contender.name(), address: self.address })
-    }
-
     /// The processes that do its work now.
     ///
     /// # Errors
     /// If it has gone.
-    pub fn pids(&self) -> Result<Vec<u32>, ContenderError> {
-        match self.child.as_ref().and_then(Child::id) {
-            Some(pid) => Ok(process::family(pid)?),
-            None => Ok(Vec::new()),
-        }
-    }
-
-    fn tell(&self, what: Signal) {
-        if let Some(child) = &self.child {
-            signal(child, what);
-        }
+    pub fn pids(&self) -> Result<Vec<u32>, SubjectError> {
+        self.subject.as_ref().map_or_else(|| Ok(Vec::new()), Subject::pids)
     }
 
     /// Ends it in its own way; kills it if that takes too long.
     ///
     /// # Errors
-    /// If signals cannot be sent.
-    pub async fn stop(mut self) -> Result<(), ContenderError> {
-        let family = self.pids()?;
-        let Some(mut child) = self.child.take() else { return Ok(()) };
-        signal(&child, Signal::SIGTERM);
-        if timeout(STOP_PATIENCE, child.wait()).await.is_err() {
-            for pid in family.into_iter().filter_map(|pid| i32::try_from(pid).ok()) {
-                // Whoever has gone meanwhile needs no signal.
-                kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap_or_default();
-            }
-            child.wait().await?;
+    /// If its end cannot be waited for.
+    pub async fn stop(self) -> Result<(), SubjectError> {
+        match self.subject {
+            Some(subject) => subject.stop().await,
+            None => Ok(()),
         }
-        Ok(())
     }
 
     // -- weights
@@ -266,7 +245,7 @@ impl Running {
     ///
     /// # Errors
     /// If files cannot be written.
-    pub fn prepare(&self, percent: Percent) -> Result<(), ContenderError> {
+    pub fn prepare(&self, percent: Percent) -> Result<(), SubjectError> {
         let text = match self.contender {
             Contender::Direct | Contender::Minimal => return Ok(()),
             Contender::Nginx => self.filled_in(include_str!("../peers/nginx.conf"), percent),
@@ -284,13 +263,15 @@ impl Running {
     ///
     /// # Errors
     /// If the proxy cannot be reached.
-    pub fn set(&self, percent: Percent) -> Result<(), ContenderError> {
+    pub fn set(&self, percent: Percent) -> Result<(), SubjectError> {
         match self.contender {
             Contender::Direct | Contender::Minimal => {}
             Contender::Framework | Contender::Pointsman => self.replace_config(percent)?,
             Contender::Nginx => {
                 self.replace_config(percent)?;
-                self.tell(Signal::SIGHUP);
+                if let Some(subject) = &self.subject {
+                    subject.tell(Signal::SIGHUP);
+                }
             }
             Contender::Haproxy => {
                 let mut socket = UnixStream::connect(self.file("haproxy.sock"))?;
@@ -344,19 +325,6 @@ impl Running {
     }
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.tell(Signal::SIGTERM);
-    }
-}
-
-fn signal(child: &Child, signal: Signal) {
-    if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) {
-        // Whoever has gone meanwhile needs no signal.
-        kill(Pid::from_raw(pid), signal).unwrap_or_default();
-    }
-}
-
 /// Loopback addresses that nobody else has; the versions listen on all of them.
 fn endpoints(route: usize, port: u16) -> Vec<SocketAddr> {
     let addresses = (0..ENDPOINTS_PER_VERSION).filter_map(|number| {
@@ -380,7 +348,7 @@ fn route(text: &mut String, number: usize, Percent(second): Percent, versions: [
 }
 
 /// A program that was built with this one.
-fn beside(program: &str) -> io::Result<PathBuf> {
+pub(crate) fn beside(program: &str) -> io::Result<PathBuf> {
     let own = std::env::current_exe()?;
     Ok(own.parent().unwrap_or(Path::new(".")).join(program))
 }

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 use tokio::time::sleep;
 
-use crate::contender::{Contender, ContenderError, PATH, Percent, Running, Size};
+use crate::contender::{Contender, PATH, Percent, Running, Size};
 use crate::figures::Figures;
 use crate::process;
-use crate::rig::{Job, Measured, Pattern, Rig, RigError};
+use crate::rig::{Job, Measured, Pattern, Request, Rig, RigError};
+use crate::subject::SubjectError;
 
 /// Load before anything is counted.
 const WARM: Duration = Duration::from_millis(300);
@@ -31,7 +32,7 @@ const IDLE_CONNECTIONS: usize = 1_000;
 pub enum CourseError {
     /// A proxy.
     #[error("a proxy failed")]
-    Contender(#[from] ContenderError),
+    Subject(#[from] SubjectError),
     /// The load.
     #[error("the load failed")]
     Rig(#[from] RigError),
@@ -295,15 +296,15 @@ async fn change(running: &Running, percents: [Percent; 2], every: Duration, unti
 }
 
 fn job(running: &Running, pattern: Pattern, connections: usize, counted: Duration) -> Result<Job, CourseError> {
-    let (to, path, pids) = (running.address, PATH.to_owned(), running.pids()?);
-    Ok(Job { to, path, pattern, connections, warm: WARM, counted, pids, notes_switches: false })
+    let (to, request, pids) = (running.address, Request::plain(PATH), running.pids()?);
+    Ok(Job { to, request, pattern, connections, warm: WARM, counted, pids, notes_switches: false })
 }
 
-fn per_second(measured: &Measured) -> f64 {
+pub(crate) fn per_second(measured: &Measured) -> f64 {
     count(measured.answered) / measured.seconds
 }
 
-fn quantile_ms(measured: &Measured, quantile: f64) -> f64 {
+pub(crate) fn quantile_ms(measured: &Measured, quantile: f64) -> f64 {
     let latency = Duration::from_nanos(measured.latency.value_at_quantile(quantile));
     if measured.latency.is_empty() { f64::NAN } else { latency.as_secs_f64() * 1e3 }
 }

@@ -20,7 +20,7 @@ pub enum Better {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Goal {
-    /// The ratio to the better of nginx and `HAProxy`.
+    /// The ratio to the best of the peers.
     Ratio(f64),
     /// The figure itself.
     Figure(f64),
@@ -39,67 +39,69 @@ pub struct Row {
     pub better: Better,
     /// Digits behind the point.
     pub digits: usize,
-    /// What Pointsman is to reach.
+    /// What ours is to reach.
     pub goal: Option<Goal>,
 }
 
-const fn row(id: &'static str, title: &'static str, unit: &'static str, better: Better, digits: usize) -> Row {
+/// A row without a goal.
+pub(crate) const fn row(
+    id: &'static str,
+    title: &'static str,
+    unit: &'static str,
+    better: Better,
+    digits: usize,
+) -> Row {
     Row { id, title, unit, better, digits, goal: None }
 }
 
 impl Row {
-    const fn ratio(self, goal: f64) -> Self {
+    pub(crate) const fn ratio(self, goal: f64) -> Self {
         Self { goal: Some(Goal::Ratio(goal)), ..self }
     }
 
-    const fn figure(self, goal: f64) -> Self {
+    pub(crate) const fn figure(self, goal: f64) -> Self {
         Self { goal: Some(Goal::Figure(goal)), ..self }
     }
 }
 
-/// Every row, in the order of the report.
-pub const ROWS: &[Row] = &[
-    row("rps_64", "requests/s on one core, 64 connections", "1/s", Better::Higher, 0).ratio(1.15),
-    row("busy_64", "… of its core in use meanwhile", "%", Better::Neither, 0),
-    row("rps_256", "requests/s on one core, 256 connections", "1/s", Better::Higher, 0).ratio(1.15),
-    row("busy_256", "… of its core in use meanwhile", "%", Better::Neither, 0),
-    row("rps_fresh", "requests/s, each on a new connection", "1/s", Better::Higher, 0),
-    row("p50_half", "p50 at half of nginx's saturation", "ms", Better::Lower, 3),
-    row("p99_half", "p99 at half of nginx's saturation", "ms", Better::Lower, 3).ratio(1.0),
-    row("p999_half", "p99.9 at half of nginx's saturation", "ms", Better::Lower, 3),
-    row("cpu_per_million", "CPU seconds per million requests at the common rate", "s", Better::Lower, 1).ratio(0.85),
-    row("p99_steady", "p99 at the common rate, weights left alone", "ms", Better::Lower, 3),
-    row("p99_changing", "p99 at the common rate, weights changed 10 times a second", "ms", Better::Lower, 3).ratio(1.0),
-    row("p99_changing_ratio", "… as a ratio to weights left alone", "×", Better::Lower, 2).figure(1.1),
-    row("lost_changing", "requests lost while weights change", "", Better::Lower, 0).figure(0.0),
-    row("p50_one", "p50 at one connection", "µs", Better::Lower, 1),
-    row("added_p50", "latency added at one connection, p50", "µs", Better::Lower, 1).figure(30.0),
-    row("rss_idle", "memory, just started", "MB", Better::Lower, 1),
-    row("rss_1000", "memory, 1,000 idle connections", "MB", Better::Lower, 1).figure(30.0),
-    row("rss_after", "memory, after the load", "MB", Better::Lower, 1),
-    row("lost", "requests lost under steady load", "", Better::Lower, 0).figure(0.0),
-    row("routes_cpu_ratio", "CPU of a request among 1,000 routes against 1", "×", Better::Lower, 3).figure(1.02),
-    row("effect_one", "edit in force, 1 route", "ms", Better::Lower, 0),
-    row("effect_many", "edit in force, 1,000 routes and 10,000 endpoints", "ms", Better::Lower, 0).figure(100.0),
-    row("p99_many_steady", "p99 with 1,000 routes, no edit", "ms", Better::Lower, 3),
-    row("p99_many_edited", "p99 with 1,000 routes, an edit each second", "ms", Better::Lower, 3),
-    row("p99_many_ratio", "… as a ratio to no edit", "×", Better::Lower, 2).figure(1.1),
-    row("control_many", "CPU beside requests with 1,000 routes and 10,000 endpoints", "% of a core", Better::Lower, 1),
-];
-
-/// The row with this id.
-pub fn find(id: &str) -> Option<&'static Row> {
-    ROWS.iter().find(|row| row.id == id)
+/// A table: who is compared, in what, and what is to be reached.
+#[derive(Debug, Clone, Copy)]
+pub struct Sheet {
+    /// The heading of the report.
+    pub title: &'static str,
+    /// What the ratio is to, in words; empty where there is none.
+    pub ratio: &'static str,
+    /// What the picture shows, for who cannot see it.
+    pub picture: &'static str,
+    /// Everybody, in the order of the report.
+    pub columns: &'static [&'static str],
+    /// Who sets the mark of a ratio.
+    pub peers: &'static [&'static str],
+    /// Who is to reach it.
+    pub ours: &'static str,
+    /// Every row, in the order of the report.
+    pub rows: &'static [Row],
+    /// The rows that the picture shows, in reading order.
+    pub panels: &'static [&'static str],
+    /// Who is not in the picture: it is only the limit.
+    pub unseen: &'static str,
 }
 
-/// Everything that was measured: for each row and proxy one value per round; none where it was not to be had.
+impl Sheet {
+    /// The row with this id.
+    pub fn find(&self, id: &str) -> Option<&'static Row> {
+        self.rows.iter().find(|row| row.id == id)
+    }
+}
+
+/// Everything that was measured: for each row and column one value per round; none where it was not to be had.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Figures(BTreeMap<&'static str, BTreeMap<&'static str, Vec<Option<f64>>>>);
 
 impl Figures {
     /// One value of one round.
-    pub fn note(&mut self, round: usize, proxy: &'static str, id: &'static str, value: f64) {
-        let values = self.0.entry(id).or_default().entry(proxy).or_default();
+    pub fn note(&mut self, round: usize, who: &'static str, id: &'static str, value: f64) {
+        let values = self.0.entry(id).or_default().entry(who).or_default();
         if values.len() <= round {
             values.resize(round + 1, None);
         }
@@ -109,24 +111,24 @@ impl Figures {
     }
 
     /// The value of one round.
-    pub fn value(&self, round: usize, proxy: &str, id: &str) -> Option<f64> {
-        *self.0.get(id)?.get(proxy)?.get(round)?
+    pub fn value(&self, round: usize, who: &str, id: &str) -> Option<f64> {
+        *self.0.get(id)?.get(who)?.get(round)?
     }
 
-    fn values(&self, proxy: &str, id: &str) -> Vec<f64> {
-        self.0.get(id).and_then(|row| row.get(proxy)).into_iter().flatten().copied().flatten().collect()
+    fn values(&self, who: &str, id: &str) -> Vec<f64> {
+        self.0.get(id).and_then(|row| row.get(who)).into_iter().flatten().copied().flatten().collect()
     }
 
     /// Median over the rounds, and the lowest and highest value.
-    pub fn spread(&self, proxy: &str, id: &str) -> Option<Spread> {
-        Spread::of(self.values(proxy, id))
+    pub fn spread(&self, who: &str, id: &str) -> Option<Spread> {
+        Spread::of(self.values(who, id))
     }
 
     /// The median of the ratios to the better of `peers`, each within its round.
-    pub fn ratio(&self, proxy: &str, row: &Row, peers: &[&str]) -> Option<Spread> {
-        let rounds = self.0.get(row.id)?.get(proxy)?.len();
+    pub fn ratio(&self, who: &str, row: &Row, peers: &[&str]) -> Option<Spread> {
+        let rounds = self.0.get(row.id)?.get(who)?.len();
         let ratios = (0..rounds).filter_map(|round| {
-            let value = self.value(round, proxy, row.id)?;
+            let value = self.value(round, who, row.id)?;
             let peers = peers.iter().filter_map(|peer| self.value(round, peer, row.id));
             let best = match row.better {
                 Better::Higher => peers.reduce(f64::max)?,
@@ -163,6 +165,7 @@ impl Spread {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contender::SHEET;
 
     #[test]
     fn ratios_are_taken_within_a_round_against_the_better_peer_of_that_round() {
@@ -174,7 +177,7 @@ mod tests {
                 figures.note(round, name, "p99_half", value);
             }
         }
-        let ratio = |id: &str| figures.ratio("Pointsman", find(id).unwrap(), &["nginx", "HAProxy"]).unwrap();
+        let ratio = |id: &str| figures.ratio("Pointsman", SHEET.find(id).unwrap(), &["nginx", "HAProxy"]).unwrap();
         assert_eq!(ratio("rps_64"), Spread { low: 1.0, median: 1.2, high: 1.5 });
         assert_eq!(ratio("p99_half"), Spread { low: 1.0, median: 2.4, high: 3.0 });
         assert_eq!(figures.spread("nginx", "rps_64").unwrap(), Spread { low: 10.0, median: 40.0, high: 100.0 });
@@ -187,7 +190,7 @@ mod tests {
         figures.note(1, "nginx", "p99_half", 2.0);
         figures.note(1, "Pointsman", "p99_half", 1.0);
         assert_eq!(figures.spread("nginx", "p99_half").unwrap(), Spread { low: 2.0, median: 2.0, high: 2.0 });
-        let ratio = figures.ratio("Pointsman", find("p99_half").unwrap(), &["nginx", "HAProxy"]).unwrap();
+        let ratio = figures.ratio("Pointsman", SHEET.find("p99_half").unwrap(), &["nginx", "HAProxy"]).unwrap();
         assert_eq!(ratio, Spread { low: 0.5, median: 0.5, high: 0.5 });
     }
 }

@@ -2,13 +2,9 @@
 
 use std::fmt::Write as _;
 
-use crate::contender::Contender;
-use crate::figures::{Better, Figures, Row, Spread, find};
+use crate::figures::{Better, Figures, Row, Sheet, Spread};
 use crate::report::grouped;
 
-/// What is shown, in reading order.
-const PANELS: [&str; 8] =
-    ["rps_64", "rps_256", "rps_fresh", "cpu_per_million", "p99_half", "p99_changing", "added_p50", "rss_1000"];
 const COLUMNS: usize = 2;
 /// Pixels.
 const PANEL_WIDTH: f64 = 500.0;
@@ -20,8 +16,8 @@ const TITLE_HEIGHT: f64 = 34.0;
 const MARGIN: f64 = 16.0;
 
 /// The whole picture.
-pub fn svg(figures: &Figures) -> String {
-    let panels: Vec<Panel> = PANELS.iter().filter_map(|id| Panel::new(find(id)?, figures)).collect();
+pub fn svg(sheet: &Sheet, figures: &Figures) -> String {
+    let panels: Vec<Panel> = sheet.panels.iter().filter_map(|id| Panel::new(sheet, sheet.find(id)?, figures)).collect();
     let rows: Vec<&[Panel]> = panels.chunks(COLUMNS).collect();
     let height = MARGIN * 2.0 + rows.iter().map(|row| row_height(row)).sum::<f64>();
     let width = MARGIN * 2.0 + PANEL_WIDTH * 2.0;
@@ -49,16 +45,16 @@ fn row_height(row: &[Panel]) -> f64 {
 /// One row of the table as bars.
 struct Panel {
     row: &'static Row,
-    bars: Vec<(Contender, Spread)>,
+    ours: &'static str,
+    bars: Vec<(&'static str, Spread)>,
 }
 
 impl Panel {
     /// None if nobody has a value.
-    fn new(row: &'static Row, figures: &Figures) -> Option<Self> {
-        let proxies = Contender::ALL.into_iter().filter(|contender| *contender != Contender::Direct);
-        let bars: Vec<_> =
-            proxies.filter_map(|contender| Some((contender, figures.spread(contender.name(), row.id)?))).collect();
-        (!bars.is_empty()).then_some(Self { row, bars })
+    fn new(sheet: &Sheet, row: &'static Row, figures: &Figures) -> Option<Self> {
+        let seen = sheet.columns.iter().filter(|name| **name != sheet.unseen);
+        let bars: Vec<_> = seen.filter_map(|name| Some((*name, figures.spread(name, row.id)?))).collect();
+        (!bars.is_empty()).then_some(Self { row, ours: sheet.ours, bars })
     }
 
     fn height(&self) -> f64 {
@@ -89,8 +85,8 @@ impl Panel {
     }
 
     /// The median as a bar, with a line from the lowest to the highest value.
-    fn bar(&self, text: &mut String, (x, y): (f64, f64), (contender, spread): (Contender, Spread), scale: f64) {
-        let colour = if contender == Contender::Pointsman { "#1f6fb2" } else { "#b4bcc4" };
+    fn bar(&self, text: &mut String, (x, y): (f64, f64), (name, spread): (&str, Spread), scale: f64) {
+        let colour = if name == self.ours { "#1f6fb2" } else { "#b4bcc4" };
         let (left, middle) = (x + NAME_WIDTH, y + BAR_HEIGHT / 2.0);
         let at = |value: f64| left + value.max(0.0) * scale;
         _ = writeln!(
@@ -101,7 +97,7 @@ impl Panel {
              <text x=\"{:.1}\" y=\"{:.0}\">{}</text>",
             left - 6.0,
             middle + 4.0,
-            contender.name(),
+            name,
             at(spread.median) - left,
             at(spread.low),
             at(spread.high),
@@ -121,7 +117,7 @@ mod tests {
         let mut figures = Figures::default();
         figures.note(0, "nginx", "rps_64", 40_000.0);
         figures.note(0, "Pointsman", "rps_64", 50_000.0);
-        let svg = svg(&figures);
+        let svg = svg(&crate::contender::SHEET, &figures);
         assert_eq!(svg.matches("<line ").count(), 2);
         assert_eq!(svg.matches("is better").count(), 1);
         assert!(svg.contains(">50,000<") && svg.contains("width=\"250.0\""), "{svg}");

@@ -2,18 +2,13 @@
 //! results can be compared line by line.
 
 use std::fmt::Write as _;
-use std::fs;
+use std::path::Path;
 use std::process::Command;
+use std::{fs, io};
 
 use serde::Serialize;
 
-use crate::contender::Contender;
-use crate::figures::{Figures, Goal, ROWS, Row, Spread};
-
-/// Who sets the mark.
-pub const PEERS: [&str; 2] = ["nginx", "HAProxy"];
-/// Who is to reach it.
-const OURS: &str = "Pointsman";
+use crate::figures::{Better, Figures, Goal, Row, Sheet, Spread};
 
 /// Under which conditions the figures were taken.
 #[derive(Debug, Clone, Serialize)]
@@ -30,22 +25,36 @@ pub struct Conditions {
     pub commit: String,
     /// How it was run.
     pub command: String,
-    /// What each proxy says of itself.
-    pub versions: Vec<(&'static str, String)>,
+    /// What else is to be known, such as what each program says of itself.
+    pub more: Vec<(&'static str, String)>,
     /// Over how many rounds medians were taken.
     pub rounds: usize,
     /// Seconds of one measurement.
     pub seconds: f64,
-    /// Requests a second of `cpu_per_million` and of the changes of weights.
-    pub common_rate: f64,
-    /// Half of nginx's saturation in requests a second.
-    pub half_rate: f64,
     /// Load average over five minutes when the bench began: above 0.2 the machine was not its own.
     pub load_before: f64,
 }
 
+impl Conditions {
+    /// Those of this machine now. `load_before` was read before the bench began.
+    pub fn now(command: String, rounds: usize, seconds: f64, load_before: f64) -> Self {
+        Self {
+            date: said_by("date", &["-u", "+%Y-%m-%d %H:%M UTC"]),
+            machine: machine(),
+            memory_gb: memory_gb(),
+            kernel: said_by("uname", &["-sr"]),
+            commit: commit(),
+            command,
+            more: Vec::new(),
+            rounds,
+            seconds,
+            load_before,
+        }
+    }
+}
+
 /// What the machine says of itself.
-pub fn machine() -> String {
+fn machine() -> String {
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let field = |name: &str| {
         cpu.lines().find(|line| line.starts_with(name)).and_then(|line| Some(line.split_once(':')?.1.trim().to_owned()))
@@ -57,7 +66,7 @@ pub fn machine() -> String {
 }
 
 /// Memory of the machine in gigabytes of 10^9 bytes.
-pub fn memory_gb() -> f64 {
+fn memory_gb() -> f64 {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     let kilobytes: f64 = total.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0.0);
@@ -77,7 +86,7 @@ pub fn said_by(program: &str, arguments: &[&str]) -> String {
 }
 
 /// The commit that was measured; marked if the tree is not as committed.
-pub fn commit() -> String {
+fn commit() -> String {
     let commit = said_by("git", &["rev-parse", "--short=12", "HEAD"]);
     let changed = !said_by("git", &["status", "--porcelain", "--untracked-files=no"]).is_empty();
     if changed { format!("{commit}, with changes that are not committed") } else { commit }
@@ -87,28 +96,48 @@ pub fn commit() -> String {
 ///
 /// # Errors
 /// Never for what a bench measures.
-pub fn json(conditions: &Conditions, figures: &Figures) -> serde_json::Result<String> {
+pub fn json(sheet: &Sheet, conditions: &Conditions, figures: &Figures) -> serde_json::Result<String> {
     #[derive(Serialize)]
     struct Whole<'a> {
         conditions: &'a Conditions,
         rows: &'a [Row],
         figures: &'a Figures,
     }
-    serde_json::to_string_pretty(&Whole { conditions, rows: ROWS, figures }).map(|text| text + "\n")
+    serde_json::to_string_pretty(&Whole { conditions, rows: sheet.rows, figures }).map(|text| text + "\n")
 }
 
 /// Everything, for people. `plot` is the file name of the picture beside it.
-pub fn markdown(conditions: &Conditions, figures: &Figures, plot: &str) -> String {
-    let mut text = String::from("# Pointsman beside nginx, HAProxy and a minimal pingora proxy\n\n");
+pub fn markdown(sheet: &Sheet, conditions: &Conditions, figures: &Figures, plot: &str) -> String {
+    let mut text = format!("# {}\n\n", sheet.title);
     about(&mut text, conditions);
-    _ = writeln!(text, "\n![requests a second, latency, CPU and memory as bars]({plot})\n");
-    text.push_str(
-        "## Medians\n\nThe ratio is to the better of nginx and HAProxy in the same round, median over the rounds.\n\n",
-    );
-    medians(&mut text, figures);
+    _ = writeln!(text, "\n![{}]({plot})\n", sheet.picture);
+    text.push_str("## Medians\n\n");
+    if !sheet.ratio.is_empty() {
+        _ = writeln!(text, "{}\n", sheet.ratio);
+    }
+    medians(&mut text, sheet, figures);
     text.push_str("\n## Spread\n\nLowest to highest value over the rounds.\n\n");
-    spreads(&mut text, figures);
+    spreads(&mut text, sheet, figures);
     text
+}
+
+/// Writes table, JSON and picture under `name` into `folder`, and gives the table.
+///
+/// # Errors
+/// If files cannot be written.
+pub fn write(
+    (folder, name): (&Path, &str),
+    sheet: &Sheet,
+    conditions: &Conditions,
+    figures: &Figures,
+) -> io::Result<String> {
+    let plot = format!("{name}.svg");
+    let table = markdown(sheet, conditions, figures, &plot);
+    fs::create_dir_all(folder)?;
+    fs::write(folder.join(format!("{name}.md")), &table)?;
+    fs::write(folder.join(format!("{name}.json")), json(sheet, conditions, figures)?)?;
+    fs::write(folder.join(plot), crate::plot::svg(sheet, figures))?;
+    Ok(table)
 }
 
 fn about(text: &mut String, conditions: &Conditions) {
@@ -119,55 +148,60 @@ fn about(text: &mut String, conditions: &Conditions) {
         ("commit", conditions.commit.clone()),
         ("command", format!("`{}`", conditions.command)),
         ("rounds", format!("{} of {} s a measurement, interleaved", conditions.rounds, conditions.seconds)),
-        ("common rate", format!("{} requests/s", grouped(conditions.common_rate, 0))),
-        ("half of nginx's saturation", format!("{} requests/s", grouped(conditions.half_rate, 0))),
         ("load average before", format!("{:.2} (above 0.2 the machine was not its own)", conditions.load_before)),
     ];
-    let versions = conditions.versions.iter().map(|(name, version)| (*name, version.clone()));
+    let more = conditions.more.iter().map(|(name, value)| (*name, value.clone()));
     text.push_str("| | |\n|---|---|\n");
-    for (name, value) in rows.into_iter().chain(versions).filter(|(_, value)| !value.is_empty()) {
+    for (name, value) in rows.into_iter().chain(more).filter(|(_, value)| !value.is_empty()) {
         // Writing to a string cannot fail.
         _ = writeln!(text, "| {name} | {value} |");
     }
 }
 
-fn medians(text: &mut String, figures: &Figures) {
-    header(text, &["ratio", "to reach", "reached"]);
-    for row in ROWS {
-        cells(text, row, |name| figures.spread(name, row.id).map(|spread| grouped(spread.median, row.digits)));
-        let ratio = figures.ratio(OURS, row, &PEERS);
-        let shown = ratio.map_or_else(String::new, |ratio| format!("{:.2}", ratio.median));
-        let reached = is_reached(row, figures).map_or("", |reached| if reached { "yes" } else { "no" });
-        _ = writeln!(text, " {shown} | {} | {reached} |", goal(row));
+fn medians(text: &mut String, sheet: &Sheet, figures: &Figures) {
+    let ratios: &[&str] = if sheet.peers.is_empty() { &[] } else { &["ratio"] };
+    header(text, sheet, &[ratios, &["to reach", "reached"]].concat());
+    for row in sheet.rows {
+        cells(text, sheet, row, |name| figures.spread(name, row.id).map(|spread| grouped(spread.median, row.digits)));
+        if !sheet.peers.is_empty() {
+            let ratio = figures.ratio(sheet.ours, row, sheet.peers);
+            _ = write!(text, " {} |", ratio.map_or_else(String::new, |ratio| format!("{:.2}", ratio.median)));
+        }
+        let reached = is_reached(sheet, row, figures).map_or("", |reached| if reached { "yes" } else { "no" });
+        _ = writeln!(text, " {} | {reached} |", goal(row));
     }
 }
 
-fn spreads(text: &mut String, figures: &Figures) {
-    header(text, &["ratio"]);
-    for row in ROWS {
+fn spreads(text: &mut String, sheet: &Sheet, figures: &Figures) {
+    let ratios: &[&str] = if sheet.peers.is_empty() { &[] } else { &["ratio"] };
+    header(text, sheet, ratios);
+    for row in sheet.rows {
         let range =
             |spread: Spread, digits| format!("{}–{}", grouped(spread.low, digits), grouped(spread.high, digits));
-        cells(text, row, |name| figures.spread(name, row.id).map(|spread| range(spread, row.digits)));
-        let ratio = figures.ratio(OURS, row, &PEERS).map_or_else(String::new, |ratio| range(ratio, 2));
-        _ = writeln!(text, " {ratio} |");
+        cells(text, sheet, row, |name| figures.spread(name, row.id).map(|spread| range(spread, row.digits)));
+        if !sheet.peers.is_empty() {
+            let ratio = figures.ratio(sheet.ours, row, sheet.peers);
+            _ = write!(text, " {} |", ratio.map_or_else(String::new, |ratio| range(ratio, 2)));
+        }
+        text.push('\n');
     }
 }
 
-fn header(text: &mut String, more: &[&str]) {
-    let names: Vec<_> = Contender::ALL.iter().map(|contender| contender.name()).chain(more.iter().copied()).collect();
+fn header(text: &mut String, sheet: &Sheet, more: &[&str]) {
+    let names = [sheet.columns, more].concat();
     _ = writeln!(text, "| | {} |\n|---|{}", names.join(" | "), "---:|".repeat(names.len()));
 }
 
-fn cells(text: &mut String, row: &Row, value: impl Fn(&str) -> Option<String>) {
+fn cells(text: &mut String, sheet: &Sheet, row: &Row, value: impl Fn(&str) -> Option<String>) {
     let unit = if row.unit.is_empty() { String::new() } else { format!(" [{}]", row.unit) };
     _ = write!(text, "| {}{unit} |", row.title);
-    for contender in Contender::ALL {
-        _ = write!(text, " {} |", value(contender.name()).unwrap_or_default());
+    for name in sheet.columns {
+        _ = write!(text, " {} |", value(name).unwrap_or_default());
     }
 }
 
 fn goal(row: &Row) -> String {
-    let sign = if row.better == crate::figures::Better::Higher { "≥" } else { "≤" };
+    let sign = if row.better == Better::Higher { "≥" } else { "≤" };
     match row.goal {
         Some(Goal::Ratio(ratio)) => format!("ratio {sign} {ratio}"),
         Some(Goal::Figure(figure)) => format!("{sign} {figure}"),
@@ -175,17 +209,17 @@ fn goal(row: &Row) -> String {
     }
 }
 
-/// Whether Pointsman reached the goal of a row; none if there is none, or nothing was measured.
-fn is_reached(row: &Row, figures: &Figures) -> Option<bool> {
+/// Whether ours reached the goal of a row; none if there is none, or nothing was measured.
+fn is_reached(sheet: &Sheet, row: &Row, figures: &Figures) -> Option<bool> {
     let (value, goal) = match row.goal? {
-        Goal::Ratio(goal) => (figures.ratio(OURS, row, &PEERS)?.median, goal),
-        Goal::Figure(goal) => (figures.spread(OURS, row.id)?.median, goal),
+        Goal::Ratio(goal) => (figures.ratio(sheet.ours, row, sheet.peers)?.median, goal),
+        Goal::Figure(goal) => (figures.spread(sheet.ours, row.id)?.median, goal),
     };
-    Some(if row.better == crate::figures::Better::Higher { value >= goal } else { value <= goal })
+    Some(if row.better == Better::Higher { value >= goal } else { value <= goal })
 }
 
 /// A number with its digits, thousands apart.
-pub(crate) fn grouped(number: f64, digits: usize) -> String {
+pub fn grouped(number: f64, digits: usize) -> String {
     let plain = format!("{number:.digits$}");
     let (sign, rest) = plain.strip_prefix('-').map_or(("", plain.as_str()), |rest| ("-", rest));
     let (whole, fraction) = rest.split_once('.').map_or((rest, ""), |parts| parts);
@@ -203,6 +237,7 @@ pub(crate) fn grouped(number: f64, digits: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contender::SHEET;
 
     #[test]
     fn numbers_read_well() {
@@ -216,19 +251,18 @@ mod tests {
     #[test]
     fn a_goal_is_reached_or_not_by_ratio_and_by_figure() {
         let mut figures = Figures::default();
-        for (name, rps) in [("nginx", 90.0), ("HAProxy", 100.0), (OURS, 116.0)] {
+        for (name, rps) in [("nginx", 90.0), ("HAProxy", 100.0), (SHEET.ours, 116.0)] {
             figures.note(0, name, "rps_64", rps);
             figures.note(0, name, "rps_256", rps - 10.0);
         }
-        figures.note(0, OURS, "effect_many", 101.0);
-        let check =
-            |id, expected| assert_eq!(is_reached(crate::figures::find(id).unwrap(), &figures), expected, "{id}");
+        figures.note(0, SHEET.ours, "effect_many", 101.0);
+        let check = |id, expected| assert_eq!(is_reached(&SHEET, SHEET.find(id).unwrap(), &figures), expected, "{id}");
         check("rps_64", Some(true));
         check("rps_256", Some(true));
         check("effect_many", Some(false));
         check("rss_1000", None);
         let mut text = String::new();
-        medians(&mut text, &figures);
+        medians(&mut text, &SHEET, &figures);
         assert!(
             text.contains(
                 "| requests/s on one core, 64 connections [1/s] |  | 90 | 100 |  |  | 116 | 1.16 | ratio ≥ 1.15 | yes |"

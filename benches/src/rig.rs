@@ -23,7 +23,7 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 use self::load::{Client, Load};
-pub use self::load::{Job, Measured, Pattern};
+pub use self::load::{Job, Measured, Pattern, Request};
 use self::upstream::{Next, Served, Upstream};
 
 /// Wakes the rig for a new job.

@@ -3,22 +3,19 @@
 //! The proxy that is measured has the first core of the machine, the load and both versions have the second. Absolute
 //! figures belong to the machine; what travels is the ratio to the better of nginx and `HAProxy` in the same round.
 
-use std::fs;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
-use pointsman_benches::contender::{Contender, ContenderError};
+use pointsman_benches::contender::{Contender, SHEET};
 use pointsman_benches::course::{Course, CourseError};
 use pointsman_benches::figures::Figures;
-use pointsman_benches::plot;
 use pointsman_benches::report::{self, Conditions};
 use pointsman_benches::rig::{Rig, RigError};
+use pointsman_benches::subject::{self, NoCores, SubjectError};
 use thiserror::Error;
 
-/// The core of load and upstreams.
-const RIG_CORE: &str = "1";
 /// The rate at which CPU time is compared, if all can carry it.
 const COMMON_RATE: f64 = 20_000.0;
 /// Of what the slowest can do, so that nobody is measured beyond its limit.
@@ -44,18 +41,16 @@ struct Arguments {
 /// Why there are no figures.
 #[derive(Debug, Error)]
 enum CompareError {
-    #[error("the bench needs a second core for the load, and taskset (Debian: util-linux) to stay on it")]
-    Cores,
+    #[error(transparent)]
+    Cores(#[from] NoCores),
     #[error("the load cannot be started")]
     Rig(#[from] RigError),
     #[error("a proxy cannot be asked for its version")]
-    Contender(#[from] ContenderError),
+    Subject(#[from] SubjectError),
     #[error("a round could not be finished")]
     Course(#[from] CourseError),
     #[error("the results cannot be written to {}", folder.display())]
     Results { folder: PathBuf, source: io::Error },
-    #[error("the figures cannot be written as JSON")]
-    Json(#[from] serde_json::Error),
     #[error("what the bench says cannot be written")]
     Io(#[from] io::Error),
 }
@@ -63,7 +58,7 @@ enum CompareError {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), CompareError> {
     let arguments = Arguments::parse();
-    stay_on(RIG_CORE)?;
+    subject::leave_their_core()?;
     let load_before = report::load_average();
     let course = prepare(&arguments).await?;
     let mut figures = Figures::default();
@@ -73,13 +68,6 @@ async fn main() -> Result<(), CompareError> {
     }
     let conditions = conditions(&arguments, &course, load_before).await?;
     write_results(&arguments, &conditions, &figures)
-}
-
-/// Keeps this process, and every thread that it starts from now on, on one core.
-fn stay_on(core: &str) -> Result<(), CompareError> {
-    let own = std::process::id().to_string();
-    let said = std::process::Command::new("taskset").args(["-pc", core, &own]).output()?;
-    if said.status.success() { Ok(()) } else { Err(CompareError::Cores) }
 }
 
 /// Starts the rig and finds the rates that everybody is measured at.
@@ -100,40 +88,22 @@ async fn prepare(arguments: &Arguments) -> Result<Course, CompareError> {
 }
 
 async fn conditions(arguments: &Arguments, course: &Course, load_before: f64) -> Result<Conditions, CompareError> {
-    let mut versions = Vec::new();
-    for contender in Contender::ALL {
-        versions.push((contender.name(), contender.version().await?));
-    }
     let command =
         format!("compare --rounds {} --seconds {} --name {}", arguments.rounds, arguments.seconds, arguments.name);
-    Ok(Conditions {
-        date: report::said_by("date", &["-u", "+%Y-%m-%d %H:%M UTC"]),
-        machine: report::machine(),
-        memory_gb: report::memory_gb(),
-        kernel: report::said_by("uname", &["-sr"]),
-        commit: report::commit(),
-        command,
-        versions,
-        rounds: arguments.rounds,
-        seconds: arguments.seconds,
-        common_rate: course.common_rate,
-        half_rate: course.half_rate,
-        load_before,
-    })
+    let rate = |rate| format!("{} requests/s", report::grouped(rate, 0));
+    let mut conditions = Conditions::now(command, arguments.rounds, arguments.seconds, load_before);
+    conditions.more.push(("common rate", rate(course.common_rate)));
+    conditions.more.push(("half of nginx's saturation", rate(course.half_rate)));
+    for contender in Contender::ALL {
+        conditions.more.push((contender.name(), contender.version().await?));
+    }
+    Ok(conditions)
 }
 
 fn write_results(arguments: &Arguments, conditions: &Conditions, figures: &Figures) -> Result<(), CompareError> {
     let folder = &arguments.results;
-    let plot_file = format!("{}.svg", arguments.name);
-    let table = report::markdown(conditions, figures, &plot_file);
-    let files = [
-        (format!("{}.md", arguments.name), table.clone()),
-        (format!("{}.json", arguments.name), report::json(conditions, figures)?),
-        (plot_file, plot::svg(figures)),
-    ];
-    let written = fs::create_dir_all(folder)
-        .and_then(|()| files.iter().try_for_each(|(name, text)| fs::write(folder.join(name), text)));
-    written.map_err(|source| CompareError::Results { folder: folder.clone(), source })?;
+    let table = report::write((folder, &arguments.name), &SHEET, conditions, figures)
+        .map_err(|source| CompareError::Results { folder: folder.clone(), source })?;
     write!(io::stdout(), "{table}")?;
     Ok(())
 }

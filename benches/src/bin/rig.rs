@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use pointsman_benches::contender::PATH;
-use pointsman_benches::rig::{Job, Measured, Pattern, Rig, RigError};
+use pointsman_benches::rig::{Job, Measured, Pattern, Request, Rig, RigError};
 use thiserror::Error;
 
 /// Loads one proxy and says how it does.
@@ -73,7 +73,7 @@ fn job(arguments: &Arguments) -> Job {
     };
     Job {
         to: arguments.to,
-        path: arguments.path.clone(),
+        request: Request::plain(&arguments.path),
         pattern,
         connections: arguments.connections,
         warm: Duration::from_millis(300),

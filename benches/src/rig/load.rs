@@ -17,8 +17,6 @@ use slab::Slab;
 use super::{Cpu, Peer, insert, wire};
 use crate::process;
 
-/// The size of a request body in bytes.
-const BODY_BYTES: usize = 200;
 /// A request that has no answer after this long is lost.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// After the end, requests under way have this long to be answered.
@@ -42,13 +40,29 @@ pub enum Pattern {
     Hold,
 }
 
+/// What is posted, again and again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// Path and query.
+    pub path: String,
+    /// JSON, or something as long.
+    pub body: Vec<u8>,
+}
+
+impl Request {
+    /// 200 bytes that mean nothing.
+    pub fn plain(path: &str) -> Self {
+        Self { path: path.to_owned(), body: vec![b'x'; 200] }
+    }
+}
+
 /// One measurement.
 #[derive(Debug, Clone)]
 pub struct Job {
     /// Whom to ask.
     pub to: SocketAddr,
     /// What for.
-    pub path: String,
+    pub request: Request,
     /// How requests follow each other.
     pub pattern: Pattern,
     /// How many connections are used.
@@ -85,6 +99,8 @@ pub struct Measured {
 pub(super) struct Client {
     pub(super) stream: TcpStream,
     stage: Stage,
+    /// How much of the request has been written.
+    written: usize,
     received: Vec<u8>,
 }
 
@@ -241,7 +257,8 @@ impl Load {
         };
         while self.open < most && now < self.until {
             let Ok(stream) = TcpStream::connect(self.job.to) else { return };
-            let client = Client { stream, stage: Stage::Connecting { began: Instant::now() }, received: Vec::new() };
+            let client =
+                Client { stream, stage: Stage::Connecting { began: Instant::now() }, written: 0, received: Vec::new() };
             if insert(registry, peers, Peer::Client(client)).is_none() {
                 return;
             }
@@ -254,6 +271,8 @@ impl Load {
         let Some(Peer::Client(client)) = peers.get_mut(key) else { return };
         let came = if matches!(client.stage, Stage::Connecting { .. }) {
             client.connected(event)
+        } else if client.write(&self.request).is_err() {
+            Came::End
         } else {
             client.hear(scratch, event.is_read_closed())
         };
@@ -286,9 +305,9 @@ impl Load {
     fn send(&mut self, key: usize, intended: Instant, peers: &mut Slab<Peer>) {
         let Some(Peer::Client(client)) = peers.get_mut(key) else { return };
         client.stage = Stage::Busy { intended, lost_at: Instant::now() + PATIENCE };
+        client.written = 0;
         self.under_way += 1;
-        // A connection with one small request at a time takes it whole, or is broken.
-        if client.stream.write(&self.request).ok() != Some(self.request.len()) {
+        if client.write(&self.request).is_err() {
             self.drop_connection(key, peers);
         }
     }
@@ -362,13 +381,14 @@ fn is_late(peer: &Peer, now: Instant) -> bool {
 
 fn request(job: &Job) -> Vec<u8> {
     let connection = if job.pattern == Pattern::Fresh { "Connection: close\r\n" } else { "" };
+    let Request { path, body } = &job.request;
     let head = format!(
-        "POST {} HTTP/1.1\r\nHost: bench.example.com\r\nUser-Agent: bench\r\nAccept: */*\r\n\
-         Content-Type: application/json\r\n{connection}Content-Length: {BODY_BYTES}\r\n\r\n",
-        job.path
+        "POST {path} HTTP/1.1\r\nHost: bench.example.com\r\nUser-Agent: bench\r\nAccept: */*\r\n\
+         Content-Type: application/json\r\n{connection}Content-Length: {}\r\n\r\n",
+        body.len()
     );
     let mut request = head.into_bytes();
-    request.resize(request.len() + BODY_BYTES, b'x');
+    request.extend_from_slice(body);
     request
 }
 
@@ -378,6 +398,21 @@ impl Client {
             return Came::End;
         }
         if event.is_writable() && self.stream.peer_addr().is_ok() { Came::Connected } else { Came::Nothing }
+    }
+
+    /// Writes what the connection takes of what is left of its request.
+    fn write(&mut self, request: &[u8]) -> io::Result<()> {
+        if !matches!(self.stage, Stage::Busy { .. }) {
+            return Ok(());
+        }
+        while let Some(rest) = request.get(self.written..).filter(|rest| !rest.is_empty()) {
+            match self.stream.write(rest) {
+                Ok(taken) => self.written += taken,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Reads what is there, up to the end of an answer.
