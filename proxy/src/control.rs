@@ -45,7 +45,7 @@ pub(crate) use self::endpoints::{names as endpoint_names, services as endpoint_s
 pub(crate) use self::reload::running;
 
 use self::config_watch::Reload;
-use self::controlled::{Around, ControlledRoute};
+use self::controlled::{Around, AroundWayBack, ControlledRoute};
 use self::discovery::Discoveries;
 use self::endpoints::Endpoints;
 use self::events::Events;
@@ -379,7 +379,8 @@ impl Control {
         for (position, route) in self.routes.iter_mut().enumerate() {
             let own = rows_of(&mut self.publisher, &route.route().name, began);
             let mirrored = self.publisher.take_mirrored(&route.route().name);
-            route.hear(self.state.report(&route.route().name));
+            let around = around_way_back(route, &self.endpoints, self.replication.as_ref(), now);
+            route.hear(self.state.report(&route.route().name), &around, now);
             let (rows, around) = match &mut self.replication {
                 Some(replication) => (replication.rows(&route.route().name, own), replication.around(route, now)),
                 None => (own, Around::default()),
@@ -755,6 +756,24 @@ fn totals_of(publisher: &mut Publisher, route: &Route) -> Totals {
     let Some(ledger) = publisher.ledger_mut(&route.name) else { return Totals::new() };
     ledger.forget_all_but(|version| route.versions.contains_key(version));
     ledger.totals()
+}
+
+/// What is known of a route's way back beside its live Service. Whoever leads has golden answers asked for, as long as there
+/// is something to go back from.
+fn around_way_back(
+    route: &ControlledRoute,
+    endpoints: &Endpoints,
+    replication: Option<&Replication>,
+    now: Time,
+) -> AroundWayBack {
+    if route.route().live_service.is_none() {
+        return AroundWayBack::default();
+    }
+    let (name, leads) = (&route.route().name, replication.is_none_or(Replication::leads));
+    AroundWayBack {
+        checked: endpoints.proven(name, route.goes_back_to().filter(|_| leads)),
+        pushed: replication.filter(|_| leads).map_or(Ok(Duration::ZERO), |all| all.pushed(name, now)),
+    }
 }
 
 fn picture<'a>(route: &'a ControlledRoute, split: &Split) -> RoutePicture<'a> {

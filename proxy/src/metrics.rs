@@ -179,14 +179,14 @@ pub const ALL: &[Metric] = &[
         name: "pointsman_rollback_ready",
         kind: Kind::Gauge,
         labels: &["route"],
-        help: "1 while going back is proven to work: the old version carries all requests, is checked, and the write that goes back was rehearsed within 30 s; else 0. Only of routes with a live Service.",
+        help: "1 while going back is proven to work: within the last 30 s the old version, which carries all requests, passed its checks and gave its golden answers, every other edge answered, and the write that goes back was rehearsed; else 0. Only of routes with a live Service, while there is something to go back from; a follower says what the leader found.",
         read: read::rollback_ready,
     },
     Metric {
         name: "pointsman_rollback_expected_seconds",
         kind: Kind::Gauge,
         labels: &["route"],
-        help: "How long the last rehearsal of going back took; absent while going back is not proven to work.",
+        help: "How long going back would take, as last measured: until every edge has in force what it is told, and then the write on the live Service; absent while going back is not proven to work.",
         read: read::rollback_expected,
     },
     Metric {

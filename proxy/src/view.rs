@@ -165,9 +165,22 @@ pub struct RouteView {
     /// The Service whose selector follows the rollout; none if the route has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub live_service: Option<Box<LiveServiceView>>,
-    /// Whether going back is proven to work at this moment; nothing is promoted without. None without a live Service.
+    /// Whether going back is proven to work at this moment; nothing is promoted without. None without a live Service, and
+    /// where there is nothing to go back from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollback_ready: Option<Box<RollbackReadyView>>,
+    /// How many edges apply what is granted; only the leader of several edges knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acknowledged: Option<AcknowledgedView>,
+}
+
+/// How many edges apply what is granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AcknowledgedView {
+    /// Those that do, this one among them.
+    pub applied: u64,
+    /// Those that serve.
+    pub edges: u64,
 }
 
 /// The Service whose selector follows the rollout.
@@ -194,7 +207,8 @@ pub struct RollbackReadyView {
     pub ready: bool,
     /// Why not; empty if it is.
     pub why: String,
-    /// How long the rehearsal of the write took, in milliseconds; none if it is not ready.
+    /// How long going back would take, in milliseconds, as last measured: until the slowest edge has it in force, and then
+    /// the write on the live Service; none if it is not ready.
     pub expected_ms: Option<f64>,
 }
 

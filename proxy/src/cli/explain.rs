@@ -8,6 +8,7 @@ use super::args::ExplainArgs;
 use super::client::Admin;
 use super::history::style;
 use super::print::Page;
+use super::status::live_service_now;
 use super::words::{
     BAD, BOLD, CAREFUL, DIM, GOOD, Say, alone, copies, factor, grouped, moment, odds, paint, paragraph, percent,
     percent_in_text, question, rates, signed_points, span, split, time_of_day,
@@ -30,7 +31,8 @@ pub(super) fn explain(admin: &Admin, args: &ExplainArgs) -> Result<(), CliError>
     if args.json {
         return Ok(Page::appended().json(&row)?);
     }
-    Ok(Page::appended().text(&(letter(&row) + &since_then(&newer)))?)
+    let now = live_service_now(admin, &args.route);
+    Ok(Page::appended().text(&(letter(&row) + &since_then(&newer) + &now))?)
 }
 
 /// Who asks at the command line looks decisions up there too.

@@ -116,6 +116,16 @@ fn deserves_a_block(route: &RouteView) -> bool {
     route.phase != "steady" || !route.why.is_empty() || !route.quarantined.is_empty()
 }
 
+/// Where a route with a live Service stands now, for who reads about a decision; nothing for any other.
+pub(super) fn live_service_now(admin: &Admin, route: &RouteName) -> String {
+    // It may have left the file since.
+    let Ok(seen) = look(admin, Some(route)) else { return String::new() };
+    let Some(standing) = seen.routes.first().map(route::live_service).filter(|text| !text.is_empty()) else {
+        return String::new();
+    };
+    format!("\n{}\n{}{}", paint(BOLD, "Where it stands now"), who_decides(&seen), standing.trim_start_matches('\n'))
+}
+
 fn state_problem(seen: &Seen) -> String {
     let state = &seen.config.state;
     let told = |head: String, what: &String| format!("{head}\n{}\n", paragraph(&format!("{}: {what}", state.file), 2));

@@ -14,7 +14,7 @@ use pointsman_rollout::{
     Ready, Refusal, Resume, Role, Rollout, Saved, Seen, Status, Summary, Time, WayBack,
 };
 
-pub(crate) use self::shared::Around;
+pub(crate) use self::shared::{Around, AroundWayBack};
 
 use super::actuator::{Aim, Answer, Report};
 use super::endpoints::Addresses;
@@ -56,6 +56,9 @@ pub(crate) struct ControlledRoute {
     /// What was said about somebody else's change of it.
     answer: Option<Answer>,
     way_back: WayBack,
+    /// What the leader said of it last, and when, as long as this edge follows.
+    told_way_back: Option<(WayBack, Time)>,
+    around: Around,
 }
 
 impl ControlledRoute {
@@ -85,6 +88,8 @@ impl ControlledRoute {
             report: None,
             answer: None,
             way_back: WayBack::Unproven { why: String::new() },
+            told_way_back: None,
+            around: Around::default(),
         }
     }
 
@@ -167,30 +172,51 @@ impl ControlledRoute {
         self.rollout.desired().asked
     }
 
-    /// What is known of its live Service.
-    pub(crate) fn hear(&mut self, report: Option<Report>) {
+    /// What is known of its live Service, and of the way back to the version that [`ControlledRoute::goes_back_to`] names.
+    pub(crate) fn hear(&mut self, report: Option<Report>, around: &AroundWayBack, now: Time) {
         let foreign = report.as_ref().and_then(foreign);
         if self.answer.as_ref().is_some_and(|answer| Some(&answer.to) != foreign) {
             self.answer = None;
         }
         if report.is_some() || self.report.is_some() {
-            self.way_back = way_back::judge(&self.route.stable, &self.route, &self.ready, report.as_ref());
+            self.way_back = self.judge_way_back(report.as_ref(), around, now);
         }
         self.report = report;
+    }
+
+    fn judge_way_back(&self, report: Option<&Report>, around: &AroundWayBack, now: Time) -> WayBack {
+        if self.role() == Role::Follower {
+            return self.told_way_back(now);
+        }
+        let stable = &self.route.stable;
+        let ready = self.ready.get(stable).copied().unwrap_or_default();
+        let AroundWayBack { checked, pushed } = around;
+        way_back::judge(stable, &way_back::Evidence { ready, checked, pushed: pushed.clone(), report })
     }
 
     /// What shall become of its live Service; none if it has none.
     pub(crate) fn aim(&self) -> Option<Aim> {
         self.route.live_service.as_ref()?;
         let desired = self.rollout.desired();
-        let at_rest = matches!(self.rollout.phase(), PhaseName::Steady | PhaseName::RolledBack);
-        let under_way = !at_rest || matches!(desired.asked, Split::Canary { .. });
         Some(Aim {
             selected: desired.selected,
             retired: desired.retired,
             answer: self.answer.clone(),
-            way_back: under_way.then(|| self.route.stable.clone()),
+            way_back: self.goes_back_to().cloned(),
         })
+    }
+
+    /// The version to which a rollback would go, and with it the live Service; none where there is nothing to go back from.
+    pub(crate) fn goes_back_to(&self) -> Option<&VersionId> {
+        self.route.live_service.as_ref()?;
+        let at_rest = matches!(self.rollout.phase(), PhaseName::Steady | PhaseName::RolledBack);
+        let under_way = !at_rest || matches!(self.rollout.desired().asked, Split::Canary { .. });
+        under_way.then_some(&self.route.stable)
+    }
+
+    /// Whether going back is proven to work; none where there is nothing to go back from.
+    pub(crate) fn way_back(&self) -> Option<&WayBack> {
+        self.goes_back_to().map(|_| &self.way_back)
     }
 
     /// How things stand with its live Service.
@@ -203,6 +229,7 @@ impl ControlledRoute {
         if self.capacity.waits() {
             self.capacity.note(&self.ready, now);
         }
+        self.around = around;
         let mut seen = Seen::alone(rows, &self.ready, &self.applied, mirrored);
         seen.service = self.report.as_ref().and_then(|report| report.seen.as_ref());
         seen.way_back = &self.way_back;

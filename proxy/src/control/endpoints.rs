@@ -15,7 +15,7 @@ use pointsman_rollout::{Ready, Time};
 use tracing::{info, warn};
 
 use super::events::now_in_words;
-use super::health::{Check, Target, Turned};
+use super::health::{Check, Golden, Proof, Target, Turned};
 use super::publisher::Live;
 use super::resolver::{Resolved, Source, literal};
 use crate::ejection::{Member, Outliers, SitsOut, Turn};
@@ -73,6 +73,15 @@ struct Placed {
 struct Standing {
     up: bool,
     problem: Option<String>,
+}
+
+/// What was last found out about an endpoint that takes requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Checked {
+    pub(crate) address: SocketAddr,
+    /// How long ago it passed a check; none if it has not yet.
+    pub(crate) passed: Option<Duration>,
+    pub(crate) golden: Golden,
 }
 
 /// Every name in `routes` that has to be looked up.
@@ -218,6 +227,22 @@ impl Endpoints {
         versions.into_iter().flatten().collect()
     }
 
+    /// What was last found out about the endpoints of `version` that take requests. Of just these golden answers are wanted
+    /// from now on, as long as this is asked.
+    pub(crate) fn proven(&self, route: &RouteName, version: Option<&VersionId>) -> Vec<Checked> {
+        let Some(known) = self.routes.get(route) else { return Vec::new() };
+        let mut proven = Vec::new();
+        for ((of, address), check) in &known.checks {
+            let is_meant = Some(of) == version && known.takes_requests(of, *address) == Some(true);
+            check.proof.want_golden(is_meant);
+            if is_meant {
+                let golden = check.warm_up.as_ref().map_or(Golden::None, |_| check.proof.golden());
+                proven.push(Checked { address: *address, passed: check.proof.passed(), golden });
+            }
+        }
+        proven
+    }
+
     /// Tells the data path which of a version's endpoints take requests, as of `now`.
     pub(crate) fn mark(&self, route: &RouteName, live: &Live, now: Instant) {
         let Some(known) = self.routes.get(route) else { return };
@@ -334,6 +359,7 @@ impl OfRoute {
                 warm_up,
                 host: self.host_of(&target.0, target.1),
                 starts_up: standing.up,
+                proof: Proof::default(),
             };
             let check = before.remove(target).filter(|check| check.asks_as(&wanted)).unwrap_or_else(|| {
                 *begun += 1;

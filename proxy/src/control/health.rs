@@ -1,9 +1,11 @@
 //! Active checks: every endpoint is asked at its interval whether it is ready; what changes goes to the control loop.
 //!
 //! Line: (endpoints) ► **health** ► control ► pool. The checks run beside the loop and know nothing of weights. What comes up
-//! answers its golden calls first ([`warm_up`]), where the route has some.
+//! answers its golden calls first ([`warm_up`]), where the route has some. What a check found and when stays in its
+//! [`Proof`]; while somebody rests on the golden answers they are asked for again, beside the checks.
 
 mod call;
+mod proof;
 mod warm_up;
 
 use std::collections::BTreeMap;
@@ -16,10 +18,13 @@ use thiserror::Error;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
+pub(crate) use self::proof::{Golden, Proof};
+
 use self::call::{CallError, Callee};
-use self::warm_up::{WarmUpError, warm_up};
+use self::warm_up::{WarmUpError, answer_again, warm_up};
 use crate::control::state::in_words;
 use crate::upstream::Speech;
 
@@ -56,6 +61,8 @@ pub(crate) struct Check {
     pub(crate) host: String,
     /// What it counts as until checks say otherwise.
     pub(crate) starts_up: bool,
+    /// What it found last.
+    pub(crate) proof: Proof,
 }
 
 /// Where a target stands: told after its first check, whenever that changes, and now and then without any change.
@@ -75,6 +82,15 @@ impl Check {
     /// Whether `other` asks the same in the same way.
     pub(crate) fn asks_as(&self, other: &Self) -> bool {
         self.how == other.how && self.speech == other.speech && self.warm_up == other.warm_up && self.host == other.host
+    }
+
+    /// What came of golden calls. What this process lacks says nothing of the endpoint, whose last answers grow older.
+    fn found(&self, answered: &Result<(), WarmUpError>) {
+        match answered {
+            Err(error) if error.is_ours() => {}
+            Err(error) => self.proof.answers(Err(in_words(error))),
+            Ok(()) => self.proof.answers(Ok(())),
+        }
     }
 }
 
@@ -183,7 +199,7 @@ async fn follow(mut changes: watch::Receiver<BTreeMap<Target, Check>>, turned: m
 
 async fn check_for_ever(target: Target, check: Check, common: Common) {
     let mut standing = Standing::new(&check);
-    let mut unasked = None;
+    let (mut unasked, mut asking) = (None, None);
     // Checks of many endpoints that appeared together spread over the interval after the first one.
     let mut pause = check.how.interval.mul_f64(rand::random_range(0.5..1.0));
     loop {
@@ -200,6 +216,9 @@ async fn check_for_ever(target: Target, check: Check, common: Common) {
         if due && !common.tell(&target, &check, (standing.up, standing.problem.clone())) {
             return;
         }
+        if standing.up && standing.problem.is_none() {
+            common.ask_again_if_due(&target, &check, &mut asking);
+        }
         sleep(pause).await;
         pause = check.how.interval;
     }
@@ -213,13 +232,31 @@ impl Common {
             let _place = self.places.acquire().await;
             ask(target.address, check).await?;
         }
+        check.proof.passes();
         let Some(plan) = check.warm_up.as_ref().filter(|_| standing.is_about_to_come_up()) else { return Ok(()) };
         let _place = self.warming.acquire().await;
         let under_way = format!("its check passes; {} golden calls are under way", plan.calls);
         standing.untold = None;
         // If nobody listens any more, the next word is the last one.
         _ = self.tell(target, check, (false, Some(under_way)));
-        Ok(warm_up(callee(target.address, check), plan).await?)
+        let answered = warm_up(callee(target.address, check), plan).await;
+        check.found(&answered);
+        Ok(answered?)
+    }
+
+    /// Asks for golden answers beside the checks, which must not wait for them.
+    fn ask_again_if_due(&self, target: &Target, check: &Check, asking: &mut Option<AbortOnDropHandle<()>>) {
+        let Some(plan) = check.warm_up.clone().filter(|_| check.proof.is_golden_due()) else { return };
+        if asking.as_ref().is_some_and(|asking| !asking.is_finished()) {
+            return;
+        }
+        let (warming, address, check) = (Arc::clone(&self.warming), target.address, check.clone());
+        let ask = async move {
+            // The semaphore is never closed.
+            let _place = warming.acquire().await;
+            check.found(&answer_again(callee(address, &check), &plan).await);
+        };
+        *asking = Some(AbortOnDropHandle::new(tokio::spawn(ask)));
     }
 
     /// False if nobody listens any more.
@@ -372,7 +409,8 @@ mod tests {
             timeout: Duration::from_millis(500),
             ..HealthCheck::default()
         };
-        Check { number: 1, how, speech: plain(), warm_up: None, host: "model:80".to_owned(), starts_up: false }
+        let (host, proof) = ("model:80".to_owned(), Proof::default());
+        Check { number: 1, how, speech: plain(), warm_up: None, host, starts_up: false, proof }
     }
 
     /// HTTP/1.1 in the clear.

@@ -11,8 +11,8 @@ use pointsman_rollout::{Forecast, Measure, Quarantined, Status, Summary, Time, W
 use super::controlled::ControlledRoute;
 use super::window::{self, LONGEST, Window};
 use crate::view::{
-    AnalysisView, DecisionLine, DifferenceView, EndpointView, EvidenceView, LiveServiceView, MirrorView,
-    QuarantineView, RollbackReadyView, RouteView, VersionView, WeightView,
+    AcknowledgedView, AnalysisView, DecisionLine, DifferenceView, EndpointView, EvidenceView, LiveServiceView,
+    MirrorView, QuarantineView, RollbackReadyView, RouteView, VersionView, WeightView,
 };
 
 /// The span of observed weights and requests per second.
@@ -52,7 +52,8 @@ pub(crate) fn of(route: &ControlledRoute, mut beside: Beside, now: Time) -> Rout
         last_decision: beside.last_decision,
         mirror: beside.mirror.map(Box::new),
         live_service: live_service(route).map(Box::new),
-        rollback_ready: status.way_back.as_ref().map(rollback_ready).map(Box::new),
+        rollback_ready: route.way_back().map(rollback_ready).map(Box::new),
+        acknowledged: acknowledged(route),
         phase: status.phase.as_str().to_owned(),
         stable: status.stable,
         canary: status.canary,
@@ -79,6 +80,11 @@ fn live_service(route: &ControlledRoute) -> Option<LiveServiceView> {
             .map(|foreign| format!("{}, by {}", foreign.what, foreign.by)),
         problem: report.and_then(|report| report.problem.clone()),
     })
+}
+
+fn acknowledged(route: &ControlledRoute) -> Option<AcknowledgedView> {
+    let around = route.around();
+    Some(AcknowledgedView { applied: count(around.applied?), edges: count(around.edges) })
 }
 
 fn rollback_ready(way_back: &WayBack) -> RollbackReadyView {

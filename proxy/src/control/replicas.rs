@@ -64,6 +64,8 @@ pub(crate) enum Message {
     Answered {
         /// Which.
         address: SocketAddr,
+        /// How long it took to put in force what it was told, and to say so.
+        took: Duration,
         /// What.
         answer: Box<Answer>,
     },
@@ -169,10 +171,23 @@ impl Replication {
     /// What is known of the other edges that serve a route.
     pub(super) fn around(&self, route: &ControlledRoute, now: Time) -> Around {
         if !self.leads {
-            return Around { acknowledged: false, edges: self.following.edges.max(self.members.edges(now)) };
+            let edges = self.following.edges.max(self.members.edges(now));
+            return Around { acknowledged: false, edges, applied: None };
         }
-        let acknowledged = self.members.have_applied(&route.route().name, route.serial(), &route.granted(), now);
-        Around { acknowledged, edges: self.members.edges(now) }
+        let (name, serial, granted) = (&route.route().name, route.serial(), route.granted());
+        Around {
+            acknowledged: self.members.have_applied(name, serial, &granted, now),
+            edges: self.members.edges(now),
+            applied: Some(1 + self.members.count_applied(name, serial, &granted, now)),
+        }
+    }
+
+    /// How long the slowest of the other edges took to put in force what it was told last of a route; of a leader.
+    ///
+    /// # Errors
+    /// Why one did not, as the end of a sentence.
+    pub(super) fn pushed(&self, route: &RouteName, now: Time) -> Result<Duration, String> {
+        self.members.pushed(route, now)
     }
 
     /// For people.
@@ -217,10 +232,15 @@ impl Replication {
         !waits
     }
 
-    fn take_answer(&mut self, address: SocketAddr, answer: Answer, now: Time) -> BTreeMap<RouteName, Trip> {
+    fn take_answer(
+        &mut self,
+        (address, took): (SocketAddr, Duration),
+        answer: Answer,
+        now: Time,
+    ) -> BTreeMap<RouteName, Trip> {
         let (instance, trips) = (answer.instance, answer.trips.clone());
         let batch = answer.batch.clone();
-        self.members.take(address, answer, now);
+        self.members.take((address, took), answer, now);
         if instance == self.seat.instance() {
             return BTreeMap::new();
         }
@@ -246,6 +266,10 @@ impl Replication {
             leader,
             edges: self.members.edges(now),
             routes: routes.iter().map(|route| (route.route().name.clone(), route.saved(now))).collect(),
+            ways_back: routes
+                .iter()
+                .filter_map(|route| Some((route.route().name.clone(), route.way_back()?.clone())))
+                .collect(),
             to: self.members.elsewhere().map(|address| (address, to_one(address))).collect(),
         })
     }
@@ -265,7 +289,7 @@ impl Control {
                 // Whoever asked may have given up; what it said is in force all the same.
                 drop(answer.send(answered));
             }
-            Message::Answered { address, answer } => self.collect(address, *answer).await,
+            Message::Answered { address, took, answer } => self.collect((address, took), *answer).await,
             Message::Stale(stale) => {
                 if let Some(replication) = &mut self.replication {
                     replication.seat.heard_of(stale.term);
@@ -328,7 +352,7 @@ impl Control {
     /// Puts in force what the leader says, and answers what it asks.
     fn follow_and_answer(&mut self, ask: Ask) -> Result<Answer, Stale> {
         let now = self.now();
-        let Ask { leader, edges, taken, mut routes, heard } = ask;
+        let Ask { leader, edges, taken, mut routes, mut ways_back, heard } = ask;
         let Some(replication) = &mut self.replication else { return Err(Stale { term: u64::MAX }) };
         let (name, instance) = (replication.seat.name().to_owned(), replication.seat.instance());
         if leader.instance == instance {
@@ -345,12 +369,14 @@ impl Control {
         for (position, route) in self.routes.iter_mut().enumerate() {
             let name = &route.route().name;
             let Some(saved) = routes.remove(name) else { continue };
+            let way_back = ways_back.remove(name);
             if route.trip().is_some_and(|trip| heard.get(name) == Some(trip)) {
                 route.trip_was_heard();
             }
             let before = route.serial();
             if route.follow(saved, now) {
                 followed.push(position);
+                route.tell_way_back(way_back, now);
             }
             has_news |= route.serial() != before;
         }
@@ -369,11 +395,11 @@ impl Control {
     }
 
     /// Takes what another edge counted, and what it took back.
-    async fn collect(&mut self, address: SocketAddr, answer: Answer) {
+    async fn collect(&mut self, from: (SocketAddr, Duration), answer: Answer) {
         let now = self.now();
         let Some(replication) = self.replication.as_mut().filter(|replication| replication.leads) else { return };
         let by = answer.name.clone();
-        let trips = replication.take_answer(address, answer, now);
+        let trips = replication.take_answer(from, answer, now);
         self.take_trips(&by, trips).await;
     }
 

@@ -1,54 +1,91 @@
-//! Whether a route could go back at once: the old version carries all traffic, it was checked of late, and the write that
-//! goes back was rehearsed. Pure but for the age of a rehearsal.
+//! Whether a route could go back at once: the old version carries all traffic, it was checked of late and gave its golden
+//! answers, every edge hears of it, and the write that goes back was rehearsed. Pure but for the age of a rehearsal.
 //!
-//! Line: (endpoints, actuator) ► **way back** ► phase: nothing is promoted without one.
+//! Line: (endpoints, replicas, actuator) ► **way back** ► phase: nothing is promoted without one.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use pointsman_config::{Route, VersionId};
+use pointsman_config::VersionId;
 use pointsman_rollout::{Ready, WayBack};
 
 use super::actuator::{Rehearsed, Report};
+use super::endpoints::Checked;
+use super::health::Golden;
 
-/// How old a check or a rehearsal may be.
+/// How old a check, golden answers or a rehearsal may be.
 const FRESH: Duration = Duration::from_secs(30);
 /// Endpoints carry that much more than their part of a load without loss, as with a canary's weight: 7 of 5.
 const MORE: (usize, usize) = (7, 5);
 
-/// Whether `route` could go back to `stable`, as `ready` and the `report` of its live Service say.
-pub(crate) fn judge(
-    stable: &VersionId,
-    route: &Route,
-    ready: &BTreeMap<VersionId, Ready>,
-    report: Option<&Report>,
-) -> WayBack {
-    let carries = capacity_doubt(stable, ready.get(stable).copied().unwrap_or_default());
-    let doubt = carries.or_else(|| check_doubt(stable, route));
-    match (doubt, rehearsed(stable, report)) {
-        (None, Ok(took)) => WayBack::Proven { took },
-        (Some(why), _) | (None, Err(why)) => WayBack::Unproven { why },
+/// What the judgement rests on.
+#[derive(Debug)]
+pub(crate) struct Evidence<'a> {
+    /// How many endpoints of the old version take requests, and how many it has.
+    pub(crate) ready: Ready,
+    /// What was last found out about each that does.
+    pub(crate) checked: &'a [Checked],
+    /// How long the slowest of the other edges took to put in force what it was told last, or why one did not.
+    pub(crate) pushed: Result<Duration, String>,
+    /// Of the live Service.
+    pub(crate) report: Option<&'a Report>,
+}
+
+/// Whether one could go back to `stable`.
+pub(crate) fn judge(stable: &VersionId, evidence: &Evidence<'_>) -> WayBack {
+    match proven(stable, evidence) {
+        Ok(took) => WayBack::Proven { took },
+        Err(why) => WayBack::Unproven { why },
     }
 }
 
-fn capacity_doubt(stable: &VersionId, ready: Ready) -> Option<String> {
-    let Ready { up, total } = ready;
+/// How long it takes: first every edge is told, then the Service is written. Or why it is not proven.
+fn proven(stable: &VersionId, evidence: &Evidence<'_>) -> Result<Duration, String> {
+    carries(stable, evidence.ready)?;
+    let written = rehearsed(stable, evidence.report)?;
+    answers_rightly(stable, evidence)?;
+    let pushed = evidence.pushed.clone()?;
+    Ok(pushed + written)
+}
+
+fn carries(stable: &VersionId, Ready { up, total }: Ready) -> Result<(), String> {
     if up == 0 {
-        return Some(format!("{stable} has no ready endpoint"));
+        return Err(format!("{stable} has no ready endpoint"));
     }
-    (up * MORE.0 < total * MORE.1)
-        .then(|| format!("{up} of {total} endpoints of {stable} are ready, too few for all requests"))
+    if !is_enough(up, total) {
+        return Err(format!("{up} of {total} endpoints of {stable} are ready, too few for all requests"));
+    }
+    Ok(())
 }
 
-/// An endpoint that is ready passed its last check, unless checks are rare.
-fn check_doubt(stable: &VersionId, route: &Route) -> Option<String> {
-    let interval = route.health_check.interval;
-    (interval > FRESH).then(|| {
-        format!(
-            "{stable} is checked every {} s only; write a `health_check.interval` of 30 s or less",
-            interval.as_secs()
-        )
-    })
+fn is_enough(up: usize, total: usize) -> bool {
+    up * MORE.0 >= total * MORE.1
+}
+
+/// Enough of them did of late what is expected of them.
+fn answers_rightly(stable: &VersionId, evidence: &Evidence<'_>) -> Result<(), String> {
+    let doubts: Vec<String> = evidence.checked.iter().filter_map(doubt).collect();
+    let proven = evidence.checked.len() - doubts.len();
+    match doubts.into_iter().next() {
+        Some(doubt) if !is_enough(proven, evidence.ready.total) => Err(format!("{stable} at {doubt}")),
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn doubt(Checked { address, passed, golden }: &Checked) -> Option<String> {
+    let Some(passed) = passed else { return Some(format!("{address} has passed no check yet")) };
+    if *passed > FRESH {
+        let (age, limit) = (passed.as_secs(), FRESH.as_secs());
+        return Some(format!(
+            "{address} passed its last check {age} s ago; with a `health_check.interval` of 10 s it is never more than {limit} s"
+        ));
+    }
+    match golden {
+        Golden::None => None,
+        Golden::Awaited => Some(format!("{address} was not asked for its golden answers yet")),
+        Golden::Right(age) if *age <= FRESH => None,
+        Golden::Right(age) => Some(format!("{address} gave its golden answers {} s ago, and not since", age.as_secs())),
+        Golden::Wrong(why) => Some(format!("{address} does not give its golden answers; {why}")),
+    }
 }
 
 fn rehearsed(stable: &VersionId, report: Option<&Report>) -> Result<Duration, String> {
@@ -66,20 +103,14 @@ fn rehearsed(stable: &VersionId, report: Option<&Report>) -> Result<Duration, St
 
 #[cfg(test)]
 mod tests {
-    use pointsman_config::Version;
     use tokio::time::Instant;
 
     use super::*;
 
+    const SECOND: Duration = Duration::from_secs(1);
+
     fn version(name: &str) -> VersionId {
         name.parse().unwrap()
-    }
-
-    fn route(interval: Duration) -> Route {
-        let versions = ["v1", "v2"].map(|name| (version(name), Version::at(Vec::new())));
-        let mut route = Route::new("shop".parse().unwrap(), version("v1"), versions.into());
-        route.health_check.interval = interval;
-        route
     }
 
     fn rehearsed(came: Result<Duration, &str>) -> Report {
@@ -87,11 +118,26 @@ mod tests {
         Report { rehearsed: Some(Rehearsed { to: version("v1"), at: Instant::now(), came }), ..Report::default() }
     }
 
+    /// That the write took 12 ms.
+    fn written() -> Report {
+        rehearsed(Ok(Duration::from_millis(12)))
+    }
+
+    fn checked(passed: Duration, golden: Golden) -> Checked {
+        Checked { address: "10.0.0.7:8080".parse().unwrap(), passed: Some(passed), golden }
+    }
+
+    /// Five endpoints, of which `up` take requests and pass their checks.
+    fn check(up: usize, report: Option<&Report>, expected: Result<u64, &str>) {
+        let checked = vec![checked(SECOND, Golden::None); up];
+        let evidence =
+            Evidence { ready: Ready { up, total: 5 }, checked: &checked, pushed: Ok(Duration::ZERO), report };
+        check_evidence(&evidence, expected);
+    }
+
     #[track_caller]
-    fn check(up: usize, interval: Duration, report: Option<&Report>, expected: Result<u64, &str>) {
-        let ready = [(version("v1"), Ready { up, total: 5 })].into();
-        let found = judge(&version("v1"), &route(interval), &ready, report);
-        match (found, expected) {
+    fn check_evidence(evidence: &Evidence<'_>, expected: Result<u64, &str>) {
+        match (judge(&version("v1"), evidence), expected) {
             (WayBack::Proven { took }, Ok(millis)) => assert_eq!(took, Duration::from_millis(millis)),
             (WayBack::Unproven { why }, Err(words)) => assert!(why.contains(words), "{why}"),
             (found, expected) => panic!("{found:?} instead of {expected:?}"),
@@ -99,34 +145,72 @@ mod tests {
     }
 
     #[test]
-    fn it_is_proven_by_endpoints_enough_fresh_checks_and_a_fresh_rehearsal() {
-        let second = Duration::from_secs(1);
-        let took = Ok(Duration::from_millis(12));
-        check(5, second, Some(&rehearsed(took)), Ok(12));
-        check(4, second, Some(&rehearsed(took)), Ok(12));
-        check(3, second, Some(&rehearsed(took)), Err("3 of 5 endpoints of v1"));
-        check(0, second, Some(&rehearsed(took)), Err("no ready endpoint"));
-        check(5, second * 31, Some(&rehearsed(took)), Err("`health_check.interval`"));
-        check(5, second, Some(&rehearsed(Err("forbidden"))), Err("failed: forbidden"));
-        check(5, second, Some(&Report::default()), Err("not rehearsed"));
-        check(5, second, None, Err("not seen yet"));
+    fn it_is_proven_by_endpoints_enough_and_a_fresh_rehearsal() {
+        let went = written();
+        check(5, Some(&went), Ok(12));
+        check(4, Some(&went), Ok(12));
+        check(3, Some(&went), Err("3 of 5 endpoints of v1"));
+        check(0, Some(&went), Err("no ready endpoint"));
+        check(5, Some(&rehearsed(Err("forbidden"))), Err("failed: forbidden"));
+        check(5, Some(&Report::default()), Err("not rehearsed"));
+        check(5, None, Err("not seen yet"));
         let problem = Some("the API server cannot be reached".to_owned());
-        check(5, second, Some(&Report { problem, ..Report::default() }), Err("cannot be reached"));
+        check(5, Some(&Report { problem, ..Report::default() }), Err("cannot be reached"));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_rehearsal_grows_old() {
-        let report = rehearsed(Ok(Duration::from_millis(12)));
-        tokio::time::advance(FRESH + Duration::from_secs(1)).await;
-        check(5, Duration::from_secs(1), Some(&report), Err("31 s ago"));
+        let report = written();
+        tokio::time::advance(FRESH + SECOND).await;
+        check(5, Some(&report), Err("31 s ago"));
     }
 
     #[test]
     fn a_rehearsal_of_another_way_proves_nothing() {
-        let mut report = rehearsed(Ok(Duration::from_millis(12)));
+        let mut report = written();
         if let Some(rehearsed) = &mut report.rehearsed {
             rehearsed.to = version("v9");
         }
-        check(5, Duration::from_secs(1), Some(&report), Err("not rehearsed"));
+        check(5, Some(&report), Err("not rehearsed"));
+    }
+
+    /// Of ten endpoints all take requests, and `doubtful` of them are as this one.
+    #[track_caller]
+    fn check_doubtful(doubtful: usize, one: &Checked, expected: Result<u64, &str>) {
+        let mut all = vec![checked(SECOND, Golden::Right(SECOND)); 10 - doubtful];
+        all.extend(vec![one.clone(); doubtful]);
+        let report = written();
+        let ready = Ready { up: 10, total: 10 };
+        let evidence = Evidence { ready, checked: &all, pushed: Ok(Duration::ZERO), report: Some(&report) };
+        check_evidence(&evidence, expected);
+    }
+
+    #[test]
+    fn endpoints_that_were_not_checked_of_late_or_answer_wrongly_do_not_count() {
+        let old = FRESH + SECOND;
+        let unchecked = Checked { passed: None, ..checked(SECOND, Golden::None) };
+        let cases = [
+            (unchecked, "v1 at 10.0.0.7:8080 has passed no check yet"),
+            (checked(old, Golden::None), "passed its last check 31 s ago"),
+            (checked(SECOND, Golden::Awaited), "not asked for its golden answers yet"),
+            (checked(SECOND, Golden::Right(old)), "golden answers 31 s ago"),
+            (checked(SECOND, Golden::Wrong("gave 31.7".to_owned())), "does not give its golden answers; gave 31.7"),
+        ];
+        for (one, why) in cases {
+            check_doubtful(2, &one, Ok(12));
+            check_doubtful(3, &one, Err(why));
+        }
+        check_doubtful(10, &checked(FRESH, Golden::Right(FRESH)), Ok(12));
+    }
+
+    #[test]
+    fn every_edge_must_be_reached_and_the_slowest_counts() {
+        let (checked, report) = ([checked(SECOND, Golden::None)], written());
+        for (pushed, expected) in
+            [(Ok(Duration::from_millis(3)), Ok(15)), (Err("one is silent".to_owned()), Err("one is silent"))]
+        {
+            let ready = Ready { up: 1, total: 1 };
+            check_evidence(&Evidence { ready, checked: &checked, pushed, report: Some(&report) }, expected);
+        }
     }
 }

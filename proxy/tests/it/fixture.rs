@@ -305,6 +305,7 @@ pub(crate) fn shifting() -> RouteView {
         last_decision: Some(line(41)),
         live_service: None,
         rollback_ready: Some(Box::new(RollbackReadyView { ready: true, why: String::new(), expected_ms: Some(12.5) })),
+        acknowledged: Some(AcknowledgedView { applied: 2, edges: 3 }),
     }
 }
 

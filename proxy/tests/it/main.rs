@@ -26,6 +26,7 @@ mod image;
 mod kube;
 mod kube_discovery;
 mod kube_flip;
+mod kube_way_back;
 mod lanes;
 mod limits;
 mod malformed;

@@ -9,7 +9,9 @@ use crate::cli::words::{
     BAD, BOLD, CAREFUL, DIM, GOOD, Say, ago, alone, copies, latency, moment, odds, paint, percent, percent_in_text,
     question, rates, signed_points, span, split, weight, wrapped,
 };
-use crate::view::{AnalysisView, DecisionLine, EvidenceView, QuarantineView, RouteView, VersionView, WeightView};
+use crate::view::{
+    AcknowledgedView, AnalysisView, DecisionLine, EvidenceView, QuarantineView, RouteView, VersionView, WeightView,
+};
 
 /// Width of the labels at the left, the two spaces before them included.
 const LABELS: usize = 13;
@@ -295,8 +297,8 @@ fn evidence(analysis: &AnalysisView, stable: &VersionId) -> String {
     page
 }
 
-/// The Service that follows the rollout, and whether there is a way back.
-fn live_service(route: &RouteView) -> String {
+/// The Service that follows the rollout, whether there is a way back, and how many edges have heard.
+pub(in crate::cli) fn live_service(route: &RouteView) -> String {
     let Some(live) = &route.live_service else { return String::new() };
     let selects = live.selected.as_deref().unwrap_or("nobody knows what");
     let slices = if live.agreed { "all of its slices agree" } else { "its slices do not agree yet" };
@@ -307,11 +309,17 @@ fn live_service(route: &RouteView) -> String {
     }
     let mut page = format!("\n{}", labelled("service", &text));
     if let Some(proven) = &route.rollback_ready {
-        let way_back = match proven.expected_ms {
-            Some(expected) => format!("proven; the write takes {expected:.0} ms"),
-            None => format!("not proven: {}", proven.why),
+        let (style, way_back) = match proven.expected_ms {
+            Some(expected) => {
+                (Style::new(), format!("proven: {expected:.0} ms until every edge and the Service have it"))
+            }
+            None => (CAREFUL, format!("not proven, so nothing is promoted: {}", proven.why)),
         };
-        page.push_str(&labelled("way back", &way_back));
+        page.push_str(&labelled_in(style, "way back", &way_back));
+    }
+    if let Some(AcknowledgedView { applied, edges }) = route.acknowledged {
+        let style = if applied < edges { CAREFUL } else { Style::new() };
+        page.push_str(&labelled_in(style, "edges", &format!("{applied} of {edges} apply what is granted")));
     }
     page
 }

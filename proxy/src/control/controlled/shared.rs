@@ -1,11 +1,14 @@
 //! A route that several edges serve: what leading and following mean for it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use pointsman_config::{Route, Split};
-use pointsman_rollout::{Change, Role, Rollout, Saved, Time, Trip};
+use pointsman_rollout::{Change, Role, Rollout, Saved, Time, Trip, WayBack};
 
 use super::ControlledRoute;
+use crate::control::endpoints::Checked;
+use crate::control::replicas::members::HEARD_WITHIN;
 
 /// What a tick shows beside what was counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,12 +17,30 @@ pub(crate) struct Around {
     pub(crate) acknowledged: bool,
     /// How many edges serve it.
     pub(crate) edges: usize,
+    /// How many of them apply what is granted, this one among them; only the leader of several knows.
+    pub(crate) applied: Option<usize>,
 }
 
 impl Default for Around {
     /// Of the only edge.
     fn default() -> Self {
-        Self { acknowledged: true, edges: 1 }
+        Self { acknowledged: true, edges: 1, applied: None }
+    }
+}
+
+/// What is known of the way back beside the live Service.
+#[derive(Debug)]
+pub(crate) struct AroundWayBack {
+    /// What was last found out about the endpoints to which it leads.
+    pub(crate) checked: Vec<Checked>,
+    /// How long the slowest of the other edges takes to put in force what it is told, or why one does not.
+    pub(crate) pushed: Result<Duration, String>,
+}
+
+impl Default for AroundWayBack {
+    /// Of a route that has none.
+    fn default() -> Self {
+        Self { checked: Vec::new(), pushed: Ok(Duration::ZERO) }
     }
 }
 
@@ -42,6 +63,19 @@ impl ControlledRoute {
         self.rollout.follow(saved, now)
     }
 
+    /// What the leader says of the way back; a follower does not try it itself.
+    pub(crate) fn tell_way_back(&mut self, way_back: Option<WayBack>, now: Time) {
+        self.told_way_back = way_back.map(|way_back| (way_back, now));
+    }
+
+    pub(super) fn told_way_back(&self, now: Time) -> WayBack {
+        let told = self.told_way_back.as_ref().filter(|(_, at)| now.since(*at) < HEARD_WITHIN);
+        told.map_or_else(
+            || WayBack::Unproven { why: "the edge that leads tries it, and has not been heard of late".to_owned() },
+            |(way_back, _)| way_back.clone(),
+        )
+    }
+
     /// Whether this edge decides.
     pub(crate) fn role(&self) -> Role {
         self.rollout.role()
@@ -62,6 +96,11 @@ impl ControlledRoute {
         let changes = self.rollout.take_trip(trip, by, now);
         self.note(&changes, now);
         changes
+    }
+
+    /// What the last tick showed of other edges.
+    pub(crate) fn around(&self) -> Around {
+        self.around
     }
 
     /// How many decisions stand behind its state.

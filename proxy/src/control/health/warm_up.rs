@@ -64,9 +64,19 @@ struct Known {
 
 /// Calls the endpoint as often as `plan` says.
 pub(super) async fn warm_up(callee: Callee<'_>, plan: &WarmUp) -> Result<(), WarmUpError> {
+    ask(callee, plan, |calls, _| calls).await
+}
+
+/// Calls it once with each example at most: it is warm, and only whether it still answers rightly is asked.
+pub(super) async fn answer_again(callee: Callee<'_>, plan: &WarmUp) -> Result<(), WarmUpError> {
+    ask(callee, plan, usize::min).await
+}
+
+/// Calls it as often as `times` makes of the calls that `plan` names and of the number of examples.
+async fn ask(callee: Callee<'_>, plan: &WarmUp, times: fn(usize, usize) -> usize) -> Result<(), WarmUpError> {
     let callee = Callee { patience: plan.timeout, ..callee };
     let examples = examples(callee, &plan.golden).await?;
-    let calls = usize::try_from(plan.calls).unwrap_or(usize::MAX);
+    let calls = times(usize::try_from(plan.calls).unwrap_or(usize::MAX), examples.len());
     for (number, example) in examples.iter().enumerate().cycle().take(calls) {
         call(callee, &plan.path, number + 1, example).await?;
     }

@@ -36,6 +36,8 @@ struct Member {
 #[derive(Debug)]
 struct Heard {
     at: Time,
+    /// How long it took to put in force what it was told.
+    took: Duration,
     name: String,
     instance: Instance,
     applied: BTreeMap<RouteName, Applied>,
@@ -68,10 +70,10 @@ impl Members {
     }
 
     /// One of them answered.
-    pub(crate) fn take(&mut self, address: SocketAddr, answer: Answer, now: Time) {
+    pub(crate) fn take(&mut self, (address, took): (SocketAddr, Duration), answer: Answer, now: Time) {
         let Answer { name, instance, applied, trips, batch: _ } = answer;
         if let Some(member) = self.list.get_mut(&address) {
-            member.heard = Some(Heard { at: now, name, instance, applied, trips });
+            member.heard = Some(Heard { at: now, took, name, instance, applied, trips });
         }
     }
 
@@ -90,13 +92,32 @@ impl Members {
 
     /// Whether every other edge that serves has answered of late that it applies `split`, out of the state `serial`.
     pub(crate) fn have_applied(&self, route: &RouteName, serial: u64, split: &Split, now: Time) -> bool {
-        let applies = |member: &Member| {
-            let heard = member.heard.as_ref().filter(|heard| is_fresh(heard, now));
-            let applied = heard.and_then(|heard| heard.applied.get(route));
-            applied.is_some_and(|applied| applied.serial == serial && applied.split == *split)
-        };
-        self.are_known
-            && self.others().filter(|(_, member)| Self::counts(member, now)).all(|(_, member)| applies(member))
+        let mut others = self.others().filter(|(_, member)| Self::counts(member, now));
+        self.are_known && others.all(|(_, member)| member.applies(route, serial, split, now))
+    }
+
+    /// How many of the others did.
+    pub(crate) fn count_applied(&self, route: &RouteName, serial: u64, split: &Split, now: Time) -> usize {
+        self.others().filter(|(_, member)| member.applies(route, serial, split, now)).count()
+    }
+
+    /// How long the slowest of the others that serve took to put in force what it was told last of `route`.
+    ///
+    /// # Errors
+    /// Why one did not, as the end of a sentence.
+    pub(crate) fn pushed(&self, route: &RouteName, now: Time) -> Result<Duration, String> {
+        if !self.are_known {
+            return Err("it is not known yet which other edges there are".to_owned());
+        }
+        let others = self.others().filter(|(_, member)| Self::counts(member, now));
+        let took = others.map(|(address, member)| match member.heard.as_ref().filter(|heard| is_fresh(heard, now)) {
+            None => Err(format!("the edge at {address} does not answer, so it could not be told")),
+            Some(heard) if !heard.applied.contains_key(route) => Err(format!(
+                "the edge at {address} does not follow this rollout, since its config file names another one"
+            )),
+            Some(heard) => Ok(heard.took),
+        });
+        took.collect::<Result<Vec<_>, _>>().map(|took| took.into_iter().max().unwrap_or_default())
     }
 
     /// Where this process is asked by others; none if it is not in the list, or has not asked itself yet.
@@ -143,6 +164,15 @@ impl Members {
     }
 }
 
+impl Member {
+    /// Whether it has answered of late that it applies `split`, out of the state `serial`.
+    fn applies(&self, route: &RouteName, serial: u64, split: &Split, now: Time) -> bool {
+        let heard = self.heard.as_ref().filter(|heard| is_fresh(heard, now));
+        let applied = heard.and_then(|heard| heard.applied.get(route));
+        applied.is_some_and(|applied| applied.serial == serial && applied.split == *split)
+    }
+}
+
 fn is_fresh(heard: &Heard, now: Time) -> bool {
     now.since(heard.at) < HEARD_WITHIN
 }
@@ -155,6 +185,7 @@ mod tests {
     use crate::control::replicas::rows::Batch;
 
     const ME: Instance = Instance(0);
+    const TOOK: Duration = Duration::from_millis(3);
 
     fn at(milliseconds: u64) -> Time {
         Time::after_start(Duration::from_millis(10_000 + milliseconds))
@@ -205,7 +236,7 @@ mod tests {
     fn this_edge_is_not_waited_for_once_it_has_answered_itself() {
         let mut members = members(&[Serves::Yes]);
         assert_eq!((have_applied(&members, at(0)), members.edges(at(0))), (false, 2));
-        members.take(address(0), answer(0, 0, split()), at(0));
+        members.take((address(0), TOOK), answer(0, 0, split()), at(0));
         assert_eq!((have_applied(&members, at(0)), members.edges(at(0))), (true, 1));
         assert_eq!((members.own_address(), members.elsewhere().count()), (Some(address(0)), 0));
     }
@@ -213,9 +244,9 @@ mod tests {
     #[test]
     fn who_is_not_ready_is_not_waited_for_unless_it_answers() {
         let mut members = members(&[Serves::Yes, Serves::No]);
-        members.take(address(0), answer(1, 5, split()), at(0));
+        members.take((address(0), TOOK), answer(1, 5, split()), at(0));
         assert!(have_applied(&members, at(0)));
-        members.take(address(1), answer(2, 4, split()), at(0));
+        members.take((address(1), TOOK), answer(2, 4, split()), at(0));
         assert!(!have_applied(&members, at(0)), "it applies an older state");
         assert!(!have_applied(&members, at(1_000)), "now the first one is silent");
     }
@@ -223,12 +254,27 @@ mod tests {
     #[test]
     fn a_restarted_edge_has_acknowledged_nothing_until_it_is_heard() {
         let mut members = members(&[Serves::Yes]);
-        members.take(address(0), answer(1, 5, split()), at(0));
+        members.take((address(0), TOOK), answer(1, 5, split()), at(0));
         let mut anew = answer(9, 5, split());
         anew.applied.clear();
-        members.take(address(0), anew, at(200));
+        members.take((address(0), TOOK), anew, at(200));
         assert!(!have_applied(&members, at(200)));
         assert!(!members.knows(Instance(1)) && members.knows(Instance(9)));
+    }
+
+    #[test]
+    fn the_slowest_edge_says_how_long_a_push_takes_and_a_silent_one_that_none_arrives() {
+        let pushed = |members: &Members, now| members.pushed(&route(), now);
+        assert!(pushed(&Members::new(ME), at(0)).unwrap_err().contains("not known yet"));
+        let mut members = members(&[Serves::Yes, Serves::Yes]);
+        members.take((address(0), TOOK), answer(1, 5, split()), at(0));
+        assert!(pushed(&members, at(0)).unwrap_err().contains("10.0.0.1:1 does not answer"));
+        members.take((address(1), TOOK * 4), answer(2, 5, split()), at(0));
+        assert_eq!(pushed(&members, at(0)), Ok(TOOK * 4));
+        members.take((address(1), TOOK), Answer { applied: BTreeMap::new(), ..answer(2, 5, split()) }, at(0));
+        assert!(pushed(&members, at(0)).unwrap_err().contains("names another one"));
+        members.set(&Some(BTreeMap::new()));
+        assert_eq!(pushed(&members, at(0)), Ok(Duration::ZERO), "an edge alone tells nobody");
     }
 
     proptest! {
@@ -245,7 +291,7 @@ mod tests {
                 let fresh = heard.is_some_and(|(when, _, _)| when > 1_000);
                 if let Some((when, serial, moved)) = heard {
                     let split = if *moved { split() } else { Split::Whole("v1".parse().unwrap()) };
-                    members.take(address(number), answer(u64::from(number) + 1, *serial, split), at(*when));
+                    members.take((address(number), TOOK), answer(u64::from(number) + 1, *serial, split), at(*when));
                 }
                 if *serves || fresh {
                     all &= fresh && heard.is_some_and(|(_, serial, moved)| serial == 5 && moved);

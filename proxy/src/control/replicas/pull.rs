@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pointsman_config::RouteName;
-use pointsman_rollout::{Saved, Trip};
+use pointsman_rollout::{Saved, Trip, WayBack};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::{info, warn};
@@ -32,6 +32,8 @@ pub(super) struct Word {
     pub(super) edges: usize,
     /// Where each route stands.
     pub(super) routes: BTreeMap<RouteName, Saved>,
+    /// Whether each that is under way could go back.
+    pub(super) ways_back: BTreeMap<RouteName, WayBack>,
     /// What is for one of them only.
     pub(super) to: BTreeMap<SocketAddr, ToOne>,
 }
@@ -96,10 +98,11 @@ impl Pullers {
         let mut is_silent = false;
         while self.word.changed().await.is_ok() {
             let Some(word) = self.word.borrow_and_update().clone() else { continue };
+            let began = Instant::now();
             let asked = self.client.ask::<Answer>((address, EXCHANGE), &question(&word, address), ANSWER_WITHIN).await;
             note(address, &asked, &mut is_silent);
             let message = match asked {
-                Ok(answer) => Message::Answered { address, answer: Box::new(answer) },
+                Ok(answer) => Message::Answered { address, took: began.elapsed(), answer: Box::new(answer) },
                 Err(AskError::Stale { stale, .. }) => Message::Stale(stale),
                 Err(_told) => continue,
             };
@@ -112,7 +115,8 @@ impl Pullers {
 
 fn question(word: &Word, address: SocketAddr) -> Ask {
     let ToOne { taken, heard } = word.to.get(&address).cloned().unwrap_or_default();
-    Ask { leader: word.leader.clone(), edges: word.edges, taken, routes: word.routes.clone(), heard }
+    let (leader, edges) = (word.leader.clone(), word.edges);
+    Ask { leader, edges, taken, routes: word.routes.clone(), ways_back: word.ways_back.clone(), heard }
 }
 
 /// Once for each change.

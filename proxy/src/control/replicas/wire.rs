@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use pointsman_config::{RouteName, Split};
-use pointsman_rollout::{Order, Saved, Trip};
+use pointsman_rollout::{Order, Saved, Trip, WayBack};
 use serde::{Deserialize, Serialize};
 
 use super::rows::{Batch, Instance, Taken};
@@ -41,6 +41,8 @@ pub(crate) struct Ask {
     pub(crate) taken: Option<Taken>,
     /// Where each route stands.
     pub(crate) routes: BTreeMap<RouteName, Saved>,
+    /// Whether each that is under way could go back.
+    pub(crate) ways_back: BTreeMap<RouteName, WayBack>,
     /// Trips of the one it asks that it has heard of; where the routes stand was written after that.
     pub(crate) heard: BTreeMap<RouteName, Trip>,
 }

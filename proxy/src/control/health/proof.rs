@@ -1,0 +1,121 @@
+//! What was last found out about an endpoint, and how long ago: the way back rests on it.
+//!
+//! Line: health, warm-up ► **proof** ► way back. The check of the endpoint writes it, the control loop reads it, and neither
+//! waits for the other.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Right answers that are older are asked for again, as long as somebody wants them: early enough that they are never older
+/// than the way back allows, which is 30 s.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(20);
+/// Wrong ones sooner: somebody may wait for the repair.
+const ASK_SOON_AFTER: Duration = Duration::from_secs(5);
+
+/// What one check knows. Clones are the same one.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Proof(Arc<Mutex<Known>>);
+
+impl PartialEq for Proof {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    passed_at: Option<Instant>,
+    golden: Option<(Instant, Result<(), String>)>,
+    is_wanted: bool,
+}
+
+/// What golden answers an endpoint gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Golden {
+    /// The route has no golden calls.
+    None,
+    /// It was not asked yet.
+    Awaited,
+    /// The right ones, so long ago.
+    Right(Duration),
+    /// Not the right ones, in words.
+    Wrong(String),
+}
+
+impl Proof {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A check was passed just now.
+    pub(super) fn passes(&self) {
+        self.known().passed_at = Some(Instant::now());
+    }
+
+    /// The golden calls were answered just now: rightly, or how not.
+    pub(super) fn answers(&self, how: Result<(), String>) {
+        self.known().golden = Some((Instant::now(), how));
+    }
+
+    /// Whether golden answers are to be asked for again and again.
+    pub(crate) fn want_golden(&self, is_wanted: bool) {
+        self.known().is_wanted = is_wanted;
+    }
+
+    /// Whether it is time to ask for them.
+    pub(super) fn is_golden_due(&self) -> bool {
+        let known = self.known();
+        let is_due = |(at, how): &(Instant, Result<(), String>)| {
+            at.elapsed() >= if how.is_ok() { ASK_AGAIN_AFTER } else { ASK_SOON_AFTER }
+        };
+        known.is_wanted && known.golden.as_ref().is_none_or(is_due)
+    }
+
+    /// How long ago the last check was passed; none if none was.
+    pub(crate) fn passed(&self) -> Option<Duration> {
+        self.known().passed_at.map(|at| at.elapsed())
+    }
+
+    /// What came of the last golden calls, of a route that has some.
+    pub(crate) fn golden(&self) -> Golden {
+        match &self.known().golden {
+            None => Golden::Awaited,
+            Some((at, Ok(()))) => Golden::Right(at.elapsed()),
+            Some((_, Err(why))) => Golden::Wrong(why.clone()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn golden_answers_are_due_while_they_are_wanted_and_before_they_are_too_old() {
+        let proof = Proof::default();
+        assert!(!proof.is_golden_due(), "nobody wants them");
+        proof.want_golden(true);
+        assert_eq!((proof.is_golden_due(), proof.golden()), (true, Golden::Awaited));
+        proof.answers(Ok(()));
+        assert_eq!((proof.is_golden_due(), proof.golden()), (false, Golden::Right(Duration::ZERO)));
+        tokio::time::advance(ASK_AGAIN_AFTER).await;
+        assert_eq!((proof.is_golden_due(), proof.golden()), (true, Golden::Right(ASK_AGAIN_AFTER)));
+        proof.answers(Err("31.7".to_owned()));
+        assert_eq!((proof.is_golden_due(), proof.golden()), (false, Golden::Wrong("31.7".to_owned())));
+        tokio::time::advance(ASK_SOON_AFTER).await;
+        assert!(proof.is_golden_due());
+        proof.want_golden(false);
+        assert!(!proof.is_golden_due());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_check_that_was_passed_grows_old() {
+        let proof = Proof::default();
+        assert_eq!(proof.passed(), None);
+        proof.passes();
+        tokio::time::advance(Duration::from_secs(31)).await;
+        assert_eq!(proof.clone().passed(), Some(Duration::from_secs(31)));
+    }
+}
