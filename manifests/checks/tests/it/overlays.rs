@@ -98,3 +98,47 @@ fn every_folder_that_the_readme_names_is_there() {
         assert!(crate::render::root().join(folder).exists(), "{folder}");
     }
 }
+
+/// The lines in the blocks of shell of a file, without their comments.
+fn commands(path: &str) -> Vec<String> {
+    let text = file(path);
+    let mut in_shell = false;
+    let mut found = Vec::new();
+    for line in text.lines().map(str::trim) {
+        match line {
+            "```sh" => in_shell = true,
+            "```" => in_shell = false,
+            line if in_shell => found.push(line.split(" #").next().unwrap_or_default().trim().to_owned()),
+            _ => {}
+        }
+    }
+    found
+}
+
+/// What `kubectl apply -k` is given is there and renders, and what other commands are about is in the local overlay.
+#[test]
+fn every_kubectl_command_of_the_readmes_is_about_something_that_is_there() {
+    let Some(local) = overlay("local") else { return };
+    let kinds = [("deployment", "Deployment"), ("deploy", "Deployment"), ("service", "Service")];
+    let mut seen = 0;
+    for path in ["README.md", "manifests/README.md"] {
+        for command in commands(path).iter().filter(|command| command.starts_with("kubectl ")) {
+            let words: Vec<&str> = command.split_whitespace().collect();
+            for (place, word) in words.iter().enumerate() {
+                let next = words.get(place + 1).copied().unwrap_or_default();
+                if *word == "-k" {
+                    assert!(crate::render::rendered(next).is_some(), "{path}: {command}");
+                    seen += 1;
+                }
+                let (word, name) = word.split_once('/').unwrap_or((word, next));
+                if let Some((_, kind)) = kinds.iter().find(|(written, _)| *written == word) {
+                    assert!(local.find(kind, name).is_some(), "{path}: {command}: no {kind} {name}");
+                    seen += 1;
+                }
+            }
+            let namespace = words.windows(2).find(|pair| pair[0] == "-n").map(|pair| pair[1]);
+            assert!(namespace.is_none_or(|name| local.find("Namespace", name).is_some()), "{path}: {command}");
+        }
+    }
+    assert!(seen > 8, "{seen}");
+}

@@ -34,7 +34,7 @@ pub fn guarded_production() -> Option<Objects> {
 }
 
 /// What kubectl makes of a folder; none, and a word about it, where it is missing or too old and nobody insists.
-fn rendered(folder: &str) -> Option<Objects> {
+pub fn rendered(folder: &str) -> Option<Objects> {
     if let Err(why) = usable() {
         assert!(std::env::var_os("REQUIRE_KUBECTL").is_none(), "{why}");
         eprintln!("skipped: {why}; REQUIRE_KUBECTL=1 makes this a failure");
