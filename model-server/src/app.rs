@@ -164,7 +164,7 @@ fn load(settings: &Settings, site: &Site) -> Result<(), AppError> {
     let golden = bundle.take_golden();
     let served = Served::new(bundle, settings.device)?;
     site.health.advance(Stage::Checking);
-    let golden_examples = golden::check(&served, &golden)?;
+    let golden_examples = golden::check(&served, &golden)?.examples;
     site.metrics.serve(served.name(), served.version());
     info!(
         model = served.name(),

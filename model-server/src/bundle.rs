@@ -1,19 +1,25 @@
 //! A bundle: `model.json` as written, and all that can be checked about it before a model is built. Comes from
 //! `artifact`; `model` and `predict` are built from it.
 
-use std::collections::BTreeMap;
+mod shape;
 
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+
+use bytes::Bytes;
 use serde::Deserialize;
+use serde_json::json;
 use thiserror::Error;
 
 use crate::artifact::{ArtifactError, ModelPath, Sha256};
 use crate::schema::{Feature, Schema, SchemaError};
 
+pub use shape::{
+    Activation, Architecture, BertActivation, BertShape, Link, MlpShape, Pooling, Scaler, Shape, TreesShape,
+};
+
 /// The one layout of `model.json` that is known.
 const FORMAT: u32 = 1;
-
-/// The architectures that can be served.
-pub const ARCHITECTURES: &[&str] = &["mlp"];
 
 /// Why a bundle cannot be served.
 #[derive(Debug, Error)]
@@ -33,10 +39,26 @@ pub enum BundleError {
         found: u32,
     },
     /// An architecture that nobody here can run.
-    #[error("the architecture `{found}` is unknown; this server runs: {}", ARCHITECTURES.join(", "))]
+    #[error("the architecture `{found}` is unknown; this server runs: {}", Architecture::ALL.map(Architecture::name).join(", "))]
     Architecture {
         /// What it says.
         found: String,
+    },
+    /// The architecture's own part of `model.json` is not there.
+    #[error("model.json needs `{key}`, since its architecture is `{key}`")]
+    Undescribed {
+        /// The key.
+        key: &'static str,
+    },
+    /// The part of another architecture is there.
+    #[error(
+        "model.json has `{surplus}`, but its architecture is `{architecture}`; leave the one out, or name the other"
+    )]
+    Surplus {
+        /// What is too much.
+        surplus: &'static str,
+        /// What the bundle is.
+        architecture: &'static str,
     },
     /// The features make no sense.
     #[error("the features in model.json do not fit")]
@@ -84,18 +106,24 @@ pub struct Manifest {
     pub name: String,
     /// The model's version, e.g. `v1`.
     pub version: String,
-    /// Free text, for people; it stays in `/v1/model`.
-    #[serde(default, rename = "description")]
-    _description: Option<String>,
+    /// Free text, for people.
+    #[serde(default)]
+    pub description: Option<String>,
     /// How the model calculates.
-    pub architecture: String,
+    pub architecture: Architecture,
     /// What a row holds, in the order of the columns.
     pub features: Vec<Feature>,
     /// What is predicted.
     pub output: Output,
     /// What the architecture `mlp` needs to know.
     #[serde(default)]
-    pub mlp: Option<MlpShape>,
+    mlp: Option<MlpShape>,
+    /// What the architecture `gradient_boosted_trees` needs to know.
+    #[serde(default)]
+    gradient_boosted_trees: Option<TreesShape>,
+    /// What the architecture `bert` needs to know.
+    #[serde(default)]
+    bert: Option<BertShape>,
     /// How values were distributed in training.
     pub reference: Reference,
     /// Rows whose predictions are known.
@@ -112,38 +140,19 @@ pub struct Output {
     pub name: String,
     /// What one of it is, e.g. `min`.
     pub unit: String,
-    /// Lowest and highest prediction that is believed; any other is an error, not an answer.
+    /// Lowest and highest prediction that is believed; any other is an error, not an answer. Of a vector it holds
+    /// for each value.
     pub range: [f64; 2],
+    /// How many values a prediction has, when it is a vector.
+    #[serde(default)]
+    pub size: Option<NonZeroUsize>,
 }
 
-/// The shape of a multilayer perceptron; its weights are in `model.safetensors`.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct MlpShape {
-    /// How many neurons each hidden layer has.
-    pub hidden: Vec<usize>,
-    /// What stands after each hidden layer.
-    pub activation: Activation,
-    /// What was done to the columns before the first layer.
-    pub scaler: Scaler,
-}
-
-/// What stands after a hidden layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Activation {
-    /// max(x, 0)
-    Relu,
-}
-
-/// Each column becomes (x − mean) / scale.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Scaler {
-    /// One for each column.
-    pub mean: Vec<f64>,
-    /// One for each column; never 0.
-    pub scale: Vec<f64>,
+impl Output {
+    /// How many values a prediction has; one, when it is no vector.
+    pub fn values(&self) -> usize {
+        self.size.map_or(1, NonZeroUsize::get)
+    }
 }
 
 /// How values were distributed in training: what drift is measured against.
@@ -154,8 +163,9 @@ pub struct Reference {
     pub rows: u64,
     /// One for each feature.
     pub features: BTreeMap<String, Histogram>,
-    /// The model's own predictions.
-    pub prediction: Histogram,
+    /// The model's own predictions; absent when they are vectors.
+    #[serde(default)]
+    pub prediction: Option<Histogram>,
 }
 
 /// Counts of training values.
@@ -165,7 +175,7 @@ pub struct Histogram {
     /// For numbers: ascending; count `i` belongs to edge `i` up to, without, edge `i + 1` (with, for the last).
     #[serde(default)]
     pub edges: Option<Vec<f64>>,
-    /// For numbers between the edges; for booleans false, then true; for categories in their order.
+    /// For numbers, and for the lengths of texts in characters, between the edges; for booleans false, then true; for categories in their order.
     pub counts: Vec<u64>,
 }
 
@@ -186,7 +196,27 @@ pub struct Example {
     /// The row as a client would send it.
     pub input: serde_json::Value,
     /// What the training code predicted.
-    pub prediction: f64,
+    pub prediction: Known,
+}
+
+/// A known prediction.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(untagged)]
+pub enum Known {
+    /// A number.
+    Number(f64),
+    /// A vector.
+    Vector(Vec<f64>),
+}
+
+impl Known {
+    /// The numbers, whatever their form.
+    pub fn values(&self) -> &[f64] {
+        match self {
+            Self::Number(number) => std::slice::from_ref(number),
+            Self::Vector(numbers) => numbers,
+        }
+    }
 }
 
 /// A bundle whose files are what they should be, and whose description makes sense.
@@ -194,6 +224,8 @@ pub struct Example {
 pub struct Bundle {
     /// `model.json`.
     pub manifest: Manifest,
+    /// What its architecture needs to know.
+    pub shape: Shape,
     /// The features of `model.json`.
     pub schema: Schema,
     /// The other files.
@@ -211,16 +243,27 @@ impl Bundle {
     /// The first thing that is wrong with it.
     pub fn load(path: &ModelPath, promised: Option<&Sha256>) -> Result<Self, BundleError> {
         let file = path.model_file(promised)?;
-        let manifest = manifest(&file.bytes)?;
+        let mut manifest = manifest(&file.bytes)?;
+        let shape = Shape::of(&mut manifest)?;
         let schema = Schema::new(manifest.features.clone())?;
         manifest.check(&schema)?;
         let files = path.files(&manifest.digests)?;
-        Ok(Self { manifest, schema, files, text: file.bytes, sha256: file.sha256 })
+        Ok(Self { manifest, shape, schema, files, text: file.bytes, sha256: file.sha256 })
     }
 
     /// The golden examples, which nobody needs once they are checked.
     pub fn take_golden(&mut self) -> Golden {
         std::mem::take(&mut self.manifest.golden)
+    }
+
+    /// `model.json` with the signature and the digest of the bundle: what `/v1/model` answers.
+    pub fn described(&self) -> Bytes {
+        let mut described: serde_json::Value = serde_json::from_slice(&self.text).unwrap_or_default();
+        if let Some(entries) = described.as_object_mut() {
+            entries.insert("signature".to_owned(), json!(self.schema.signature()));
+            entries.insert("sha256".to_owned(), json!(self.sha256.to_string()));
+        }
+        described.to_string().into()
     }
 
     /// One of the files.
@@ -237,7 +280,7 @@ fn manifest(text: &[u8]) -> Result<Manifest, BundleError> {
     if head.format != FORMAT {
         return Err(BundleError::Format { found: head.format });
     }
-    if !ARCHITECTURES.contains(&head.architecture.as_str()) {
+    if Architecture::named(&head.architecture).is_none() {
         return Err(BundleError::Architecture { found: head.architecture });
     }
     serde_json::from_slice(text).map_err(BundleError::Model)
@@ -253,17 +296,17 @@ impl Manifest {
         if self.golden.examples.is_empty() || !tolerance.is_finite() || tolerance <= 0.0 {
             return Err(BundleError::Golden);
         }
-        self.reference.check(schema)
+        self.reference.check(schema, &self.output)
     }
 }
 
 impl Reference {
-    fn check(&self, schema: &Schema) -> Result<(), BundleError> {
+    fn check(&self, schema: &Schema, output: &Output) -> Result<(), BundleError> {
         for feature in schema.features() {
             let name = feature.name();
             let problem = match (feature, self.features.get(name)) {
                 (_, None) => Some("is missing"),
-                (Feature::Numeric { .. }, Some(histogram)) => histogram.over_numbers(self.rows),
+                (Feature::Numeric { .. } | Feature::Text { .. }, Some(histogram)) => histogram.over_numbers(self.rows),
                 (Feature::Boolean { .. }, Some(histogram)) => histogram.over_kinds(2, self.rows),
                 (Feature::Categorical { categories, .. }, Some(histogram)) => {
                     histogram.over_kinds(categories.len(), self.rows)
@@ -273,7 +316,13 @@ impl Reference {
         }
         let stranger = self.features.keys().find(|name| schema.features().all(|feature| feature.name() != *name));
         refuse(stranger.map_or("", String::as_str), stranger.map(|_| "belongs to no feature"))?;
-        refuse("prediction", self.prediction.over_numbers(self.rows))
+        let problem = match (&self.prediction, output.size) {
+            (None, None) => Some("is missing"),
+            (Some(_), Some(_)) => Some("cannot be, since a prediction is a vector; leave it out"),
+            (None, Some(_)) => None,
+            (Some(histogram), None) => histogram.over_numbers(self.rows),
+        };
+        refuse("prediction", problem)
     }
 }
 

@@ -64,6 +64,10 @@ pub enum Problem {
     NotBoolean,
     /// No text where a category should stand.
     NotText,
+    /// A text of fewer characters than this.
+    TooShort(usize),
+    /// A text of more characters than this.
+    TooLong(usize),
     /// NaN, infinite, or too large to be held.
     NotFinite,
     /// Below the range.
@@ -89,6 +93,8 @@ impl Problem {
             Self::NotNumber => "float_type",
             Self::NotBoolean => "bool_type",
             Self::NotText => "string_type",
+            Self::TooShort(_) => "string_too_short",
+            Self::TooLong(_) => "string_too_long",
             Self::NotFinite => "finite_number",
             Self::Below(_) => "greater_than_equal",
             Self::Above(_) => "less_than_equal",
@@ -107,6 +113,10 @@ impl Problem {
             Self::NotNumber => "Input should be a valid number".to_owned(),
             Self::NotBoolean => "Input should be a valid boolean, true or false".to_owned(),
             Self::NotText => "Input should be a valid string".to_owned(),
+            Self::TooShort(1) => "String should have at least 1 character".to_owned(),
+            Self::TooShort(fewest) => format!("String should have at least {fewest} characters"),
+            Self::TooLong(1) => "String should have at most 1 character".to_owned(),
+            Self::TooLong(most) => format!("String should have at most {most} characters"),
             Self::NotFinite => "Input should be a finite number".to_owned(),
             Self::Below(low) => format!("Input should be greater than or equal to {low}"),
             Self::Above(high) => format!("Input should be less than or equal to {high}"),

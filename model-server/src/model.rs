@@ -1,25 +1,28 @@
 //! What every model can do, and which one a bundle asks for. `predict` hands rows in.
 
+mod bert;
 mod mlp;
+mod tensors;
+mod trees;
 
 use std::str::FromStr;
 
 use candle_core::Device;
 use thiserror::Error;
 
-use crate::bundle::{Bundle, BundleError};
+use crate::bundle::{Bundle, BundleError, Shape};
+use crate::schema::Rows;
 
 /// Rows in, predictions out.
 ///
 /// A model is shared by all serving threads and evaluated on the thread that read the request: one row through
 /// the delivery-time model takes about 3 µs, and waking another thread costs more than that.
 pub trait Model: Send + Sync {
-    /// One prediction for each row. `columns` holds whole rows, one behind the other, each as wide as the
-    /// schema; `rows` says how many.
+    /// One prediction for each row, one behind the other, each of as many values as the bundle's output has.
     ///
     /// # Errors
     /// When the device fails.
-    fn predict(&self, columns: &[f32], rows: usize) -> Result<Vec<f32>, ModelError>;
+    fn predict(&self, rows: &Rows) -> Result<Vec<f32>, ModelError>;
 }
 
 /// Why a model cannot be built, or cannot calculate.
@@ -28,11 +31,21 @@ pub enum ModelError {
     /// The bundle lacks something.
     #[error("the bundle does not hold the model")]
     Bundle(#[from] BundleError),
-    /// The architecture's own part of `model.json` is not there.
-    #[error("model.json needs `{key}`, since its architecture is `{key}`")]
-    Undescribed {
-        /// The key.
-        key: &'static str,
+    /// Features that this architecture cannot read.
+    #[error("the architecture `{architecture}` reads {wanted}; change `features` in model.json")]
+    Features {
+        /// The architecture.
+        architecture: &'static str,
+        /// What its features must be.
+        wanted: &'static str,
+    },
+    /// A prediction of another size than the architecture gives.
+    #[error(
+        "a prediction of this model has {wanted}, but `output` in model.json says otherwise; set or drop its `size`"
+    )]
+    Output {
+        /// What a prediction of this architecture is.
+        wanted: String,
     },
     /// `model.safetensors` is broken.
     #[error("model.safetensors cannot be read; fetch or write the bundle again")]
@@ -65,6 +78,26 @@ pub enum ModelError {
         /// Its name.
         tensor: String,
     },
+    /// A number in the architecture's own part of `model.json` that cannot be.
+    #[error("model.json says {what}; export the model again")]
+    Impossible {
+        /// Which, and why not.
+        what: String,
+    },
+    /// A tree that is none.
+    #[error("node {node} of the trees in model.safetensors {problem}; export the model again")]
+    Tree {
+        /// Its position, from 0.
+        node: usize,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// `tokenizer.json` is broken.
+    #[error("tokenizer.json cannot be understood; fetch or write the bundle again")]
+    Tokenizer(#[source] tokenizers::Error),
+    /// A text that the tokenizer cannot cut up.
+    #[error("the tokenizer cannot read a text")]
+    Text(#[source] tokenizers::Error),
     /// The scaler does not fit the columns.
     #[error("the scaler in model.json needs {columns} finite means, and {columns} finite scales other than 0")]
     Scaler {
@@ -146,14 +179,26 @@ impl DeviceName {
     }
 }
 
-/// Builds the model of a bundle. Which architectures there are stands in [`crate::bundle::ARCHITECTURES`], and a
-/// bundle of any other has been refused before.
+/// Builds the model of a bundle.
 ///
 /// # Errors
 /// When the weights do not fit the description, or the device is not there.
 pub fn build(bundle: &Bundle, device: DeviceName) -> Result<Box<dyn Model>, ModelError> {
-    let mlp = mlp::Mlp::build(bundle, &device.open()?)?;
-    Ok(Box::new(mlp))
+    let device = device.open()?;
+    Ok(match &bundle.shape {
+        Shape::Mlp(shape) => Box::new(mlp::Mlp::build(bundle, shape, &device)?),
+        Shape::Trees(shape) => Box::new(trees::Trees::build(bundle, shape)?),
+        Shape::Bert(shape) => Box::new(bert::Bert::build(bundle, shape, &device)?),
+    })
+}
+
+/// Refuses texts for an architecture that reads columns.
+fn only_columns(bundle: &Bundle) -> Result<(), ModelError> {
+    if bundle.schema.texts() == 0 {
+        return Ok(());
+    }
+    let architecture = bundle.shape.architecture().name();
+    Err(ModelError::Features { architecture, wanted: "numbers, booleans and categories, and no text" })
 }
 
 #[cfg(test)]

@@ -87,7 +87,7 @@ impl Served {
     pub fn new(bundle: Bundle, device: DeviceName) -> Result<Self, ModelError> {
         let model = model::build(&bundle, device)?;
         let signature = bundle.schema.signature();
-        let described = describe(&bundle, &signature);
+        let described = bundle.described();
         let named = json!({"model": bundle.manifest.name, "version": bundle.manifest.version});
         Ok(Self {
             ending: named.to_string().replacen('{', ",", 1),
@@ -136,7 +136,7 @@ impl Served {
         let (predictions, inference) = self.calculate(&rows)?;
         let mut text = Vec::with_capacity(32 + self.ending.len());
         text.extend_from_slice(br#"{"prediction":"#);
-        write_numbers(&mut text, &predictions);
+        self.write(&mut text, &predictions);
         Ok(self.finish(text, rows.count, inference))
     }
 
@@ -149,12 +149,12 @@ impl Served {
         let (predictions, inference) = self.calculate(&rows)?;
         let mut text = Vec::with_capacity(32 + 12 * predictions.len() + self.ending.len());
         text.extend_from_slice(br#"{"predictions":["#);
-        write_numbers(&mut text, &predictions);
+        self.write(&mut text, &predictions);
         text.push(b']');
         Ok(self.finish(text, rows.count, inference))
     }
 
-    /// The prediction for one row, as JSON; for rows whose prediction is known.
+    /// The values of the prediction for one row, written as JSON; for rows whose prediction is known.
     ///
     /// # Errors
     /// As [`Served::predict`].
@@ -163,14 +163,40 @@ impl Served {
         Ok(self.calculate(&rows)?.0)
     }
 
+    /// The values of the predictions for many rows, one behind the other.
+    ///
+    /// # Errors
+    /// As [`Served::predict_batch`].
+    pub fn predictions(&self, rows: &[&serde_json::Value]) -> Result<Vec<f32>, PredictError> {
+        let rows = self.many_rows(json!({INSTANCES: rows}).to_string().as_bytes(), rows.len())?;
+        Ok(self.calculate(&rows)?.0)
+    }
+
+    /// How many values a prediction has.
+    pub fn values(&self) -> usize {
+        self.output.values()
+    }
+
     fn finish(&self, mut text: Vec<u8>, rows: usize, inference: Duration) -> Predicted {
         text.extend_from_slice(self.ending.as_bytes());
         Predicted { body: text.into(), rows, inference }
     }
 
+    /// Predictions with commas between; a vector in brackets.
+    fn write(&self, text: &mut Vec<u8>, predictions: &[f32]) {
+        let Some(size) = self.output.size else {
+            return write_numbers(text, predictions);
+        };
+        for (position, vector) in predictions.chunks(size.get()).enumerate() {
+            text.extend_from_slice(if position > 0 { b",[" } else { b"[" });
+            write_numbers(text, vector);
+            text.push(b']');
+        }
+    }
+
     fn calculate(&self, rows: &Rows) -> Result<(Vec<f32>, Duration), PredictError> {
         let start = Instant::now();
-        let predictions = self.model.predict(&rows.columns, rows.count)?;
+        let predictions = self.model.predict(rows)?;
         let inference = start.elapsed();
         self.believe(&predictions)?;
         Ok((predictions, inference))
@@ -182,10 +208,10 @@ impl Served {
         let beyond = |prediction: &f32| !(low..=high).contains(&f64::from(*prediction));
         match predictions.iter().position(beyond) {
             None => Ok(()),
-            Some(row) => Err(PredictError::Unbelievable {
-                prediction: predictions.get(row).copied().unwrap_or(f32::NAN),
+            Some(position) => Err(PredictError::Unbelievable {
+                prediction: predictions.get(position).copied().unwrap_or(f32::NAN),
                 unit: self.output.unit.clone(),
-                row,
+                row: position / self.output.values(),
                 low,
                 high,
             }),
@@ -287,13 +313,4 @@ fn write_numbers(text: &mut Vec<u8>, numbers: &[f32]) {
             text.extend_from_slice(b"null");
         }
     }
-}
-
-fn describe(bundle: &Bundle, signature: &str) -> Bytes {
-    let mut described: serde_json::Value = serde_json::from_slice(&bundle.text).unwrap_or_default();
-    if let Some(entries) = described.as_object_mut() {
-        entries.insert("signature".to_owned(), json!(signature));
-        entries.insert("sha256".to_owned(), json!(bundle.sha256.to_string()));
-    }
-    described.to_string().into()
 }

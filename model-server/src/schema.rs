@@ -35,13 +35,23 @@ pub enum Feature {
         /// The texts, in the order of their columns.
         categories: Vec<String>,
     },
+    /// Any text. No column: the model reads the text itself.
+    Text {
+        /// The key in a request.
+        name: String,
+        /// Fewest and most characters that it may have, both let in.
+        length: [usize; 2],
+    },
 }
 
 impl Feature {
     /// The key in a request.
     pub fn name(&self) -> &str {
         match self {
-            Self::Numeric { name, .. } | Self::Boolean { name } | Self::Categorical { name, .. } => name,
+            Self::Numeric { name, .. }
+            | Self::Boolean { name }
+            | Self::Categorical { name, .. }
+            | Self::Text { name, .. } => name,
         }
     }
 
@@ -50,15 +60,24 @@ impl Feature {
         match self {
             Self::Numeric { .. } | Self::Boolean { .. } => 1,
             Self::Categorical { categories, .. } => categories.len(),
+            Self::Text { .. } => 0,
         }
     }
 
-    /// Which of the feature's columns a value sets, and to what; all others are 0.
-    fn encode(&self, value: &Value<'_>) -> Result<(usize, f32), Problem> {
+    /// How many texts of the model's input it takes.
+    pub fn texts(&self) -> usize {
         match self {
-            Self::Numeric { range, .. } => number_within(*range, value).map(|number| (0, number)),
+            Self::Numeric { .. } | Self::Boolean { .. } | Self::Categorical { .. } => 0,
+            Self::Text { .. } => 1,
+        }
+    }
+
+    /// What a value sets.
+    fn encode(&self, value: Value<'_>) -> Result<Cell, Problem> {
+        match self {
+            Self::Numeric { range, .. } => number_within(*range, &value).map(|number| Cell::Column(0, number)),
             Self::Boolean { .. } => match value {
-                Value::Boolean(flag) => Ok((0, f32::from(u8::from(*flag)))),
+                Value::Boolean(flag) => Ok(Cell::Column(0, f32::from(u8::from(flag)))),
                 Value::Number(_) | Value::Text(_) | Value::Null | Value::List | Value::Object => {
                     Err(Problem::NotBoolean)
                 }
@@ -66,13 +85,14 @@ impl Feature {
             Self::Categorical { categories, .. } => match value {
                 Value::Text(text) => categories
                     .iter()
-                    .position(|category| category == text)
-                    .map(|column| (column, 1.0))
+                    .position(|category| *category == text)
+                    .map(|column| Cell::Column(column, 1.0))
                     .ok_or_else(|| Problem::Category(categories.clone())),
                 Value::Number(_) | Value::Boolean(_) | Value::Null | Value::List | Value::Object => {
                     Err(Problem::NotText)
                 }
             },
+            Self::Text { length, .. } => text_within(*length, value).map(Cell::Text),
         }
     }
 
@@ -94,9 +114,20 @@ impl Feature {
             Self::Categorical { categories, .. } if !all_differ(categories) => {
                 Err(SchemaError::Categories { name: name() })
             }
-            Self::Numeric { .. } | Self::Boolean { .. } | Self::Categorical { .. } => Ok(()),
+            Self::Text { length: [shortest, longest], .. } if shortest > longest || *longest == 0 => {
+                Err(SchemaError::Length { name: name() })
+            }
+            Self::Numeric { .. } | Self::Boolean { .. } | Self::Categorical { .. } | Self::Text { .. } => Ok(()),
         }
     }
+}
+
+/// What a value becomes.
+enum Cell {
+    /// This one of the feature's columns gets this number; all others are 0.
+    Column(usize, f32),
+    /// The feature's text.
+    Text(String),
 }
 
 fn all_differ(names: &[String]) -> bool {
@@ -112,6 +143,20 @@ fn number_within([low, high]: [f64; 2], value: &Value<'_>) -> Result<f32, Proble
         Value::Number(number) => Ok(narrow(*number)),
         Value::Boolean(_) | Value::Text(_) | Value::Null | Value::List | Value::Object => Err(Problem::NotNumber),
     }
+}
+
+fn text_within([shortest, longest]: [usize; 2], value: Value<'_>) -> Result<String, Problem> {
+    let Value::Text(text) = value else {
+        return Err(Problem::NotText);
+    };
+    // A text has no more characters than bytes, so most need no counting.
+    if text.len() > longest && text.chars().count() > longest {
+        return Err(Problem::TooLong(longest));
+    }
+    if text.chars().take(shortest).count() < shortest {
+        return Err(Problem::TooShort(shortest));
+    }
+    Ok(text.into_owned())
 }
 
 /// The nearest `f32`: what models calculate in.
@@ -142,6 +187,12 @@ pub enum SchemaError {
         /// The feature.
         name: String,
     },
+    /// A length that no text has.
+    #[error("the length of `{name}` holds no text; write [fewest, most] characters")]
+    Length {
+        /// The feature.
+        name: String,
+    },
     /// No category, or one twice.
     #[error("`{name}` needs at least one category, and no category twice")]
     Categories {
@@ -156,12 +207,14 @@ pub struct Schema {
     fields: Vec<Field>,
     by_name: HashMap<String, usize>,
     width: usize,
+    texts: usize,
 }
 
 #[derive(Debug, Clone)]
 struct Field {
     feature: Feature,
     first_column: usize,
+    first_text: usize,
 }
 
 impl Schema {
@@ -177,6 +230,7 @@ impl Schema {
             fields: Vec::with_capacity(features.len()),
             by_name: HashMap::with_capacity(features.len()),
             width: 0,
+            texts: 0,
         };
         for feature in features {
             schema.push(feature)?;
@@ -192,14 +246,21 @@ impl Schema {
         }
         self.by_name.insert(name, self.fields.len());
         let first_column = self.width;
+        let first_text = self.texts;
         self.width += feature.columns();
-        self.fields.push(Field { feature, first_column });
+        self.texts += feature.texts();
+        self.fields.push(Field { feature, first_column, first_text });
         Ok(())
     }
 
     /// How many columns a row has.
     pub fn width(&self) -> usize {
         self.width
+    }
+
+    /// How many texts a row has.
+    pub fn texts(&self) -> usize {
+        self.texts
     }
 
     /// The features, in the order of their columns.
@@ -241,6 +302,7 @@ pub fn hex(bytes: &[u8]) -> String {
 pub struct RowReader<'s> {
     schema: &'s Schema,
     columns: Vec<f32>,
+    texts: Vec<String>,
     rows: usize,
     /// For each feature the number of the last row that named it, from 1.
     named_in: Vec<usize>,
@@ -248,10 +310,12 @@ pub struct RowReader<'s> {
 }
 
 /// Rows that fit the schema, one behind the other.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Rows {
     /// The columns of the first row, then those of the second, and so on.
     pub columns: Vec<f32>,
+    /// The texts of the first row, then those of the second, and so on.
+    pub texts: Vec<String>,
     /// How many rows there are.
     pub count: usize,
 }
@@ -262,6 +326,7 @@ impl<'s> RowReader<'s> {
         Self {
             schema,
             columns: Vec::with_capacity(schema.width),
+            texts: Vec::new(),
             rows: 0,
             named_in: vec![0; schema.fields.len()],
             findings: Findings::default(),
@@ -279,8 +344,8 @@ impl<'s> RowReader<'s> {
     /// When the text is broken; a row that is merely wrong is noted among the findings.
     pub fn row(&mut self, scanner: &mut Scanner<'_>, place: Place) -> Result<(), Fault> {
         self.rows += 1;
-        let start = self.columns.len();
-        self.columns.resize(start + self.schema.width, 0.0);
+        self.columns.resize(self.rows * self.schema.width, 0.0);
+        self.texts.resize(self.rows * self.schema.texts, String::new());
         if scanner.kind() != Kind::Object {
             scanner.value()?;
             self.note(place, None, &Problem::NotObject);
@@ -292,7 +357,7 @@ impl<'s> RowReader<'s> {
             let value = scanner.value()?;
             if let Some(position) = self.position_or_note(place, &key, likely) {
                 likely = position + 1;
-                named += usize::from(self.field(place, position, &value, start));
+                named += usize::from(self.field(place, position, value));
             }
             Ok::<(), Fault>(())
         })?;
@@ -313,7 +378,7 @@ impl<'s> RowReader<'s> {
     /// All that was wrong.
     pub fn finish(self) -> Result<Rows, Findings> {
         if self.findings.is_empty() {
-            return Ok(Rows { columns: self.columns, count: self.rows });
+            return Ok(Rows { columns: self.columns, texts: self.texts, count: self.rows });
         }
         Err(self.findings)
     }
@@ -333,7 +398,7 @@ impl<'s> RowReader<'s> {
     }
 
     /// Puts one value where it belongs; `false` when the row had the feature before.
-    fn field(&mut self, place: Place, position: usize, value: &Value<'_>, start: usize) -> bool {
+    fn field(&mut self, place: Place, position: usize, value: Value<'_>) -> bool {
         let schema = self.schema;
         let Some((field, named_in)) = schema.fields.get(position).zip(self.named_in.get_mut(position)) else {
             return false;
@@ -344,14 +409,28 @@ impl<'s> RowReader<'s> {
         }
         *named_in = self.rows;
         match field.feature.encode(value) {
-            Ok((column, number)) => {
-                if let Some(cell) = self.columns.get_mut(start + field.first_column + column) {
-                    *cell = number;
-                }
-            }
+            Ok(cell) => self.set(field, cell),
             Err(problem) => self.note(place, Some(field.feature.name()), &problem),
         }
         true
+    }
+
+    /// Puts one cell of the last row where it belongs.
+    fn set(&mut self, field: &Field, cell: Cell) {
+        let before = self.rows - 1;
+        match cell {
+            Cell::Column(column, number) => {
+                let position = before * self.schema.width + field.first_column + column;
+                if let Some(cell) = self.columns.get_mut(position) {
+                    *cell = number;
+                }
+            }
+            Cell::Text(text) => {
+                if let Some(cell) = self.texts.get_mut(before * self.schema.texts + field.first_text) {
+                    *cell = text;
+                }
+            }
+        }
     }
 
     fn note_missing(&mut self, place: Place) {
@@ -389,12 +468,30 @@ mod tests {
 
     #[test]
     fn a_row_becomes_columns_whatever_its_order() {
-        let wanted = Rows { columns: vec![4.25, 0.0, 1.0, 1.0], count: 1 };
+        let wanted = Rows { columns: vec![4.25, 0.0, 1.0, 1.0], texts: vec![], count: 1 };
         for body in [
             r#"{"km":4.25,"weather":"rain","priority":true}"#,
             r#"{"priority":true,"weather":"r\u0061in","km":425e-2}"#,
         ] {
             assert_eq!(read(&small(), body), Ok(wanted.clone()));
+        }
+    }
+
+    #[test]
+    fn texts_stand_beside_the_columns_and_are_counted_in_characters() {
+        let text = r#"[
+            {"name":"title","type":"text","length":[1,4]},
+            {"name":"fresh","type":"boolean"},
+            {"name":"body","type":"text","length":[0,9]}]"#;
+        let schema = Schema::new(features(text)).unwrap();
+        let wanted = Rows { columns: vec![1.0], texts: vec!["éééé".to_owned(), String::new()], count: 1 };
+        assert_eq!(read(&schema, r#"{"body":"","fresh":true,"title":"éééé"}"#), Ok(wanted));
+        let found = read(&schema, r#"{"body":"0123456789","fresh":true,"title":""}"#).unwrap_err();
+        for wanted in [
+            r#"{"loc":["body","body"],"msg":"String should have at most 9 characters","type":"string_too_long"}"#,
+            r#"{"loc":["body","title"],"msg":"String should have at least 1 character","type":"string_too_short"}"#,
+        ] {
+            assert!(found.contains(wanted), "{wanted} not in {found}");
         }
     }
 
@@ -435,6 +532,7 @@ mod tests {
         assert!(refusal(r#"[{"name":"a","type":"boolean"},{"name":"a","type":"boolean"}]"#).contains("twice"));
         assert!(refusal(r#"[{"name":"a","type":"numeric","unit":"1","range":[2,1]}]"#).contains("range of `a`"));
         assert!(refusal(r#"[{"name":"a","type":"categorical","categories":["x","x"]}]"#).contains("category"));
+        assert!(refusal(r#"[{"name":"a","type":"text","length":[3,2]}]"#).contains("length of `a`"));
     }
 
     #[test]

@@ -1,16 +1,12 @@
 //! A multilayer perceptron on candle. The scaler is folded into the first layer when the model is built, so that
 //! a prediction is three products and nothing else.
 
-use std::collections::HashMap;
+use candle_core::{Device, Tensor};
 
-use candle_core::{DType, Device, Tensor};
-
-use super::{Model, ModelError};
+use super::tensors::{Tensors, WEIGHTS};
+use super::{Model, ModelError, only_columns};
 use crate::bundle::{Bundle, MlpShape, Scaler};
-use crate::schema::narrow;
-
-/// The file with the weights.
-const WEIGHTS: &str = "model.safetensors";
+use crate::schema::{Rows, narrow};
 
 /// Rows that go through the layers together: more gain nothing, and above 64 Ki values candle hands a sum to
 /// threads of its own.
@@ -41,10 +37,12 @@ struct Stored {
 }
 
 impl Mlp {
-    pub(super) fn build(bundle: &Bundle, device: &Device) -> Result<Self, ModelError> {
-        let shape = bundle.manifest.mlp.as_ref().ok_or(ModelError::Undescribed { key: "mlp" })?;
+    pub(super) fn build(bundle: &Bundle, shape: &MlpShape, device: &Device) -> Result<Self, ModelError> {
+        only_columns(bundle)?;
         let width = bundle.schema.width();
-        let mut stored = read_layers(bundle.file(WEIGHTS)?, width, shape)?;
+        let outputs = bundle.manifest.output.values();
+        let sizes: Vec<_> = [width].iter().chain(&shape.hidden).copied().chain([outputs]).collect();
+        let mut stored = read_layers(bundle.file(WEIGHTS)?, &sizes)?;
         check_scaler(&shape.scaler, width)?;
         if let Some(first) = stored.first_mut() {
             fold(&shape.scaler, first);
@@ -71,12 +69,12 @@ impl Mlp {
 }
 
 impl Model for Mlp {
-    fn predict(&self, columns: &[f32], rows: usize) -> Result<Vec<f32>, ModelError> {
-        if rows <= CHUNK_ROWS {
-            return self.forward(columns, rows).map_err(ModelError::Calculate);
+    fn predict(&self, rows: &Rows) -> Result<Vec<f32>, ModelError> {
+        if rows.count <= CHUNK_ROWS {
+            return self.forward(&rows.columns, rows.count).map_err(ModelError::Calculate);
         }
-        let mut predictions = Vec::with_capacity(rows);
-        for chunk in columns.chunks(CHUNK_ROWS * self.width) {
+        let mut predictions = Vec::with_capacity(rows.count);
+        for chunk in rows.columns.chunks(CHUNK_ROWS * self.width) {
             let rows = chunk.len() / self.width;
             predictions.extend(self.forward(chunk, rows).map_err(ModelError::Calculate)?);
         }
@@ -84,37 +82,17 @@ impl Model for Mlp {
     }
 }
 
-fn read_layers(file: &[u8], width: usize, shape: &MlpShape) -> Result<Vec<Stored>, ModelError> {
-    let mut tensors = candle_core::safetensors::load_buffer(file, &Device::Cpu).map_err(ModelError::Weights)?;
-    let mut layers = Vec::with_capacity(shape.hidden.len() + 1);
-    let mut inputs = width;
-    for (position, outputs) in shape.hidden.iter().copied().chain([1]).enumerate() {
-        let weight = take(&mut tensors, &format!("layers.{position}.weight"), &[outputs, inputs])?;
-        let bias = take(&mut tensors, &format!("layers.{position}.bias"), &[outputs])?;
+/// The layers between these sizes.
+fn read_layers(file: &[u8], sizes: &[usize]) -> Result<Vec<Stored>, ModelError> {
+    let mut tensors = Tensors::read(file)?;
+    let mut layers = Vec::with_capacity(sizes.len());
+    for (position, (inputs, outputs)) in sizes.iter().copied().zip(sizes.iter().copied().skip(1)).enumerate() {
+        let weight = tensors.floats(&format!("layers.{position}.weight"), &[outputs, inputs])?;
+        let bias = tensors.floats(&format!("layers.{position}.bias"), &[outputs])?;
         layers.push(Stored { weight, bias, inputs });
-        inputs = outputs;
     }
-    match tensors.into_keys().min() {
-        Some(tensor) => Err(ModelError::Stranger { tensor }),
-        None => Ok(layers),
-    }
-}
-
-/// The values of one tensor, in row order, all finite.
-fn take(tensors: &mut HashMap<String, Tensor>, name: &str, wanted: &[usize]) -> Result<Vec<f32>, ModelError> {
-    let tensor = tensors.remove(name).ok_or_else(|| ModelError::Missing { tensor: name.to_owned() })?;
-    if tensor.dims() != wanted || tensor.dtype() != DType::F32 {
-        return Err(ModelError::Shape {
-            tensor: name.to_owned(),
-            found: format!("{} {:?}", tensor.dtype().as_str(), tensor.dims()),
-            wanted: format!("{} {wanted:?}", DType::F32.as_str()),
-        });
-    }
-    let values = tensor.flatten_all().and_then(|flat| flat.to_vec1::<f32>()).map_err(ModelError::Weights)?;
-    if values.iter().any(|value| !value.is_finite()) {
-        return Err(ModelError::NotFinite { tensor: name.to_owned() });
-    }
-    Ok(values)
+    tensors.finish()?;
+    Ok(layers)
 }
 
 fn check_scaler(scaler: &Scaler, columns: usize) -> Result<(), ModelError> {

@@ -6,7 +6,9 @@ use std::path::Path;
 use model_server::artifact::Sha256;
 use serde_json::{Value, json};
 
+use crate::embedding::tiny;
 use crate::server::{bundle, copy_of, program};
+use crate::trees::kept;
 
 /// Starts the server on what `damage` left of a good bundle.
 fn check(damage: impl FnOnce(&Path), wanted: &str) {
@@ -18,6 +20,18 @@ fn check(damage: impl FnOnce(&Path), wanted: &str) {
     assert!(said.contains(wanted), "`{wanted}` not in: {said}");
     assert_eq!(said.lines().count(), 1, "one error, on one line: {said}");
     assert!(said.starts_with("error: "), "{said}");
+}
+
+/// Starts the server on what `damage` left of a copy of another bundle.
+fn check_other(bundle: &Path, damage: impl FnOnce(&Path), wanted: &str) {
+    let inside = |folder: &Path| {
+        for entry in fs::read_dir(bundle).unwrap() {
+            let file = entry.unwrap().path();
+            fs::copy(&file, folder.join(file.file_name().unwrap())).unwrap();
+        }
+        damage(folder);
+    };
+    check(inside, wanted);
 }
 
 fn edit(folder: &Path, change: impl FnOnce(&mut Value)) {
@@ -121,6 +135,65 @@ fn descriptions_that_nobody_here_understands() {
         |folder| edit(folder, |model| model["reference"]["features"]["day"]["counts"] = json!([1, 2])),
         "the training reference of `day`",
     );
+}
+
+#[test]
+fn shapes_that_are_not_those_of_the_architecture() {
+    let shape = json!({"trees": 1, "nodes": 1, "start": 0.0, "link": "identity"});
+    check(
+        |folder| edit(folder, |model| model["gradient_boosted_trees"] = shape),
+        "model.json has `gradient_boosted_trees`, but its architecture is `mlp`",
+    );
+    check(|folder| edit(folder, |model| model["output"]["size"] = json!(3)), "the training reference of `prediction`");
+    let text = |model: &mut Value| {
+        let histogram = json!({"edges": [0, 1], "counts": [8000]});
+        model["reference"]["features"]["note"] = histogram;
+        model["features"].as_array_mut().unwrap().push(json!({"name": "note", "type": "text", "length": [0, 9]}));
+    };
+    check(|folder| edit(folder, text), "the architecture `mlp` reads numbers, booleans and categories, and no text");
+}
+
+#[test]
+fn trees_that_are_none() {
+    let of = |change: fn(&mut Value), wanted: &str| {
+        check_other(&kept("xgboost"), |folder| edit(folder, change), wanted);
+    };
+    of(|model| model["gradient_boosted_trees"]["nodes"] = json!(7), "the tensor `nodes.column` is");
+    of(|model| model["gradient_boosted_trees"]["link"] = json!("softmax"), "unknown variant `softmax`");
+    of(|model| model["gradient_boosted_trees"]["nodes"] = json!(u64::MAX), "the tensor `nodes.column` is");
+    // The last of 8 bytes of the last leaf, then the right child of the last inner node: past the end.
+    let spoil = |folder: &Path| {
+        replace_weights(folder, |bytes| {
+            let end = bytes.len();
+            bytes[end - 2..].copy_from_slice(&[0xf0, 0x7f]);
+        });
+    };
+    check_other(&kept("xgboost"), spoil, "the tensor `nodes.value` holds NaN");
+}
+
+#[test]
+fn encoders_that_do_not_fit() {
+    let of = |change: fn(&mut Value), wanted: &str| check_other(&tiny(), |folder| edit(folder, change), wanted);
+    of(|model| model["bert"]["heads"] = json!(5), "24 values are looked at in 5 equal parts");
+    of(|model| model["bert"]["heads"] = json!(0), "24 values are looked at in 0 equal parts");
+    of(|model| model["bert"]["truncate_at_tokens"] = json!(33), "texts end at 33 tokens, but that takes 3 to 32");
+    of(|model| model["bert"]["layers"] = json!(1), "that model.json gives no place");
+    of(|model| model["bert"]["layers"] = json!(3), "has no tensor `encoder.layer.2.attention.output.dense.weight`");
+    of(|model| model["bert"]["vocabulary"] = json!(u64::MAX), "the tensor `embeddings.word_embeddings.weight` is");
+    of(|model| model["bert"]["vocabulary"] = json!(9), "there are 9 tokens, but tokenizer.json has");
+    of(|model| model["bert"]["intermediate"] = json!(0), "0 in the middle");
+    of(|model| model["output"]["size"] = json!(23), "a prediction of this model has 24 values");
+    of(
+        |model| drop(model["digests"].as_object_mut().unwrap().remove("tokenizer.json")),
+        "`tokenizer.json` is not listed",
+    );
+    of(|model| model["golden"]["examples"][0]["prediction"] = json!(1.0), "lists 1 values, but a prediction");
+    let mute = |folder: &Path| {
+        fs::write(folder.join("tokenizer.json"), "{}").unwrap();
+        let digest = Sha256::of(b"{}").to_string();
+        edit(folder, |model| model["digests"]["tokenizer.json"] = json!(digest));
+    };
+    check_other(&tiny(), mute, "tokenizer.json cannot be understood");
 }
 
 #[test]

@@ -31,6 +31,11 @@ fn expected(version: &str) -> Expected {
     expected
 }
 
+/// Rows that no training saw.
+pub(crate) fn expected_rows() -> Vec<Value> {
+    expected("v1").rows
+}
+
 fn assert_near(found: &[f64], wanted: &[f64]) {
     assert_eq!(found.len(), wanted.len());
     for (row, (found, wanted)) in found.iter().zip(wanted).enumerate() {

@@ -12,8 +12,11 @@
 
 mod bundles;
 mod drain;
+mod embedding;
 mod golden;
 mod http;
 mod image;
+mod python;
 mod schema;
 mod server;
+mod trees;
