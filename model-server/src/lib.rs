@@ -5,12 +5,14 @@
 //! (candle) → `answer`.
 //!
 //! A start goes another: `settings` → `threads` → `app` (listens at once) → `artifact` and `bundle` (files,
-//! digests, description) → `model` (weights) → `golden` (known predictions) → `health` says ready.
+//! digests, description) → `model` (weights) → `golden` (known predictions) → `health` says ready. `cli` goes the
+//! second way without serving.
 
 pub mod answer;
 pub mod app;
 pub mod artifact;
 pub mod bundle;
+pub mod cli;
 pub mod connection;
 pub mod findings;
 pub mod golden;

@@ -4,16 +4,15 @@ use std::num::NonZeroUsize;
 use std::thread;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::Args;
 use pointsman_telemetry::logs::LogFormat;
 
 use crate::artifact::{ModelPath, Sha256};
 use crate::http::Limits;
 use crate::model::DeviceName;
 
-/// Serves one version of a model over HTTP.
-#[derive(Debug, Clone, Parser)]
-#[command(name = "model-server", version, about)]
+/// How to serve one version of a model.
+#[derive(Debug, Clone, Args)]
 pub struct Settings {
     /// Folder that holds the bundle (model.json and its files), or file:// before an absolute path.
     #[arg(long, env = "MODEL_PATH", value_name = "FOLDER")]

@@ -11,6 +11,7 @@
 )]
 
 mod bundles;
+mod cli;
 mod drain;
 mod embedding;
 mod golden;
