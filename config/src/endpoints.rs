@@ -41,10 +41,23 @@ pub struct WarmUp {
     pub path: String,
     /// What is posted.
     pub golden: Golden,
+    /// What of the features that the model takes; with [`Golden::Model`] only. Default `same`.
+    pub signature: Signature,
     /// How many calls; the examples are gone through again and again. Default 10.
     pub calls: u32,
     /// For each call. Default 5 s.
     pub timeout: Duration,
+}
+
+/// Whether versions may take other features than stable.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Signature {
+    /// A version whose model description has another `signature` than stable's gets no weight.
+    #[default]
+    Same,
+    /// Any will do: clients know of the difference.
+    Any,
 }
 
 /// Examples and what they must give.

@@ -33,7 +33,9 @@ mod tree;
 mod units;
 
 pub use assign::{Ask, Override, OverrideSource, Sticky, StickyCookie};
-pub use endpoints::{CertificateFiles, Ejection, Example, Golden, HealthCheck, Protocol, UpstreamTls, WarmUp};
+pub use endpoints::{
+    CertificateFiles, Ejection, Example, Golden, HealthCheck, Protocol, Signature, UpstreamTls, WarmUp,
+};
 pub use error::{ConfigErrors, Place, Problem, Severity};
 pub use kubernetes::{KubernetesState, LiveService, Peers, Replicas, Retire, ServicePort, VersionService};
 pub use limits::{Concurrency, Limits, RateKey, RateLimit};

@@ -7,7 +7,7 @@ use crate::file::{EjectionFile, ExampleFile, HealthCheckFile, RouteFile, WarmUpF
 use crate::read::Written;
 use crate::scalar::{CheckPath, Factor, JsonBody, SignedNumber};
 use crate::units::print_duration;
-use crate::{DEFAULT_SLOW_START, Ejection, Example, Golden, HealthCheck, WarmUp};
+use crate::{DEFAULT_SLOW_START, Ejection, Example, Golden, HealthCheck, Signature, WarmUp};
 
 use super::range::{at_most, count, factor, positive};
 use super::{items, required};
@@ -50,7 +50,19 @@ pub(super) fn warm_up(file: &Written<WarmUpFile>, findings: &Findings) -> Option
     let golden = golden(spot, file, findings);
     let calls = count(&file.calls, DEFAULT_CALLS, &(1..=MOST_CALLS), findings);
     let timeout = positive(&file.timeout, DEFAULT_CALL_TIMEOUT, findings);
-    Some(WarmUp { path, golden: golden?, calls, timeout })
+    let signature = signature(file, findings);
+    Some(WarmUp { path, golden: golden?, signature, calls, timeout })
+}
+
+fn signature(file: &WarmUpFile, findings: &Findings) -> Signature {
+    if let (Some(spot), Written::Absent) = (file.signature.spot(), &file.model) {
+        findings.error(
+            spot,
+            "`signature` is compared in model descriptions, and no `model` says where they are",
+            "write `model: /v1/model`, or remove `signature`",
+        );
+    }
+    file.signature.value().copied().unwrap_or_default()
 }
 
 fn golden(spot: &Spot, file: &WarmUpFile, findings: &Findings) -> Option<Golden> {

@@ -6,8 +6,9 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::Share;
+use crate::read::Written;
 use crate::scalar::{CheckPath, Count, Factor, JsonBody, ServerName, SignedNumber, Value};
+use crate::{Share, Signature};
 
 use super::List;
 
@@ -43,6 +44,10 @@ pub(crate) struct WarmUpFile {
     pub(crate) path: Value<CheckPath>,
     /// The endpoint's own examples: those under `golden` of the model description at this path, such as /v1/model.
     pub(crate) model: Value<CheckPath>,
+    /// Whether a version may take other features than stable, by the `signature` in that description. `same`: it gets no
+    /// weight; `any`: clients know of the difference. With `model` only.
+    #[schemars(extend("default" = "same"))]
+    pub(crate) signature: Written<Signature>,
     /// These examples, at most 100.
     pub(crate) examples: List<ExampleFile>,
     /// How many calls, 1 to 1000; the examples are gone through again and again.

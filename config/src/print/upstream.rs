@@ -2,7 +2,8 @@
 
 use crate::units::print_percent;
 use crate::{
-    CertificateFiles, Config, Ejection, Example, Golden, HealthCheck, ListenerTls, Protocol, Route, UpstreamTls, WarmUp,
+    CertificateFiles, Config, Ejection, Example, Golden, HealthCheck, ListenerTls, Protocol, Route, Signature,
+    UpstreamTls, WarmUp,
 };
 
 use super::traffic::percent_of;
@@ -65,7 +66,14 @@ impl Page {
         self.line(2, "warm_up:");
         self.line(3, format!("path: {}", quote(&warm_up.path)));
         match &warm_up.golden {
-            Golden::Model(path) => self.line(3, format!("model: {}", quote(path))),
+            Golden::Model(path) => {
+                let signature = match warm_up.signature {
+                    Signature::Same => "same",
+                    Signature::Any => "any",
+                };
+                self.line(3, format!("model: {}", quote(path)));
+                self.line(3, format!("signature: {signature}"));
+            }
             Golden::Examples(examples) => {
                 self.line(3, "examples:");
                 for example in examples {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pointsman_config::{
     AccessLog, Ask, CertificateFiles, Concurrency, Config, Example, Golden, ListenerTls, Override, OverrideSource,
-    Protocol, RateKey, RateLimit, Replay, Route, Sticky, StickyCookie, UpstreamTls,
+    Protocol, RateKey, RateLimit, Replay, Route, Signature, Sticky, StickyCookie, UpstreamTls,
 };
 
 use crate::read_and_printed;
@@ -80,6 +80,8 @@ fn a_gate_can_be_off_and_numbers_tiny() {
 #[test]
 fn a_warm_up_takes_the_models_examples_or_the_files() {
     assert_eq!(route("warm_up: { model: /v1/model }").warm_up.unwrap().golden, Golden::Model("/v1/model".to_owned()));
+    let signature = |keys: &str| route(&format!("warm_up: {{ model: /v1/model{keys} }}")).warm_up.unwrap().signature;
+    assert_eq!((signature(""), signature(", signature: any")), (Signature::Same, Signature::Any));
     let examples =
         route("warm_up: { examples: [{ body: '{\"a\":\"é\"}', expect: -3.5, tolerance: 0 }, { body: '1' }] }");
     let example = |body: &str, expect, tolerance| Example { body: body.to_owned(), expect, tolerance };

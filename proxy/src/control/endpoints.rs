@@ -15,7 +15,7 @@ use pointsman_rollout::{Ready, Time};
 use tracing::{info, warn};
 
 use super::events::now_in_words;
-use super::health::{Check, Golden, Proof, Target, Turned};
+use super::health::{Check, Golden, Proof, Takes, Target, Turned};
 use super::publisher::Live;
 use super::resolver::{Resolved, Source, literal};
 use crate::ejection::{Member, Outliers, SitsOut, Turn};
@@ -50,11 +50,15 @@ struct OfRoute {
     checks: BTreeMap<(VersionId, SocketAddr), Check>,
     /// Who sits out, by version.
     outliers: BTreeMap<VersionId, Outliers>,
+    /// Whose model takes other features than stable's, and which: they count as not ready, so that their version gets no
+    /// weight; who asks for the version by name still reaches them.
+    misfits: BTreeMap<(VersionId, SocketAddr), String>,
 }
 
 /// What a route says of its endpoints.
 #[derive(Debug, Default)]
 struct Rules {
+    stable: Option<VersionId>,
     how: HealthCheck,
     warm_up: Option<WarmUp>,
     slow_start: Duration,
@@ -147,6 +151,7 @@ impl Endpoints {
         known.outliers.retain(|version, _| versions.contains_key(version));
         known.versions = versions;
         known.rules = Rules {
+            stable: Some(route.stable.clone()),
             how: route.health_check.clone(),
             warm_up: route.warm_up.clone(),
             slow_start: route.slow_start,
@@ -155,6 +160,7 @@ impl Endpoints {
         known.stand([main, &route.stable]);
         known.speeches = known.standings.keys().map(|(_, address)| (*address, Speech::of(route, *address))).collect();
         known.begin_checks(&mut self.checks_begun);
+        known.find_misfits(&route.name);
     }
 
     /// A name without an answer stands for what its version had before: an edit must not empty a version for the time
@@ -188,6 +194,7 @@ impl Endpoints {
             (_, false) => {}
         }
         *standing = Standing { up, problem: problem.clone() };
+        known.find_misfits(&route);
         let state = if up { "up" } else { "down" }.to_owned();
         moved.then(|| EndpointTurn { at: now_in_words(), route, version, endpoint: shown, state, why: problem })
     }
@@ -306,6 +313,32 @@ fn member(endpoint: &Endpoint) -> Member {
     Member { address: endpoint.address(), is_up: endpoint.is_up(), answers: endpoint.answers() }
 }
 
+/// Why a model that takes `these` must not have traffic that is meant for `stable`, whose models take `known`; none if it may.
+fn misfit(stable: &VersionId, known: &[Arc<Takes>], these: Option<&Takes>) -> Option<String> {
+    let these = match these {
+        None => return Some("gets no weight yet: its model description could not be read".to_owned()),
+        Some(Takes::Unsaid) => return None,
+        Some(Takes::These(features)) => features,
+    };
+    let mut differs = None;
+    for takes in known {
+        match takes.as_ref() {
+            Takes::Unsaid => return None,
+            Takes::These(features) => match features.difference(these) {
+                None => return None,
+                Some(difference) => differs = Some(difference),
+            },
+        }
+    }
+    Some(match differs {
+        None => format!("gets no weight yet: no endpoint of {stable} could be asked what it takes"),
+        Some(difference) => format!(
+            "gets no weight: it takes other features than {stable}: {difference}. If clients know of that, write \
+             `signature: any` under `warm_up`"
+        ),
+    })
+}
+
 /// As the file writes it; with the address behind it where that differs.
 fn shown(written: &Source, address: SocketAddr) -> String {
     let (written, address) = (written.to_string(), address.to_string());
@@ -338,7 +371,8 @@ impl OfRoute {
 
     fn ready(&self, version: &VersionId) -> Ready {
         let standings = self.standings.iter().filter(|((of, _), _)| of == version);
-        let takes = |address: &SocketAddr| self.sits_out(version, *address).is_none();
+        let fits = |address: &SocketAddr| !self.misfits.contains_key(&(version.clone(), *address));
+        let takes = |address: &SocketAddr| self.sits_out(version, *address).is_none() && fits(address);
         let up = standings.filter(|((_, address), standing)| standing.up && takes(address)).count();
         let nowhere =
             self.versions.get(version).into_iter().flatten().filter(|placed| placed.addresses.is_empty()).count();
@@ -402,8 +436,37 @@ impl OfRoute {
                 let left = out.until.since(now).as_secs_f64().ceil();
                 ("ejected", Some(format!("{}; it gets requests again in {left} s", out.why)))
             }
-            None => ("up", problem),
+            None => ("up", self.misfits.get(&(version.clone(), address)).cloned().or(problem)),
         }
+    }
+
+    /// Holds what every model takes against what stable's takes, where the route wants that.
+    fn find_misfits(&mut self, route: &RouteName) {
+        let Some(stable) = self.rules.stable.clone() else { return };
+        let compared = self.checks.iter().filter(|(_, check)| check.compares_features());
+        let (of_stable, others): (Vec<_>, Vec<_>) = compared.partition(|((version, _), _)| *version == stable);
+        if of_stable.is_empty() {
+            self.misfits.clear();
+            return;
+        }
+        let known: Vec<Arc<Takes>> = of_stable.iter().filter_map(|(_, check)| check.proof.takes()).collect();
+        let mut misfits = BTreeMap::new();
+        for (target, check) in
+            others.into_iter().filter(|(target, _)| self.standings.get(target).is_some_and(|it| it.up))
+        {
+            let takes = check.proof.takes();
+            // What had most of the traffic before a restart keeps it until both sides are known.
+            let is_too_early = check.starts_up && (known.is_empty() || takes.is_none());
+            if let Some(why) = misfit(&stable, &known, takes.as_deref()).filter(|_| !is_too_early) {
+                misfits.insert(target.clone(), why);
+            }
+        }
+        for ((version, address), why) in &misfits {
+            if self.misfits.get(&(version.clone(), *address)) != Some(why) {
+                warn!(%route, %version, endpoint = %address, why, "endpoint counts as not ready");
+            }
+        }
+        self.misfits = misfits;
     }
 
     /// Logs an ejection or its end; gives it for everybody else.

@@ -5,6 +5,7 @@
 //! [`Proof`]; while somebody rests on the golden answers they are asked for again, beside the checks.
 
 mod call;
+mod features;
 mod proof;
 mod warm_up;
 
@@ -13,7 +14,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use pointsman_config::{HealthCheck, RouteName, VersionId, WarmUp};
+use pointsman_config::{Golden as Examples, HealthCheck, RouteName, Signature, VersionId, WarmUp};
 use thiserror::Error;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -21,10 +22,11 @@ use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
+pub(crate) use self::features::Takes;
 pub(crate) use self::proof::{Golden, Proof};
 
 use self::call::{CallError, Callee};
-use self::warm_up::{WarmUpError, answer_again, warm_up};
+use self::warm_up::{WarmUpError, answer_again, described, warm_up};
 use crate::control::state::in_words;
 use crate::upstream::Speech;
 
@@ -82,6 +84,12 @@ impl Check {
     /// Whether `other` asks the same in the same way.
     pub(crate) fn asks_as(&self, other: &Self) -> bool {
         self.how == other.how && self.speech == other.speech && self.warm_up == other.warm_up && self.host == other.host
+    }
+
+    /// Whether what it takes is held against what stable takes.
+    pub(crate) fn compares_features(&self) -> bool {
+        let compares = |plan: &WarmUp| matches!(plan.golden, Examples::Model(_)) && plan.signature == Signature::Same;
+        self.warm_up.as_ref().is_some_and(compares)
     }
 
     /// What came of golden calls. What this process lacks says nothing of the endpoint, whose last answers grow older.
@@ -233,15 +241,33 @@ impl Common {
             ask(target.address, check).await?;
         }
         check.proof.passes();
-        let Some(plan) = check.warm_up.as_ref().filter(|_| standing.is_about_to_come_up()) else { return Ok(()) };
+        let Some(plan) = &check.warm_up else { return Ok(()) };
+        if !standing.is_about_to_come_up() {
+            return self.learn_features(target, check, plan).await;
+        }
         let _place = self.warming.acquire().await;
         let under_way = format!("its check passes; {} golden calls are under way", plan.calls);
         standing.untold = None;
         // If nobody listens any more, the next word is the last one.
         _ = self.tell(target, check, (false, Some(under_way)));
-        let answered = warm_up(callee(target.address, check), plan).await;
+        check.proof.describes(None);
+        let callee = callee(target.address, check);
+        let answered = warm_up(callee, plan).await;
         check.found(&answered);
-        Ok(answered?)
+        answered?;
+        if check.compares_features() {
+            check.proof.describes(described(callee, plan).await);
+        }
+        Ok(())
+    }
+
+    /// What counted as up from the start was never asked what it takes. Not to know it is no fault of the endpoint's.
+    async fn learn_features(&self, target: &Target, check: &Check, plan: &WarmUp) -> Result<(), CheckError> {
+        if check.compares_features() && check.proof.takes().is_none() {
+            let _place = self.places.acquire().await;
+            check.proof.describes(described(callee(target.address, check), plan).await);
+        }
+        Ok(())
     }
 
     /// Asks for golden answers beside the checks, which must not wait for them.
@@ -538,7 +564,8 @@ mod tests {
         for (number, second, wrong) in [(1, 40.0, true), (2, 31.55, false)] {
             let golden = Golden::Examples(vec![example(31.5), example(second)]);
             let timeout = Duration::from_secs(5);
-            let warm_up = Some(WarmUp { path: "/v1/predict".to_owned(), golden, calls: 3, timeout });
+            let warm_up =
+                Some(WarmUp { path: "/v1/predict".to_owned(), golden, signature: Signature::Same, calls: 3, timeout });
             checks.set([(target.clone(), Check { number, warm_up, ..by_path(Some("/ready")) })].into());
             let mut told: Vec<Turned> = Vec::new();
             while told.len() < 2 {

@@ -1,5 +1,6 @@
 //! Endpoints that leave, fail, start, and are too few: the real binary on loopback.
 
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -219,7 +220,10 @@ struct ModelServer {
 
 impl ModelServer {
     async fn start(version: &str) -> Self {
-        let bundle = root().join("model-server/models/delivery-time").join(version);
+        Self::of(&bundle(version)).await
+    }
+
+    async fn of(bundle: &Path) -> Self {
         let program = tokio::task::spawn_blocking(model_server).await.unwrap();
         let mut command = Command::new(program);
         command.env("MODEL_PATH", bundle).env("HOST", "127.0.0.1").env("PORT", "0").env("THREADS", "1");
@@ -236,6 +240,11 @@ impl Drop for ModelServer {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// A bundle of the repository.
+fn bundle(version: &str) -> PathBuf {
+    root().join("model-server/models/delivery-time").join(version)
 }
 
 fn root() -> &'static Path {
@@ -291,6 +300,42 @@ async fn a_model_server_proves_its_golden_examples_before_its_first_request() {
         .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
         .sum();
     assert!(predicted >= 26.0, "{predicted}\n{metrics}");
+}
+
+/// Its golden examples are as right as ever; but kilometres would be taken for miles.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_takes_other_features_than_stable_gets_no_weight_and_says_which() {
+    let site = Site::new().await;
+    let in_miles = site.at("in-miles");
+    fs::create_dir(&in_miles).unwrap();
+    fs::copy(bundle("v2").join("model.safetensors"), in_miles.join("model.safetensors")).unwrap();
+    let description = fs::read_to_string(bundle("v2").join("model.json")).unwrap();
+    fs::write(in_miles.join("model.json"), description.replacen("\"unit\": \"km\"", "\"unit\": \"mi\"", 1)).unwrap();
+    let (stable, canary) = (ModelServer::start("v1").await, ModelServer::of(&in_miles).await);
+    let with = |signature: &str| {
+        let rest = format!(
+            "health_check: {{ path: /ready, interval: 50ms, timeout: 1s }}
+    warm_up: {{ model: /v1/model, calls: 2{signature} }}
+    overrides: [ {{ header: x-version }} ]
+    weights: {{ v1: 50%, v2: 50% }}"
+        );
+        config(&[stable.address], &[canary.address], &rest)
+    };
+    site.write(&with(""));
+    let edge = site.start().await;
+    let problem =
+        |route: &Value| endpoint(route, "v2", canary.address)["problem"].as_str().unwrap_or_default().to_owned();
+    let said = "gets no weight: it takes other features than v1: `distance_km` is in mi, not km. If clients know";
+    let route = edge.wait_for_route("told", |route| problem(route).starts_with(said)).await;
+    assert_eq!(weight_of(&route), 0.0, "{route:#}");
+    for _ in 0..20 {
+        assert_eq!(edge.ask_path("/v1/model").await.header("x-pointsman-version"), Some("v1"));
+    }
+    let tester = edge.ask_with("/v1/model", "x-version: v2\r\n").await;
+    assert_eq!(tester.header("x-pointsman-version"), Some("v2"), "who asks for it by name still gets it");
+    site.write(&with(", signature: any"));
+    edge.wait_for_weight(50.0).await;
+    edge.wait_for_route("no problem", |route| problem(route).is_empty()).await;
 }
 
 /// A model server that speaks what its clients begin with, over TLS if it has a config, and predicts 31.5.

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::Takes;
+
 /// Right answers that are older are asked for again, as long as somebody wants them: early enough that they are never older
 /// than the way back allows, which is 30 s.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(20);
@@ -29,6 +31,7 @@ struct Known {
     passed_at: Option<Instant>,
     golden: Option<(Instant, Result<(), String>)>,
     is_wanted: bool,
+    takes: Option<Arc<Takes>>,
 }
 
 /// What golden answers an endpoint gave.
@@ -71,6 +74,16 @@ impl Proof {
             at.elapsed() >= if how.is_ok() { ASK_AGAIN_AFTER } else { ASK_SOON_AFTER }
         };
         known.is_wanted && known.golden.as_ref().is_none_or(is_due)
+    }
+
+    /// What its model takes; none if that is not known.
+    pub(super) fn describes(&self, takes: Option<Takes>) {
+        self.known().takes = takes.map(Arc::new);
+    }
+
+    /// What its model takes, as it said last; none if that is not known.
+    pub(crate) fn takes(&self) -> Option<Arc<Takes>> {
+        self.known().takes.clone()
     }
 
     /// How long ago the last check was passed; none if none was.

@@ -11,6 +11,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
+use super::Takes;
 use super::call::{CallError, Callee};
 
 /// So much of an answer that is not what was expected is shown.
@@ -95,6 +96,13 @@ async fn examples(callee: Callee<'_>, golden: &Golden) -> Result<Vec<Example>, W
             read_description(path, &text)
         }
     }
+}
+
+/// What the model says of what it takes; none if it cannot be asked now.
+pub(super) async fn described(callee: Callee<'_>, plan: &WarmUp) -> Option<Takes> {
+    let Golden::Model(path) = &plan.golden else { return None };
+    let (status, text) = Callee { patience: plan.timeout, ..callee }.fetch(path).await.ok()?;
+    if status.is_success() { Takes::read(&text) } else { None }
 }
 
 fn read_description(path: &str, text: &[u8]) -> Result<Vec<Example>, WarmUpError> {
