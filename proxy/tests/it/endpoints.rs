@@ -1,10 +1,6 @@
 //! Endpoints that leave, fail, start, and are too few: the real binary on loopback.
 
-use std::fs;
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
@@ -22,7 +18,7 @@ use crate::process::{Edge, Site, weight_of};
 use crate::speak::{Wire, whole};
 
 /// A config with these endpoints; `rest` is what the route says besides.
-fn config(v1: &[SocketAddr], v2: &[SocketAddr], rest: &str) -> String {
+pub fn config(v1: &[SocketAddr], v2: &[SocketAddr], rest: &str) -> String {
     let list = |addresses: &[SocketAddr]| addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     format!(
         "listeners: [{{ address: 127.0.0.1:0 }}]
@@ -40,7 +36,7 @@ routes:
 }
 
 /// An endpoint of a version as `status` shows it; null if it is not there.
-fn endpoint(route: &Value, version: &str, address: SocketAddr) -> Value {
+pub fn endpoint(route: &Value, version: &str, address: SocketAddr) -> Value {
     let endpoints = route["versions"][version]["endpoints"].as_array().unwrap();
     endpoints.iter().find(|endpoint| endpoint["address"] == address.to_string()).cloned().unwrap_or_default()
 }
@@ -210,132 +206,6 @@ async fn a_canary_gets_no_more_than_its_ready_endpoints_carry_and_a_flapping_one
     canaries[3].set_ready(true);
     let route = edge.wait_for_route("all of it", |route| weight_of(route) == 50.0).await;
     assert_eq!(route["why"].as_str().unwrap().find("cut by"), None, "{route:#}");
-}
-
-/// The real model server on a bundle of the repository; ends with the value.
-struct ModelServer {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl ModelServer {
-    async fn start(version: &str) -> Self {
-        Self::of(&bundle(version)).await
-    }
-
-    async fn of(bundle: &Path) -> Self {
-        let program = tokio::task::spawn_blocking(model_server).await.unwrap();
-        let mut command = Command::new(program);
-        command.env("MODEL_PATH", bundle).env("HOST", "127.0.0.1").env("PORT", "0").env("THREADS", "1");
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let mut said = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let address = said.find_map(|line| line.strip_prefix("listening on ").map(|at| at.parse().unwrap())).unwrap();
-        Self { child, address }
-    }
-}
-
-impl Drop for ModelServer {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
-
-/// A bundle of the repository.
-fn bundle(version: &str) -> PathBuf {
-    root().join("model-server/models/delivery-time").join(version)
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
-}
-
-/// Built beside the edge by whoever tests the whole workspace; else here.
-fn model_server() -> PathBuf {
-    let folder = Path::new(env!("CARGO_BIN_EXE_pointsman")).parent().unwrap();
-    let program = folder.join("model-server");
-    if !program.is_file() {
-        let mut build = Command::new(env!("CARGO"));
-        build.current_dir(root()).args(["build", "--quiet", "--package", "model-server", "--target-dir"]);
-        assert!(build.arg(folder.parent().unwrap()).status().unwrap().success(), "the model server is built");
-    }
-    program
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_model_server_proves_its_golden_examples_before_its_first_request() {
-    let (site, server) = (Site::new().await, ModelServer::start("v2").await);
-    let with = |warm_up: &str| {
-        let rest = format!(
-            "health_check: {{ path: /ready, interval: 50ms, timeout: 1s }}
-    warm_up: {warm_up}
-    weights: {{ v1: 50%, v2: 50% }}"
-        );
-        config(&[site.v1.addr()], &[server.address], &rest)
-    };
-    let input = r#"{"distance_km": 5.35, "item_count": 1.0, "prep_minutes": 43.69, "hour": 1.55, "traffic": 0.2, "open_orders": 0.0, "day": "sun", "weather": "rain", "vehicle": "on_foot", "priority": false, "apartment": false}"#;
-    site.write(&with(&format!("{{ examples: [{{ body: '{input}', expect: 40, tolerance: 0.5 }}] }}")));
-    let edge = site.start().await;
-    let problem =
-        |route: &Value| endpoint(route, "v2", server.address)["problem"].as_str().unwrap_or_default().to_owned();
-    let wrong = "warm-up: example 1 should give 40 within 0.5, and gave 113.1";
-    let route = edge.wait_for_route("wrong", |route| problem(route).starts_with(wrong)).await;
-    assert_eq!(endpoint(&route, "v2", server.address)["state"], "down");
-    for _ in 0..20 {
-        assert_eq!(edge.predict().await.header("x-pointsman-version"), Some("v1"));
-    }
-    site.write(&with("{ model: /v1/model, calls: 25 }"));
-    edge.wait_for_weight(50.0).await;
-    edge.wait_for_route("up", |route| endpoint(route, "v2", server.address)["state"] == "up").await;
-    // The endpoint's own examples are its training's; the counters of the server tell of the calls.
-    let mut client = Client::connect(server.address).await;
-    client.send(b"GET /metrics HTTP/1.1\r\nhost: m\r\nconnection: close\r\n\r\n").await;
-    let metrics = String::from_utf8(client.answer().await.unwrap().body).unwrap();
-    let predicted: f64 = metrics
-        .lines()
-        .filter(|line| {
-            line.starts_with("model_server_requests_total") && line.contains("predict") && line.contains("200")
-        })
-        .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
-        .sum();
-    assert!(predicted >= 26.0, "{predicted}\n{metrics}");
-}
-
-/// Its golden examples are as right as ever; but kilometres would be taken for miles.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_model_that_takes_other_features_than_stable_gets_no_weight_and_says_which() {
-    let site = Site::new().await;
-    let in_miles = site.at("in-miles");
-    fs::create_dir(&in_miles).unwrap();
-    fs::copy(bundle("v2").join("model.safetensors"), in_miles.join("model.safetensors")).unwrap();
-    let description = fs::read_to_string(bundle("v2").join("model.json")).unwrap();
-    fs::write(in_miles.join("model.json"), description.replacen("\"unit\": \"km\"", "\"unit\": \"mi\"", 1)).unwrap();
-    let (stable, canary) = (ModelServer::start("v1").await, ModelServer::of(&in_miles).await);
-    let with = |signature: &str| {
-        let rest = format!(
-            "health_check: {{ path: /ready, interval: 50ms, timeout: 1s }}
-    warm_up: {{ model: /v1/model, calls: 2{signature} }}
-    overrides: [ {{ header: x-version }} ]
-    weights: {{ v1: 50%, v2: 50% }}"
-        );
-        config(&[stable.address], &[canary.address], &rest)
-    };
-    site.write(&with(""));
-    let edge = site.start().await;
-    let problem =
-        |route: &Value| endpoint(route, "v2", canary.address)["problem"].as_str().unwrap_or_default().to_owned();
-    let said = "gets no weight: it takes other features than v1: `distance_km` is in mi, not km. If clients know";
-    let route = edge.wait_for_route("told", |route| problem(route).starts_with(said)).await;
-    assert_eq!(weight_of(&route), 0.0, "{route:#}");
-    for _ in 0..20 {
-        assert_eq!(edge.ask_path("/v1/model").await.header("x-pointsman-version"), Some("v1"));
-    }
-    let tester = edge.ask_with("/v1/model", "x-version: v2\r\n").await;
-    assert_eq!(tester.header("x-pointsman-version"), Some("v2"), "who asks for it by name still gets it");
-    site.write(&with(", signature: any"));
-    edge.wait_for_weight(50.0).await;
-    edge.wait_for_route("no problem", |route| problem(route).is_empty()).await;
 }
 
 /// A model server that speaks what its clients begin with, over TLS if it has a config, and predicts 31.5.

@@ -32,6 +32,7 @@ mod limits;
 mod malformed;
 mod metrics;
 mod mirror;
+mod models;
 mod overrides;
 mod pki;
 mod process;
