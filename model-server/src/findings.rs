@@ -35,6 +35,8 @@ pub enum Place {
     Body,
     /// The instance of a batch with this index, from 0.
     Instance(usize),
+    /// The row with this index, from 0, of tensors that lie beside each other.
+    TensorRow(usize),
 }
 
 impl Place {
@@ -45,6 +47,7 @@ impl Place {
             Self::Instance(index) => {
                 vec![body, Step::Name("instances".to_owned()), Step::Index(index)]
             }
+            Self::TensorRow(index) => vec![body, Step::Name("inputs".to_owned()), Step::Index(index)],
         }
     }
 }
@@ -74,6 +77,10 @@ pub enum Problem {
     Below(f64),
     /// Above the range.
     Above(f64),
+    /// Below the range and let in as the lowest value of it.
+    RaisedTo(f64),
+    /// Above the range and let in as the highest value of it.
+    LoweredTo(f64),
     /// None of these categories.
     Category(Vec<String>),
     /// No object where one should stand.
@@ -98,6 +105,7 @@ impl Problem {
             Self::NotFinite => "finite_number",
             Self::Below(_) => "greater_than_equal",
             Self::Above(_) => "less_than_equal",
+            Self::RaisedTo(_) | Self::LoweredTo(_) => "clamped",
             Self::Category(_) => "literal_error",
             Self::NotObject => "dict_type",
             Self::NotList => "list_type",
@@ -120,6 +128,8 @@ impl Problem {
             Self::NotFinite => "Input should be a finite number".to_owned(),
             Self::Below(low) => format!("Input should be greater than or equal to {low}"),
             Self::Above(high) => format!("Input should be less than or equal to {high}"),
+            Self::RaisedTo(low) => format!("Input was raised to {low}"),
+            Self::LoweredTo(high) => format!("Input was lowered to {high}"),
             Self::Category(allowed) => format!("Input should be {}", choice(allowed)),
             Self::NotObject => "Input should be a valid object".to_owned(),
             Self::NotList => "Input should be a valid list".to_owned(),
@@ -154,6 +164,16 @@ impl Findings {
     /// Whether nothing is wrong.
     pub fn is_empty(&self) -> bool {
         self.detail.is_empty()
+    }
+
+    /// How many there are, those included that are not listed.
+    pub fn count(&self) -> usize {
+        self.detail.len() + self.omitted
+    }
+
+    /// Those that are listed.
+    pub fn listed(&self) -> &[Finding] {
+        &self.detail
     }
 
     /// Notes a problem with a whole object, or with one of its fields.

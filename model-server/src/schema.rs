@@ -22,6 +22,9 @@ pub enum Feature {
         unit: String,
         /// Lowest and highest value that is let in.
         range: [f64; 2],
+        /// What becomes of a number outside of the range.
+        #[serde(default, skip_serializing_if = "OutOfRange::is_refused")]
+        out_of_range: OutOfRange,
     },
     /// `true` or `false`. One column, 1 or 0.
     Boolean {
@@ -42,6 +45,24 @@ pub enum Feature {
         /// Fewest and most characters that it may have, both let in.
         length: [usize; 2],
     },
+}
+
+/// What becomes of a finite number outside of its range.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OutOfRange {
+    /// The request is refused.
+    #[default]
+    Refuse,
+    /// The nearest end of the range is taken in its place, and the answer says so.
+    Clamp,
+}
+
+impl OutOfRange {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+    fn is_refused(&self) -> bool {
+        *self == Self::Refuse
+    }
 }
 
 impl Feature {
@@ -72,12 +93,15 @@ impl Feature {
         }
     }
 
-    /// What a value sets.
-    fn encode(&self, value: Value<'_>) -> Result<Cell, Problem> {
+    /// What a value sets, and what the client should know about it although it was let in.
+    fn encode(&self, value: Value<'_>) -> Result<(Cell, Option<Problem>), Problem> {
         match self {
-            Self::Numeric { range, .. } => number_within(*range, &value).map(|number| Cell::Column(0, number)),
+            Self::Numeric { range, out_of_range, .. } => {
+                let (number, clamped) = number_within(*range, *out_of_range, &value)?;
+                Ok((Cell::Column(0, number), clamped))
+            }
             Self::Boolean { .. } => match value {
-                Value::Boolean(flag) => Ok(Cell::Column(0, f32::from(u8::from(flag)))),
+                Value::Boolean(flag) => Ok((Cell::Column(0, f32::from(u8::from(flag))), None)),
                 Value::Number(_) | Value::Text(_) | Value::Null | Value::List | Value::Object => {
                     Err(Problem::NotBoolean)
                 }
@@ -86,13 +110,13 @@ impl Feature {
                 Value::Text(text) => categories
                     .iter()
                     .position(|category| *category == text)
-                    .map(|column| Cell::Column(column, 1.0))
+                    .map(|column| (Cell::Column(column, 1.0), None))
                     .ok_or_else(|| Problem::Category(categories.clone())),
                 Value::Number(_) | Value::Boolean(_) | Value::Null | Value::List | Value::Object => {
                     Err(Problem::NotText)
                 }
             },
-            Self::Text { length, .. } => text_within(*length, value).map(Cell::Text),
+            Self::Text { length, .. } => text_within(*length, value).map(|text| (Cell::Text(text), None)),
         }
     }
 
@@ -135,13 +159,24 @@ fn all_differ(names: &[String]) -> bool {
     !names.is_empty() && distinct.len() == names.len()
 }
 
-fn number_within([low, high]: [f64; 2], value: &Value<'_>) -> Result<f32, Problem> {
-    match value {
-        Value::Number(number) if !number.is_finite() => Err(Problem::NotFinite),
-        Value::Number(number) if *number < low => Err(Problem::Below(low)),
-        Value::Number(number) if *number > high => Err(Problem::Above(high)),
-        Value::Number(number) => Ok(narrow(*number)),
-        Value::Boolean(_) | Value::Text(_) | Value::Null | Value::List | Value::Object => Err(Problem::NotNumber),
+/// A number that is in its range, or was brought there.
+fn number_within(
+    [low, high]: [f64; 2],
+    out_of_range: OutOfRange,
+    value: &Value<'_>,
+) -> Result<(f32, Option<Problem>), Problem> {
+    let Value::Number(number) = value else {
+        return Err(Problem::NotNumber);
+    };
+    let (end, refused, clamped) = match *number {
+        number if !number.is_finite() => return Err(Problem::NotFinite),
+        number if number < low => (low, Problem::Below(low), Problem::RaisedTo(low)),
+        number if number > high => (high, Problem::Above(high), Problem::LoweredTo(high)),
+        number => return Ok((narrow(number), None)),
+    };
+    match out_of_range {
+        OutOfRange::Refuse => Err(refused),
+        OutOfRange::Clamp => Ok((narrow(end), Some(clamped))),
     }
 }
 
@@ -277,6 +312,11 @@ impl Schema {
         hex(&Sha256::digest(canonical.as_bytes()))
     }
 
+    /// The position of the feature with a name.
+    pub fn position_of(&self, name: &str) -> Option<usize> {
+        self.by_name.get(name).copied()
+    }
+
     /// The position of a feature. Clients mostly send features in one order, so the one after the last is tried
     /// before the name is looked up.
     fn position(&self, name: &str, likely: usize) -> Option<usize> {
@@ -307,6 +347,7 @@ pub struct RowReader<'s> {
     /// For each feature the number of the last row that named it, from 1.
     named_in: Vec<usize>,
     findings: Findings,
+    warnings: Findings,
 }
 
 /// Rows that fit the schema, one behind the other.
@@ -318,6 +359,22 @@ pub struct Rows {
     pub texts: Vec<String>,
     /// How many rows there are.
     pub count: usize,
+    /// What was changed to make them fit.
+    pub warnings: Findings,
+}
+
+impl Rows {
+    /// How much goes into the model, columns and bytes of text: what a calculation's cost grows with.
+    pub fn weight(&self) -> usize {
+        self.columns.len() + self.texts.iter().map(String::len).sum::<usize>()
+    }
+
+    /// Puts other rows of the same schema behind these.
+    pub fn append(&mut self, other: &Self) {
+        self.columns.extend_from_slice(&other.columns);
+        self.texts.extend_from_slice(&other.texts);
+        self.count += other.count;
+    }
 }
 
 impl<'s> RowReader<'s> {
@@ -330,6 +387,7 @@ impl<'s> RowReader<'s> {
             rows: 0,
             named_in: vec![0; schema.fields.len()],
             findings: Findings::default(),
+            warnings: Findings::default(),
         }
     }
 
@@ -343,9 +401,7 @@ impl<'s> RowReader<'s> {
     /// # Errors
     /// When the text is broken; a row that is merely wrong is noted among the findings.
     pub fn row(&mut self, scanner: &mut Scanner<'_>, place: Place) -> Result<(), Fault> {
-        self.rows += 1;
-        self.columns.resize(self.rows * self.schema.width, 0.0);
-        self.texts.resize(self.rows * self.schema.texts, String::new());
+        self.begin();
         if scanner.kind() != Kind::Object {
             scanner.value()?;
             self.note(place, None, &Problem::NotObject);
@@ -367,6 +423,18 @@ impl<'s> RowReader<'s> {
         Ok(())
     }
 
+    /// Begins a row whose values are then [set](Self::set) one after the other.
+    pub fn begin(&mut self) {
+        self.rows += 1;
+        self.columns.resize(self.rows * self.schema.width, 0.0);
+        self.texts.resize(self.rows * self.schema.texts, String::new());
+    }
+
+    /// Sets the value of the feature at a position of the schema, in the row that was begun last.
+    pub fn set(&mut self, place: Place, position: usize, value: Value<'_>) {
+        self.field(place, position, value);
+    }
+
     /// Notes something about a whole body that the rows do not show.
     pub fn note(&mut self, place: Place, field: Option<&str>, problem: &Problem) {
         self.findings.add(place, field, problem);
@@ -378,7 +446,7 @@ impl<'s> RowReader<'s> {
     /// All that was wrong.
     pub fn finish(self) -> Result<Rows, Findings> {
         if self.findings.is_empty() {
-            return Ok(Rows { columns: self.columns, texts: self.texts, count: self.rows });
+            return Ok(Rows { columns: self.columns, texts: self.texts, count: self.rows, warnings: self.warnings });
         }
         Err(self.findings)
     }
@@ -409,14 +477,19 @@ impl<'s> RowReader<'s> {
         }
         *named_in = self.rows;
         match field.feature.encode(value) {
-            Ok(cell) => self.set(field, cell),
+            Ok((cell, warning)) => {
+                self.put(field, cell);
+                if let Some(warning) = warning {
+                    self.warnings.add(place, Some(field.feature.name()), &warning);
+                }
+            }
             Err(problem) => self.note(place, Some(field.feature.name()), &problem),
         }
         true
     }
 
     /// Puts one cell of the last row where it belongs.
-    fn set(&mut self, field: &Field, cell: Cell) {
+    fn put(&mut self, field: &Field, cell: Cell) {
         let before = self.rows - 1;
         match cell {
             Cell::Column(column, number) => {
@@ -468,7 +541,7 @@ mod tests {
 
     #[test]
     fn a_row_becomes_columns_whatever_its_order() {
-        let wanted = Rows { columns: vec![4.25, 0.0, 1.0, 1.0], texts: vec![], count: 1 };
+        let wanted = Rows { columns: vec![4.25, 0.0, 1.0, 1.0], count: 1, ..Rows::default() };
         for body in [
             r#"{"km":4.25,"weather":"rain","priority":true}"#,
             r#"{"priority":true,"weather":"r\u0061in","km":425e-2}"#,
@@ -484,7 +557,7 @@ mod tests {
             {"name":"fresh","type":"boolean"},
             {"name":"body","type":"text","length":[0,9]}]"#;
         let schema = Schema::new(features(text)).unwrap();
-        let wanted = Rows { columns: vec![1.0], texts: vec!["éééé".to_owned(), String::new()], count: 1 };
+        let wanted = Rows { columns: vec![1.0], texts: vec!["éééé".to_owned(), String::new()], count: 1, ..Rows::default() };
         assert_eq!(read(&schema, r#"{"body":"","fresh":true,"title":"éééé"}"#), Ok(wanted));
         let found = read(&schema, r#"{"body":"0123456789","fresh":true,"title":""}"#).unwrap_err();
         for wanted in [
@@ -507,6 +580,23 @@ mod tests {
         ] {
             assert!(found.contains(wanted), "{wanted} not in {found}");
         }
+    }
+
+    #[test]
+    fn a_number_out_of_its_range_is_clamped_where_the_schema_says_so() {
+        let text = r#"[{"name":"km","type":"numeric","unit":"km","range":[0.5,30],"out_of_range":"clamp"}]"#;
+        let schema = Schema::new(features(text)).unwrap();
+        for (body, taken, words) in [
+            (r#"{"km":31}"#, 30.0, r#"{"loc":["body","km"],"msg":"Input was lowered to 30","type":"clamped"}"#),
+            (r#"{"km":-1}"#, 0.5, r#"{"loc":["body","km"],"msg":"Input was raised to 0.5","type":"clamped"}"#),
+        ] {
+            let rows = read(&schema, body).unwrap();
+            assert_eq!(rows.columns, [taken]);
+            assert!(serde_json::to_string(&rows.warnings).unwrap().contains(words), "{:?}", rows.warnings);
+        }
+        assert!(read(&schema, r#"{"km":30}"#).unwrap().warnings.is_empty());
+        assert!(read(&schema, r#"{"km":1e999}"#).unwrap_err().contains("finite_number"));
+        assert_ne!(schema.signature(), Schema::new(features(&text.replace("clamp", "refuse"))).unwrap().signature());
     }
 
     #[test]
