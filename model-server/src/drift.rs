@@ -1,0 +1,345 @@
+//! How the traffic differs from what the model was trained on: every feature and the predictions are counted in the
+//! bins of the bundle's training reference, over a window that moves, and compared with it. `deployment` has rows
+//! counted; `/v1/drift` and the metrics tell.
+
+mod statistics;
+mod window;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::bundle::{Histogram, Reference};
+use crate::schema::{Feature, Rows, Schema};
+use window::{Tally, Window};
+
+pub use statistics::{Distance, distance};
+
+/// Into how many parts the counts are split, so that threads do not wait for each other.
+const SHARDS: usize = 16;
+
+/// Fewer rows say nothing.
+const LEAST_ROWS: u64 = 200;
+
+/// From here on a distribution has moved (Siddiqi, Credit Risk Scorecards, 2006: 0.1 and 0.25).
+const MODERATE: f64 = 0.1;
+
+/// From here on it is another one.
+const LARGE: f64 = 0.25;
+
+/// What predictions are called beside the features.
+const PREDICTION: &str = "prediction";
+
+/// The counts of a model's traffic.
+#[derive(Debug)]
+pub struct Drift {
+    binned: Vec<Binned>,
+    shards: Vec<Mutex<Window>>,
+    window: Duration,
+}
+
+/// One feature, or the prediction, and its bins.
+#[derive(Debug)]
+struct Binned {
+    name: String,
+    source: Source,
+    bins: Bins,
+    trained: Vec<u64>,
+    first_bin: usize,
+}
+
+/// Where its value stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    /// From this column of a row on.
+    Column(usize),
+    Prediction,
+}
+
+/// Which bin a value belongs to.
+#[derive(Debug)]
+enum Bins {
+    /// Numbers, by their inner edges: a value belongs behind all edges that are not above it.
+    Edges(Vec<f32>),
+    /// 0 or 1.
+    Flag,
+    /// The column that is set, out of so many.
+    OneOf(usize),
+}
+
+/// What has become of a distribution, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Too few rows to say anything.
+    TooFewRows,
+    /// As in training, as far as can be told.
+    Stable,
+    /// It has moved: worth a look.
+    Moderate,
+    /// It is another one: the model was not trained for this.
+    Drifted,
+}
+
+/// One distribution beside its training.
+#[derive(Debug, Clone, Serialize)]
+pub struct Compared {
+    /// The feature, or `prediction`.
+    pub name: String,
+    /// What is to be thought of it.
+    pub verdict: Verdict,
+    /// The population stability index; absent without traffic.
+    pub psi: Option<f64>,
+    /// What chance alone seldom exceeds in it.
+    pub psi_noise: Option<f64>,
+    /// The Kolmogorov-Smirnov statistic; absent for what has no order.
+    pub ks: Option<f64>,
+    /// What chance alone exceeds in one of a thousand windows.
+    pub ks_noise: Option<f64>,
+    /// Rows in each bin of the reference.
+    pub counts: Vec<u64>,
+}
+
+/// What `/v1/drift` answers.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// How much time is looked at.
+    pub window_seconds: u64,
+    /// How many rows came in it.
+    pub rows: u64,
+    /// How many rows the training had.
+    pub reference_rows: u64,
+    /// The worst of all.
+    pub verdict: Verdict,
+    /// The same in words.
+    pub summary: String,
+    /// Every feature.
+    pub features: Vec<Compared>,
+    /// The predictions; absent when they are no single numbers.
+    pub prediction: Option<Compared>,
+}
+
+impl Drift {
+    /// Nothing counted yet.
+    pub fn new(schema: &Schema, reference: &Reference, window: Duration) -> Self {
+        let mut binned: Vec<Binned> = Vec::new();
+        let mut column = 0;
+        for feature in schema.features() {
+            if let Some(histogram) = reference.features.get(feature.name()) {
+                push(&mut binned, feature.name(), (Source::Column(column), bins_of(feature, histogram)), histogram);
+            }
+            column += feature.columns();
+        }
+        push(&mut binned, PREDICTION, (Source::Prediction, edges(&reference.prediction)), &reference.prediction);
+        let bins = binned.iter().map(|binned| binned.trained.len()).sum();
+        let now = Instant::now();
+        let shards = (0..SHARDS).map(|_| Mutex::new(Window::new(bins, window, now))).collect();
+        Self { binned, shards, window }
+    }
+
+    /// Counts rows and their predictions.
+    pub fn note(&self, rows: &Rows, predictions: &[f32], now: Instant) {
+        let Some(shard) = self.shards.get(own_shard()) else {
+            return;
+        };
+        let width = rows.columns.len() / rows.count.max(1);
+        let mut window = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        for (row, prediction) in rows.columns.chunks(width.max(1)).zip(predictions) {
+            window.count(now, self.binned.iter().map(|binned| binned.first_bin + binned.bin(row, *prediction)));
+        }
+    }
+
+    /// The comparison over the last window.
+    pub fn report(&self, now: Instant) -> Report {
+        let mut tally = Tally::default();
+        for shard in &self.shards {
+            shard.lock().unwrap_or_else(PoisonError::into_inner).add_to(&mut tally, now);
+        }
+        let compared = |binned: &Binned| binned.compare(&tally);
+        let (predictions, features): (Vec<_>, Vec<_>) =
+            self.binned.iter().partition(|binned| binned.source == Source::Prediction);
+        let features: Vec<Compared> = features.into_iter().map(compared).collect();
+        let prediction = predictions.first().copied().map(compared);
+        let all = features.iter().chain(&prediction);
+        let verdict = all.clone().map(|compared| compared.verdict).max().unwrap_or(Verdict::TooFewRows);
+        Report {
+            window_seconds: self.window.as_secs(),
+            rows: tally.rows,
+            reference_rows: self.binned.first().map_or(0, |binned| binned.trained.iter().sum()),
+            verdict,
+            summary: summary(verdict, tally.rows, all.collect()),
+            features,
+            prediction,
+        }
+    }
+}
+
+fn push(binned: &mut Vec<Binned>, name: &str, (source, bins): (Source, Bins), histogram: &Histogram) {
+    let first_bin = binned.last().map_or(0, |last| last.first_bin + last.trained.len());
+    binned.push(Binned { name: name.to_owned(), source, bins, trained: histogram.counts.clone(), first_bin });
+}
+
+fn bins_of(feature: &Feature, histogram: &Histogram) -> Bins {
+    match feature {
+        Feature::Numeric { .. } => edges(histogram),
+        Feature::Boolean { .. } => Bins::Flag,
+        Feature::Categorical { categories, .. } => Bins::OneOf(categories.len()),
+    }
+}
+
+/// The outer edges bound nothing: a value beyond belongs to the first or the last bin.
+fn edges(histogram: &Histogram) -> Bins {
+    let edges = histogram.edges.as_deref().unwrap_or_default();
+    let inner = edges.get(1..edges.len().saturating_sub(1)).unwrap_or_default();
+    Bins::Edges(inner.iter().copied().map(crate::schema::narrow).collect())
+}
+
+/// A shard of this thread's own, as long as there are fewer threads than shards.
+fn own_shard() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static OWN: usize = NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS;
+    }
+    OWN.with(|own| *own)
+}
+
+impl Binned {
+    fn bin(&self, row: &[f32], prediction: f32) -> usize {
+        let values = match self.source {
+            Source::Column(first) => row.get(first..).unwrap_or_default(),
+            Source::Prediction => std::slice::from_ref(&prediction),
+        };
+        let first = values.first().copied().unwrap_or_default();
+        match &self.bins {
+            Bins::Edges(edges) => edges.partition_point(|edge| *edge <= first),
+            Bins::Flag => usize::from(first > 0.5),
+            Bins::OneOf(count) => values.iter().take(*count).position(|value| *value > 0.5).unwrap_or_default(),
+        }
+    }
+
+    fn compare(&self, tally: &Tally) -> Compared {
+        let bins = self.trained.len();
+        let counts =
+            tally.counts.get(self.first_bin..self.first_bin + bins).map_or_else(|| vec![0; bins], <[u64]>::to_vec);
+        let distance = distance(&counts, &self.trained);
+        let ordered = distance.filter(|_| matches!(self.bins, Bins::Edges(_)));
+        Compared {
+            name: self.name.clone(),
+            verdict: verdict(distance, ordered, tally.rows),
+            psi: distance.map(|distance| distance.psi),
+            psi_noise: distance.map(|distance| distance.psi_noise),
+            ks: ordered.map(|distance| distance.ks),
+            ks_noise: ordered.map(|distance| distance.ks_noise),
+            counts,
+        }
+    }
+}
+
+/// A PSI counts only where it stands above its noise, and for numbers the Kolmogorov-Smirnov statistic has to agree.
+fn verdict(distance: Option<Distance>, ordered: Option<Distance>, rows: u64) -> Verdict {
+    let Some(distance) = distance.filter(|_| rows >= LEAST_ROWS) else {
+        return Verdict::TooFewRows;
+    };
+    let by_chance = distance.psi <= distance.psi_noise || ordered.is_some_and(|ordered| ordered.ks <= ordered.ks_noise);
+    match distance.psi {
+        _ if by_chance => Verdict::Stable,
+        psi if psi >= LARGE => Verdict::Drifted,
+        psi if psi >= MODERATE => Verdict::Moderate,
+        _ => Verdict::Stable,
+    }
+}
+
+fn summary(verdict: Verdict, rows: u64, mut compared: Vec<&Compared>) -> String {
+    let moved = |least: Verdict| move |compared: &&Compared| compared.verdict >= least;
+    compared.sort_by(|one, other| other.psi.unwrap_or_default().total_cmp(&one.psi.unwrap_or_default()));
+    let named = |least| {
+        let names = compared.iter().copied().filter(moved(least));
+        names
+            .map(|compared| format!("{} (PSI {:.2})", compared.name, compared.psi.unwrap_or_default()))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    match verdict {
+        Verdict::TooFewRows => {
+            format!("{rows} rows in this window are too few to say anything; {LEAST_ROWS} are needed")
+        }
+        Verdict::Stable => format!("{rows} rows look like those of the training"),
+        Verdict::Moderate => format!("worth a look: {} moved away from training", named(Verdict::Moderate)),
+        Verdict::Drifted => {
+            format!("the model was not trained for this: {} differ from training", named(Verdict::Moderate))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drift() -> Drift {
+        let features = r#"[
+            {"name":"km","type":"numeric","unit":"km","range":[0,4]},
+            {"name":"weather","type":"categorical","categories":["sun","rain"]},
+            {"name":"fresh","type":"boolean"}]"#;
+        let reference = r#"{"rows":1000,"features":{
+            "km":{"edges":[0,1,2,3,4],"counts":[250,250,250,250]},
+            "weather":{"counts":[500,500]},
+            "fresh":{"counts":[900,100]}},
+            "prediction":{"edges":[0,10,20],"counts":[500,500]}}"#;
+        let schema = Schema::new(serde_json::from_str(features).unwrap()).unwrap();
+        Drift::new(&schema, &serde_json::from_str(reference).unwrap(), Duration::from_mins(1))
+    }
+
+    /// `count` rows of the same values.
+    fn note(drift: &Drift, count: usize, row: [f32; 4], prediction: f32) {
+        let rows = Rows { columns: row.repeat(count), count, ..Rows::default() };
+        drift.note(&rows, &vec![prediction; count], Instant::now());
+    }
+
+    #[test]
+    fn values_are_counted_in_the_bins_of_the_reference() {
+        let drift = drift();
+        for (row, prediction) in
+            [([0.0, 1.0, 0.0, 0.0], -5.0), ([1.0, 0.0, 1.0, 1.0], 10.0), ([4.0, 0.0, 1.0, 0.0], 99.0)]
+        {
+            note(&drift, 1, row, prediction);
+        }
+        let report = drift.report(Instant::now());
+        let counts: Vec<_> = report.features.iter().map(|compared| compared.counts.clone()).collect();
+        assert_eq!(counts, [vec![1, 1, 0, 1], vec![1, 2], vec![2, 1]]);
+        assert_eq!(report.prediction.unwrap().counts, [1, 2]);
+        assert_eq!(report.verdict, Verdict::TooFewRows);
+    }
+
+    #[test]
+    fn traffic_as_in_training_is_stable_and_another_is_named() {
+        let drift = drift();
+        for km in [0.5, 1.5, 2.5, 3.5] {
+            for (sun, rain) in [(1.0, 0.0), (0.0, 1.0)] {
+                for prediction in [5.0, 15.0] {
+                    note(&drift, 90, [km, sun, rain, 0.0], prediction);
+                    note(&drift, 10, [km, sun, rain, 1.0], prediction);
+                }
+            }
+        }
+        let report = drift.report(Instant::now());
+        assert_eq!((report.rows, report.verdict), (1600, Verdict::Stable), "{}", report.summary);
+        note(&drift, 4000, [3.5, 1.0, 0.0, 0.0], 15.0);
+        let report = drift.report(Instant::now());
+        assert_eq!(report.verdict, Verdict::Drifted);
+        assert!(report.summary.contains("km (PSI"), "{}", report.summary);
+        assert!(!report.summary.contains("fresh"), "{}", report.summary);
+    }
+
+    #[test]
+    fn what_chance_explains_is_no_drift() {
+        let drift = drift();
+        for (km, count) in [(0.5, 62), (1.5, 48), (2.5, 54), (3.5, 46)] {
+            note(&drift, count, [km, 1.0, 0.0, 0.0], 5.0);
+        }
+        let km = drift.report(Instant::now()).features.swap_remove(0);
+        assert_eq!(km.verdict, Verdict::Stable, "{km:?}");
+        assert!(km.psi.unwrap() > 0.0);
+    }
+}

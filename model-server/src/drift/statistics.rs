@@ -1,0 +1,90 @@
+//! How far two distributions over the same bins are apart, and from where on that is more than chance. Pure.
+
+/// The share that stands in for an empty bin, so that the logarithm has an end (the convention of the population
+/// stability index, e.g. in Evidently: 0.0001).
+const LEAST_SHARE: f64 = 1e-4;
+
+/// c(α) of the two-sample Kolmogorov-Smirnov test for α = 0.1 % (Smirnov, 1948): sqrt(−ln(α / 2) / 2).
+const KS_FACTOR: f64 = 1.949_470_867_7;
+
+/// How many standard deviations above its mean a PSI has to stand to be more than chance.
+const PSI_DEVIATIONS: f64 = 4.0;
+
+/// What two distributions say to each other.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Distance {
+    /// The population stability index: Σ (p − q) · ln(p / q).
+    pub psi: f64,
+    /// What chance alone seldom exceeds in it, with so few rows in so many bins.
+    pub psi_noise: f64,
+    /// The Kolmogorov-Smirnov statistic: the largest distance of the two cumulative distributions at a bin's edge. It
+    /// means nothing for categories, which have no order.
+    pub ks: f64,
+    /// What chance alone exceeds in one of a thousand windows.
+    pub ks_noise: f64,
+}
+
+/// Compares counts over the same bins; nothing when one of them is empty.
+pub fn distance(seen: &[u64], trained: &[u64]) -> Option<Distance> {
+    let (rows, reference) = (total(seen), total(trained));
+    if rows <= 0.0 || reference <= 0.0 || seen.len() != trained.len() {
+        return None;
+    }
+    let mut psi = 0.0;
+    let mut ks: f64 = 0.0;
+    let (mut below, mut reference_below) = (0.0, 0.0);
+    for (seen, trained) in seen.iter().zip(trained) {
+        let (share, wanted) = (number(*seen) / rows, number(*trained) / reference);
+        let (floored, floored_wanted) = (share.max(LEAST_SHARE), wanted.max(LEAST_SHARE));
+        psi += (floored - floored_wanted) * (floored / floored_wanted).ln();
+        below += share;
+        reference_below += wanted;
+        ks = ks.max((below - reference_below).abs());
+    }
+    let uncertainty = 1.0 / rows + 1.0 / reference;
+    Some(Distance { psi, psi_noise: psi_noise(seen.len(), uncertainty), ks, ks_noise: KS_FACTOR * uncertainty.sqrt() })
+}
+
+/// Of equal distributions, PSI / (1/n + 1/m) follows χ² with one degree of freedom less than there are bins
+/// (Yurdakul and Naranjo, 2020): its mean is that number, its variance twice that.
+fn psi_noise(bins: usize, uncertainty: f64) -> f64 {
+    let freedom = f64::from(u32::try_from(bins.saturating_sub(1)).unwrap_or(u32::MAX));
+    uncertainty * (freedom + PSI_DEVIATIONS * (2.0 * freedom).sqrt())
+}
+
+fn total(counts: &[u64]) -> f64 {
+    counts.iter().copied().map(number).sum()
+}
+
+#[expect(clippy::as_conversions, clippy::cast_precision_loss, reason = "counts of rows stay below 2^52")]
+fn number(count: u64) -> f64 {
+    count as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_distributions_are_not_apart_and_empty_ones_say_nothing() {
+        let same = distance(&[10, 20, 30], &[100, 200, 300]).unwrap();
+        assert!(same.psi.abs() < 1e-12 && same.ks.abs() < 1e-12, "{same:?}");
+        assert_eq!(distance(&[0, 0], &[1, 1]), None);
+        assert_eq!(distance(&[1, 1], &[0, 0]), None);
+        assert_eq!(distance(&[1], &[1, 1]), None);
+    }
+
+    #[test]
+    fn an_empty_bin_costs_much_and_not_everything() {
+        let far = distance(&[1000, 0], &[500, 500]).unwrap();
+        assert!(far.psi > 0.25 && far.psi.is_finite(), "{far:?}");
+        assert!((far.ks - 0.5).abs() < 1e-12);
+    }
+
+    #[test]
+    fn few_rows_are_noisy() {
+        let noise = |rows| distance(&[rows, rows], &[5000, 5000]).unwrap().psi_noise;
+        assert!(noise(5) > 0.25);
+        assert!(noise(5000) < 0.01);
+    }
+}

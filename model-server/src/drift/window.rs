@@ -1,0 +1,131 @@
+//! Counts over a window that moves: six slices of time, the oldest of which is forgotten when a new one begins. Pure:
+//! times come in as values.
+
+use std::time::{Duration, Instant};
+
+/// In how many steps a window moves.
+const SLICES: u32 = 6;
+
+/// Counts per bin, over the last window's time.
+#[derive(Debug, Clone)]
+pub(super) struct Window {
+    slices: Vec<Slice>,
+    began: Instant,
+    length: Duration,
+}
+
+#[derive(Debug, Clone)]
+struct Slice {
+    /// Which slice since the beginning it holds, once it holds any.
+    number: Option<u32>,
+    counts: Vec<u64>,
+    rows: u64,
+}
+
+/// What a window holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    pub(super) counts: Vec<u64>,
+    pub(super) rows: u64,
+}
+
+impl Window {
+    /// Empty, over so many bins.
+    pub(super) fn new(bins: usize, window: Duration, now: Instant) -> Self {
+        let empty = Slice { number: None, counts: vec![0; bins], rows: 0 };
+        let slices = (0..SLICES).map(|_| empty.clone()).collect();
+        Self { slices, began: now, length: (window / SLICES).max(Duration::from_millis(1)) }
+    }
+
+    /// The counts to which a row at this time is added.
+    pub(super) fn count(&mut self, now: Instant, bins: impl Iterator<Item = usize>) {
+        let number = self.number(now);
+        let Some(slice) = self.slices.iter_mut().min_by_key(|slice| slice.distance(number)) else {
+            return;
+        };
+        if slice.number != Some(number) {
+            slice.counts.fill(0);
+            slice.rows = 0;
+            slice.number = Some(number);
+        }
+        slice.rows += 1;
+        for bin in bins {
+            if let Some(count) = slice.counts.get_mut(bin) {
+                *count += 1;
+            }
+        }
+    }
+
+    /// Adds what happened within the last window.
+    pub(super) fn add_to(&self, tally: &mut Tally, now: Instant) {
+        let number = self.number(now);
+        let recent = |slice: &&Slice| slice.number.is_some_and(|began| number.saturating_sub(began) < SLICES);
+        for slice in self.slices.iter().filter(recent) {
+            tally.rows += slice.rows;
+            tally.counts.resize(tally.counts.len().max(slice.counts.len()), 0);
+            for (sum, count) in tally.counts.iter_mut().zip(&slice.counts) {
+                *sum += count;
+            }
+        }
+    }
+
+    fn number(&self, now: Instant) -> u32 {
+        let passed = now.saturating_duration_since(self.began).as_nanos() / self.length.as_nanos();
+        u32::try_from(passed).unwrap_or(u32::MAX)
+    }
+}
+
+impl Slice {
+    /// The slice of this number comes first, then an unused one, then the oldest.
+    fn distance(&self, number: u32) -> (bool, Option<u32>) {
+        (self.number != Some(number), self.number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_is_older_than_the_window_is_forgotten_slice_by_slice() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut window = Window::new(2, Duration::from_mins(1), start);
+        let counts = |window: &Window, second| {
+            let mut tally = Tally::default();
+            window.add_to(&mut tally, at(second));
+            (tally.rows, tally.counts)
+        };
+        window.count(at(1), [0].into_iter());
+        window.count(at(12), [1].into_iter());
+        window.count(at(13), [1].into_iter());
+        assert_eq!(counts(&window, 13), (3, vec![1, 2]));
+        assert_eq!(counts(&window, 59), (3, vec![1, 2]));
+        assert_eq!(counts(&window, 60), (2, vec![0, 2]));
+        assert_eq!(counts(&window, 70), (0, vec![]));
+        window.count(at(300), [0].into_iter());
+        assert_eq!(counts(&window, 300), (1, vec![1, 0]));
+    }
+
+    proptest! {
+        /// Checked against a memory of its own: the time of every row.
+        #[test]
+        fn it_holds_the_last_window_to_within_a_slice(steps in prop::collection::vec(0_u64..40, 1..60)) {
+            let start = Instant::now();
+            let mut window = Window::new(1, Duration::from_mins(1), start);
+            let mut times = vec![];
+            let mut second = 0;
+            for step in steps {
+                second += step;
+                times.push(second);
+                window.count(start + Duration::from_secs(second), std::iter::once(0));
+                let mut tally = Tally::default();
+                window.add_to(&mut tally, start + Duration::from_secs(second));
+                let oldest = (second / 10).saturating_sub(5) * 10;
+                let wanted = times.iter().filter(|time| **time >= oldest).count();
+                prop_assert_eq!(tally.rows, u64::try_from(wanted).unwrap());
+            }
+        }
+    }
+}
