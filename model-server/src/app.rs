@@ -16,6 +16,7 @@ use tracing::{info, warn};
 
 use crate::bundle::{Bundle, BundleError};
 use crate::connection::{Serving, ServingError};
+use crate::deployment::{Deployment, DeploymentError, Terms};
 use crate::golden::{self, GoldenError};
 use crate::health::{Health, Stage};
 use crate::http::Site;
@@ -52,6 +53,9 @@ pub enum AppError {
     /// The thread that loads the model ended without a word.
     #[error("loading the model was cut off; the log says why")]
     Cut,
+    /// The model cannot be served.
+    #[error(transparent)]
+    Deployment(#[from] DeploymentError),
     /// The system refused something.
     #[error("the system refuses what every server needs")]
     System(#[from] io::Error),
@@ -64,8 +68,8 @@ pub enum AppError {
 pub fn run(settings: &Settings) -> Result<(), AppError> {
     let listener = listener::bind(&settings.host, settings.port)?;
     let site = Arc::new(Site {
-        served: std::sync::OnceLock::new(),
-        health: Health::new(),
+        deployment: std::sync::OnceLock::new(),
+        health: Arc::new(Health::new()),
         metrics: Metrics::new()?,
         limits: settings.limits(),
     });
@@ -166,6 +170,9 @@ fn load(settings: &Settings, site: &Site) -> Result<(), AppError> {
     site.health.advance(Stage::Checking);
     let golden_examples = golden::check(&served, &golden)?.examples;
     site.metrics.serve(served.name(), served.version());
+    let example = golden.examples.first().map(|example| example.input.to_string()).unwrap_or_default();
+    let deployment = Deployment::start(served, example.as_bytes(), &terms(settings, site))?;
+    let served = deployment.served();
     info!(
         model = served.name(),
         version = served.version(),
@@ -175,7 +182,17 @@ fn load(settings: &Settings, site: &Site) -> Result<(), AppError> {
         took_ms = start.elapsed().as_millis(),
         "ready"
     );
-    site.served.get_or_init(|| served);
+    site.deployment.get_or_init(|| deployment);
     site.health.advance(Stage::Ready);
     Ok(())
+}
+
+fn terms(settings: &Settings, site: &Site) -> Terms {
+    Terms {
+        limits: settings.limits(),
+        queue: settings.queue_limits(),
+        workers: settings.threads(),
+        health: Arc::clone(&site.health),
+        drift_window: settings.drift_window(),
+    }
 }

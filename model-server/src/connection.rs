@@ -1,6 +1,7 @@
 //! The threads that serve, and the life of one connection. Each thread has a runtime of its own and keeps its
 //! connections; a request is read, calculated and answered on one thread.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::TcpStream as StdStream;
 use std::num::NonZeroUsize;
@@ -8,20 +9,23 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulConnection;
 use pointsman_telemetry::shutdown::{Drain, InFlight};
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 use crate::http::{self, Site};
 use crate::listener::QUIET;
+use crate::oip;
 
 /// Why nobody can serve.
 #[derive(Debug, Error)]
@@ -123,27 +127,81 @@ async fn serve(mut dealt: UnboundedReceiver<Dealt>, site: Arc<Site>, drain: Drai
 
 type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
-/// One connection, until the client leaves, is silent for too long, or the server drains. Draining, a request
-/// that comes is answered with `connection: close`; after [`QUIET`] without one the connection is closed. Closing
-/// at once would cut off a client that is just sending, and lose its request.
+/// How many requests of one connection are under way at a time over HTTP/2.
+const STREAMS: u32 = 256;
+
+/// How often a silent HTTP/2 client is asked whether it is still there.
+const ASKED: Duration = Duration::from_secs(20);
+
+/// What every connection of HTTP/2 begins with, and no request of HTTP/1.1 does.
+const PREFACE: &[u8] = b"PRI";
+
+/// How long to wait for the rest of the first three bytes, should they come one by one.
+const DRIP: Duration = Duration::from_millis(5);
+
+/// One connection: HTTP/1.1, or HTTP/2 when that is what the client begins with, as every client of gRPC does.
 async fn converse(stream: StdStream, site: Arc<Site>, drain: Drain) -> Ended {
     stream.set_nodelay(true)?;
-    let stream = TokioIo::new(TcpStream::from_std(stream)?);
+    let stream = TcpStream::from_std(stream)?;
     let patience = site.limits.patience;
+    let multiplexed = tokio::select! {
+        multiplexed = timeout(patience, begins_with_preface(&stream)) => multiplexed??,
+        () = drained_and_quiet(&drain) => false,
+    };
+    let stream = TokioIo::new(stream);
+    if multiplexed {
+        let service = service_fn(move |request| {
+            let site = Arc::clone(&site);
+            async move { Ok::<_, Infallible>(oip::grpc::answer(site, request).await) }
+        });
+        let connection = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(STREAMS)
+            .keep_alive_interval(ASKED)
+            .serve_connection(stream, service);
+        return until_drained(connection, drain).await;
+    }
     let service = service_fn(move |request| {
         let site = Arc::clone(&site);
-        async move { Ok::<_, std::convert::Infallible>(http::answer(site, request).await) }
+        async move { Ok::<_, Infallible>(http::answer(site, request).await) }
     });
     let connection =
         http1::Builder::new().timer(TokioTimer::new()).header_read_timeout(patience).serve_connection(stream, service);
+    until_drained(connection, drain).await
+}
+
+/// Looks at the first bytes without taking them.
+async fn begins_with_preface(stream: &TcpStream) -> io::Result<bool> {
+    let mut first = [0; PREFACE.len()];
+    loop {
+        let count = stream.peek(&mut first).await?;
+        let seen = first.get(..count).unwrap_or_default();
+        if count == 0 || !PREFACE.starts_with(seen) {
+            return Ok(false);
+        }
+        if count == PREFACE.len() {
+            return Ok(true);
+        }
+        sleep(DRIP).await;
+    }
+}
+
+async fn drained_and_quiet(drain: &Drain) {
+    drain.begun().await;
+    sleep(QUIET).await;
+}
+
+/// Serves until the client leaves, is silent for too long, or the server drains. Draining, a request that comes is
+/// answered with `connection: close`; after [`QUIET`] without one the connection is closed. Closing at once would cut
+/// off a client that is just sending, and lose its request.
+async fn until_drained<C>(connection: C, drain: Drain) -> Ended
+where
+    C: GracefulConnection<Error = hyper::Error>,
+{
     let mut connection = pin!(connection);
     tokio::select! {
         ended = connection.as_mut() => return Ok(ended?),
-        () = drain.begun() => {}
-    }
-    tokio::select! {
-        ended = connection.as_mut() => return Ok(ended?),
-        () = sleep(QUIET) => {}
+        () = drained_and_quiet(&drain) => {}
     }
     connection.as_mut().graceful_shutdown();
     Ok(connection.await?)

@@ -55,6 +55,8 @@ struct Binned {
 enum Source {
     /// From this column of a row on.
     Column(usize),
+    /// The length of this text of a row, in characters.
+    Text(usize),
     Prediction,
 }
 
@@ -67,6 +69,24 @@ enum Bins {
     Flag,
     /// The column that is set, out of so many.
     OneOf(usize),
+}
+
+/// One row and its prediction.
+struct Row<'a> {
+    columns: &'a [f32],
+    texts: &'a [String],
+    prediction: &'a [f32],
+}
+
+/// What belongs to one of so many rows that lie one behind the other.
+fn part<T>(all: &[T], number: usize, rows: usize) -> &[T] {
+    let each = all.len() / rows.max(1);
+    all.get(number * each..(number + 1) * each).unwrap_or_default()
+}
+
+fn characters(text: Option<&String>) -> f32 {
+    let count = text.map_or(0, |text| text.chars().count());
+    f32::from(u16::try_from(count).unwrap_or(u16::MAX))
 }
 
 /// What has become of a distribution, in one word.
@@ -125,14 +145,18 @@ impl Drift {
     /// Nothing counted yet.
     pub fn new(schema: &Schema, reference: &Reference, window: Duration) -> Self {
         let mut binned: Vec<Binned> = Vec::new();
-        let mut column = 0;
+        let (mut column, mut text) = (0, 0);
         for feature in schema.features() {
+            let source = if feature.texts() > 0 { Source::Text(text) } else { Source::Column(column) };
             if let Some(histogram) = reference.features.get(feature.name()) {
-                push(&mut binned, feature.name(), (Source::Column(column), bins_of(feature, histogram)), histogram);
+                push(&mut binned, feature.name(), (source, bins_of(feature, histogram)), histogram);
             }
             column += feature.columns();
+            text += feature.texts();
         }
-        push(&mut binned, PREDICTION, (Source::Prediction, edges(&reference.prediction)), &reference.prediction);
+        if let Some(histogram) = &reference.prediction {
+            push(&mut binned, PREDICTION, (Source::Prediction, edges(histogram)), histogram);
+        }
         let bins = binned.iter().map(|binned| binned.trained.len()).sum();
         let now = Instant::now();
         let shards = (0..SHARDS).map(|_| Mutex::new(Window::new(bins, window, now))).collect();
@@ -144,10 +168,14 @@ impl Drift {
         let Some(shard) = self.shards.get(own_shard()) else {
             return;
         };
-        let width = rows.columns.len() / rows.count.max(1);
         let mut window = shard.lock().unwrap_or_else(PoisonError::into_inner);
-        for (row, prediction) in rows.columns.chunks(width.max(1)).zip(predictions) {
-            window.count(now, self.binned.iter().map(|binned| binned.first_bin + binned.bin(row, *prediction)));
+        for number in 0..rows.count {
+            let row = Row {
+                columns: part(&rows.columns, number, rows.count),
+                texts: part(&rows.texts, number, rows.count),
+                prediction: part(predictions, number, rows.count),
+            };
+            window.count(now, self.binned.iter().map(|binned| binned.first_bin + binned.bin(&row)));
         }
     }
 
@@ -183,7 +211,7 @@ fn push(binned: &mut Vec<Binned>, name: &str, (source, bins): (Source, Bins), hi
 
 fn bins_of(feature: &Feature, histogram: &Histogram) -> Bins {
     match feature {
-        Feature::Numeric { .. } => edges(histogram),
+        Feature::Numeric { .. } | Feature::Text { .. } => edges(histogram),
         Feature::Boolean { .. } => Bins::Flag,
         Feature::Categorical { categories, .. } => Bins::OneOf(categories.len()),
     }
@@ -206,10 +234,15 @@ fn own_shard() -> usize {
 }
 
 impl Binned {
-    fn bin(&self, row: &[f32], prediction: f32) -> usize {
+    fn bin(&self, row: &Row<'_>) -> usize {
+        let length;
         let values = match self.source {
-            Source::Column(first) => row.get(first..).unwrap_or_default(),
-            Source::Prediction => std::slice::from_ref(&prediction),
+            Source::Column(first) => row.columns.get(first..).unwrap_or_default(),
+            Source::Text(position) => {
+                length = [characters(row.texts.get(position))];
+                &length
+            }
+            Source::Prediction => row.prediction,
         };
         let first = values.first().copied().unwrap_or_default();
         match &self.bins {
@@ -310,6 +343,22 @@ mod tests {
         assert_eq!(counts, [vec![1, 1, 0, 1], vec![1, 2], vec![2, 1]]);
         assert_eq!(report.prediction.unwrap().counts, [1, 2]);
         assert_eq!(report.verdict, Verdict::TooFewRows);
+    }
+
+    #[test]
+    fn of_texts_the_lengths_are_counted_and_of_vectors_nothing() {
+        let features = r#"[{"name":"text","type":"text","length":[0,9]},{"name":"fresh","type":"boolean"}]"#;
+        let reference = r#"{"rows":10,"features":{
+            "text":{"edges":[0,3,6,9],"counts":[5,5,0]},"fresh":{"counts":[5,5]}}}"#;
+        let schema = Schema::new(serde_json::from_str(features).unwrap()).unwrap();
+        let drift = Drift::new(&schema, &serde_json::from_str(reference).unwrap(), Duration::from_mins(1));
+        let texts = ["éé", "aaa", "", "123456789"].map(str::to_owned).to_vec();
+        let rows = Rows { columns: vec![1.0, 0.0, 1.0, 1.0], texts, count: 4, ..Rows::default() };
+        drift.note(&rows, &[0.5; 12], Instant::now());
+        let report = drift.report(Instant::now());
+        let counts: Vec<_> = report.features.iter().map(|compared| compared.counts.clone()).collect();
+        assert_eq!(counts, [vec![2, 1, 1], vec![1, 3]]);
+        assert!(report.prediction.is_none());
     }
 
     #[test]

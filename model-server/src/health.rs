@@ -11,18 +11,21 @@ pub enum Stage {
     Checking,
     /// Predicting.
     Ready,
+    /// The model panics again and again: whoever still asks is answered, nobody else should come.
+    Failing,
     /// Asked to end: new clients should go elsewhere, those who come are still answered.
     Draining,
 }
 
 impl Stage {
-    const ALL: [Self; 4] = [Self::Loading, Self::Checking, Self::Ready, Self::Draining];
+    const ALL: [Self; 5] = [Self::Loading, Self::Checking, Self::Ready, Self::Failing, Self::Draining];
 
     /// In one word, for machines.
     pub fn status(self) -> &'static str {
         match self {
             Self::Loading | Self::Checking => "starting",
             Self::Ready => "ready",
+            Self::Failing => "failing",
             Self::Draining => "draining",
         }
     }
@@ -33,6 +36,7 @@ impl Stage {
             Self::Loading => Some("the model is being loaded"),
             Self::Checking => Some("the golden examples are being checked"),
             Self::Ready => None,
+            Self::Failing => Some("the model panicked too often within a minute; the log says over what"),
             Self::Draining => Some("the server was asked to stop and finishes what is under way"),
         }
     }
@@ -56,10 +60,11 @@ impl Health {
     }
 
     /// Moves to a later stage; an earlier one changes nothing, so that a model that is loaded while the server
-    /// drains does not make it ready.
-    pub fn advance(&self, to: Stage) {
+    /// drains does not make it ready. Gives whether it moved.
+    pub fn advance(&self, to: Stage) -> bool {
         let number = Stage::ALL.iter().zip(0_u8..).find_map(|(stage, number)| (*stage == to).then_some(number));
-        self.stage.fetch_max(number.unwrap_or_default(), Ordering::AcqRel);
+        let number = number.unwrap_or_default();
+        self.stage.fetch_max(number, Ordering::AcqRel) < number
     }
 }
 

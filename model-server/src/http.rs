@@ -1,5 +1,5 @@
-//! The paths that are served. A request comes from `connection` and goes to `predict`, or is answered from what
-//! the server knows about itself.
+//! The paths that are served. A request comes from `connection` and goes to `deployment` by way of `predict` or `oip`,
+//! or is answered from what the server knows about itself.
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -8,19 +8,26 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONNECTION, CONTENT_ENCODING, EXPECT, HeaderMap, HeaderValue};
-use hyper::{Method, Request, StatusCode};
+use hyper::{Method, Request, StatusCode, Version};
 use pointsman_telemetry::exposition;
 use serde_json::json;
 use tracing::error;
 
 use crate::answer::{self, Answer, Refusal};
+use crate::deployment::Deployment;
 use crate::health::{Health, Stage};
 use crate::metrics::{Endpoint, Metrics};
-use crate::predict::{PredictError, Predicted, Served};
+use crate::predict::{Form, PredictError};
+use crate::queue::{Predictions, QueueError};
+use crate::schema::Rows;
+use crate::{deadline, oip};
 
 /// How much of a body that is too large is read and thrown away, so that the client reads the answer rather
 /// than a reset connection.
 const THROWN_AWAY_BYTES: usize = 16 * 1024 * 1024;
+
+/// What `/docs` answers: one page that needs nothing else but `/openapi.json`.
+const DOCS: &str = include_str!("docs.html");
 
 /// What requests are held to.
 #[derive(Debug, Clone, Copy)]
@@ -37,9 +44,9 @@ pub struct Limits {
 #[derive(Debug)]
 pub struct Site {
     /// The model, once its golden examples have passed.
-    pub served: OnceLock<Served>,
+    pub deployment: OnceLock<Deployment>,
     /// Where the server stands.
-    pub health: Health,
+    pub health: Arc<Health>,
     /// What is counted.
     pub metrics: Metrics,
     /// What requests are held to.
@@ -50,11 +57,13 @@ pub struct Site {
 pub async fn answer(site: Arc<Site>, request: Request<Incoming>) -> Answer {
     let start = Instant::now();
     let endpoint = endpoint_of(request.uri().path());
-    let mut answer = match site.route(endpoint, request).await {
+    let multiplexed = request.version() == Version::HTTP_2;
+    let mut answer = match site.route(endpoint, request, start).await {
         Ok(answer) => answer,
+        Err(refusal) if matches!(endpoint, Endpoint::Protocol | Endpoint::Infer) => refusal.into_protocol_answer(),
         Err(refusal) => refusal.into_answer(),
     };
-    if site.health.stage() == Stage::Draining {
+    if site.health.stage() == Stage::Draining && !multiplexed {
         let close = HeaderValue::from_static("close");
         answer.headers_mut().insert(CONNECTION, close);
     }
@@ -69,59 +78,83 @@ fn endpoint_of(path: &str) -> Endpoint {
         "/health" => Endpoint::Health,
         "/ready" => Endpoint::Ready,
         "/v1/model" => Endpoint::Model,
+        "/v1/drift" => Endpoint::Drift,
         "/metrics" => Endpoint::Metrics,
+        "/openapi.json" => Endpoint::Openapi,
+        "/docs" => Endpoint::Docs,
+        _ if path.strip_prefix("/v2").is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) => {
+            if path.ends_with("/infer") { Endpoint::Infer } else { Endpoint::Protocol }
+        }
         _ => Endpoint::Other,
     }
 }
 
 fn check_method(endpoint: Endpoint, method: &Method) -> Result<(), Refusal> {
+    let reads = method == Method::GET || method == Method::HEAD;
     match endpoint {
-        Endpoint::Other => Err(Refusal::NotFound),
-        Endpoint::Predict | Endpoint::PredictBatch if method == Method::POST => Ok(()),
-        Endpoint::Predict | Endpoint::PredictBatch => Err(Refusal::Method("POST")),
-        Endpoint::Health | Endpoint::Ready | Endpoint::Model | Endpoint::Metrics
-            if method == Method::GET || method == Method::HEAD =>
-        {
-            Ok(())
-        }
-        Endpoint::Health | Endpoint::Ready | Endpoint::Model | Endpoint::Metrics => Err(Refusal::Method("GET, HEAD")),
+        Endpoint::Other | Endpoint::Grpc => Err(Refusal::NotFound),
+        Endpoint::Predict | Endpoint::PredictBatch | Endpoint::Infer if method == Method::POST => Ok(()),
+        Endpoint::Predict | Endpoint::PredictBatch | Endpoint::Infer => Err(Refusal::Method("POST")),
+        Endpoint::Health
+        | Endpoint::Ready
+        | Endpoint::Model
+        | Endpoint::Drift
+        | Endpoint::Metrics
+        | Endpoint::Openapi
+        | Endpoint::Docs
+        | Endpoint::Protocol => reads.then_some(()).ok_or(Refusal::Method("GET, HEAD")),
     }
 }
 
 impl Site {
-    async fn route(&self, endpoint: Endpoint, request: Request<Incoming>) -> Result<Answer, Refusal> {
+    async fn route(&self, endpoint: Endpoint, request: Request<Incoming>, start: Instant) -> Result<Answer, Refusal> {
         check_method(endpoint, request.method())?;
         match endpoint {
-            Endpoint::Predict | Endpoint::PredictBatch => self.predict(endpoint, request).await,
+            Endpoint::Predict => self.predict(Form::One, request, start).await,
+            Endpoint::PredictBatch => self.predict(Form::Many(self.limits.batch_rows), request, start).await,
+            Endpoint::Infer => oip::rest::infer(self, request, start).await,
+            Endpoint::Protocol => oip::rest::describe(self, request.uri().path()),
             Endpoint::Health => Ok(answer::state(StatusCode::OK, &json!({"status": "ok"}))),
             Endpoint::Ready => Ok(self.ready()),
-            Endpoint::Model => Ok(answer::json(StatusCode::OK, self.served()?.described())),
+            Endpoint::Model => Ok(answer::json(StatusCode::OK, self.deployment()?.served().described())),
+            Endpoint::Drift => Ok(answer::state(StatusCode::OK, &json!(self.deployment()?.drift().report(start)))),
             Endpoint::Metrics => self.exposed(),
-            Endpoint::Other => Err(Refusal::NotFound),
+            Endpoint::Openapi => Ok(answer::json(StatusCode::OK, self.deployment()?.openapi())),
+            Endpoint::Docs => Ok(answer::page(DOCS)),
+            Endpoint::Grpc | Endpoint::Other => Err(Refusal::NotFound),
         }
     }
 
-    async fn predict(&self, endpoint: Endpoint, request: Request<Incoming>) -> Result<Answer, Refusal> {
-        let served = self.served()?;
+    async fn predict(&self, form: Form, request: Request<Incoming>, start: Instant) -> Result<Answer, Refusal> {
+        let deployment = self.deployment()?;
         let (head, body) = request.into_parts();
         check_encoding(&head.headers)?;
+        let deadline = deadline::of_http(&head.headers)?.map(|patience| start + patience);
         let body = self.body(&head.headers, body).await?;
-        let predicted = if endpoint == Endpoint::Predict {
-            served.predict(&body)
-        } else {
-            served.predict_batch(&body, self.limits.batch_rows)
-        };
-        let predicted = predicted.inspect_err(report)?;
-        self.count(&predicted);
-        Ok(answer::json(StatusCode::OK, predicted.body))
+        let rows = deployment.served().read(form, &body)?;
+        let predictions = self.calculate(deployment, rows, deadline).await?;
+        Ok(answer::json(StatusCode::OK, deployment.served().write(form, &predictions.rows, &predictions.values)))
     }
 
-    fn count(&self, predicted: &Predicted) {
-        self.metrics.calculated(predicted.rows, predicted.inference);
+    /// Predictions that may be believed; what the model does wrong is logged.
+    ///
+    /// # Errors
+    /// When there are none.
+    pub async fn calculate(
+        &self,
+        deployment: &Deployment,
+        rows: Rows,
+        deadline: Option<Instant>,
+    ) -> Result<Predictions, Refusal> {
+        Ok(deployment.predict(rows, deadline, &self.metrics).await.inspect_err(report)?)
     }
 
-    fn served(&self) -> Result<&Served, Refusal> {
-        self.served.get().ok_or_else(|| Refusal::Starting(self.health.stage().reason().unwrap_or_default()))
+    /// The model.
+    ///
+    /// # Errors
+    /// When it is not ready yet.
+    pub fn deployment(&self) -> Result<&Deployment, Refusal> {
+        self.deployment.get().ok_or_else(|| Refusal::Starting(self.health.stage().reason().unwrap_or_default()))
     }
 
     fn ready(&self) -> Answer {
@@ -135,7 +168,7 @@ impl Site {
     }
 
     fn exposed(&self) -> Result<Answer, Refusal> {
-        let text = self.metrics.render().map_err(|problem| {
+        let text = self.metrics.render(self.deployment.get()).map_err(|problem| {
             error!(error = %problem, "metrics not written");
             Refusal::Metrics
         })?;
@@ -144,7 +177,10 @@ impl Site {
     }
 
     /// The whole body, within the limits.
-    async fn body(&self, headers: &HeaderMap, mut body: Incoming) -> Result<Bytes, Refusal> {
+    ///
+    /// # Errors
+    /// When it is too large, too slow or cut off.
+    pub async fn body(&self, headers: &HeaderMap, mut body: Incoming) -> Result<Bytes, Refusal> {
         let limit = self.limits.body_bytes;
         let promised = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
         let reading = async {
@@ -160,7 +196,11 @@ impl Site {
     }
 }
 
-fn check_encoding(headers: &HeaderMap) -> Result<(), Refusal> {
+/// A body that is compressed is refused.
+///
+/// # Errors
+/// When it says so.
+pub fn check_encoding(headers: &HeaderMap) -> Result<(), Refusal> {
     match headers.get(CONTENT_ENCODING) {
         Some(encoding) if encoding != "identity" => Err(Refusal::Encoded),
         _ => Ok(()),
@@ -170,9 +210,9 @@ fn check_encoding(headers: &HeaderMap) -> Result<(), Refusal> {
 /// A model that fails is an error for whoever operates it; the client learns no more than that.
 fn report(problem: &PredictError) {
     match problem {
-        PredictError::Model(source) => error!(error = %chain(source), "prediction failed"),
+        PredictError::Queue(QueueError::Model(source)) => error!(error = %chain(source), "prediction failed"),
         PredictError::Unbelievable { .. } => error!(error = %problem, "prediction out of range"),
-        PredictError::Invalid(_) | PredictError::TooManyRows { .. } => {}
+        PredictError::Invalid(_) | PredictError::TooManyRows { .. } | PredictError::Queue(_) => {}
     }
 }
 

@@ -1,12 +1,13 @@
-//! Serves one version of a model over HTTP.
+//! Serves one version of a model over HTTP and gRPC.
 //!
 //! A request goes one way: `listener` (accepts, deals out) → `connection` (a serving thread) → `http` (path,
-//! limits, body) → `predict` → `json` and `schema` (bytes to columns, everything wrong named at once) → `model`
-//! (candle) → `answer`.
+//! limits, body) → `predict` or `oip`, by `json` and `schema` (bytes to columns, everything wrong named at once) →
+//! `deployment` → `queue` (at once, or by a worker, with others as `batching` has it) → `model` → `drift` (counted) →
+//! `answer`.
 //!
 //! A start goes another: `settings` → `threads` → `app` (listens at once) → `artifact` and `bundle` (files,
-//! digests, description) → `model` (weights) → `golden` (known predictions) → `health` says ready. `cli` goes the
-//! second way without serving.
+//! digests, description) → `model` (weights) → `golden` (known predictions) → `deployment` (measured, workers started)
+//! → `health` says ready. `cli` goes the second way without serving.
 
 pub mod answer;
 pub mod app;
@@ -16,6 +17,7 @@ pub mod bundle;
 pub mod cli;
 pub mod connection;
 pub mod deadline;
+pub mod deployment;
 pub mod drift;
 pub mod findings;
 pub mod golden;
@@ -25,8 +27,11 @@ pub mod json;
 pub mod listener;
 pub mod metrics;
 pub mod model;
+pub mod oip;
+pub mod openapi;
 pub mod panics;
 pub mod predict;
+pub mod queue;
 pub mod schema;
 pub mod settings;
 pub mod threads;

@@ -2,12 +2,16 @@
 //! up once.
 
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
 use pointsman_telemetry::{buckets, exposition};
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
+};
 use thiserror::Error;
+
+use crate::deployment::Deployment;
 
 /// Seconds that a model calculates: from single rows through a table (microseconds) to large models.
 const INFERENCE_SECONDS: &[f64] =
@@ -29,14 +33,26 @@ pub enum Endpoint {
     Ready,
     /// `/v1/model`
     Model,
+    /// `/v1/drift`
+    Drift,
     /// `/metrics`
     Metrics,
+    /// `/openapi.json`
+    Openapi,
+    /// `/docs`
+    Docs,
+    /// What the Open Inference Protocol tells about server and models, over HTTP.
+    Protocol,
+    /// `/v2/models/…/infer`
+    Infer,
+    /// Calls of gRPC.
+    Grpc,
     /// Any path that is not served.
     Other,
 }
 
 impl Endpoint {
-    const COUNT: usize = 7;
+    const COUNT: usize = 13;
 
     fn label(self) -> &'static str {
         match self {
@@ -45,7 +61,13 @@ impl Endpoint {
             Self::Health => "health",
             Self::Ready => "ready",
             Self::Model => "model",
+            Self::Drift => "drift",
             Self::Metrics => "metrics",
+            Self::Openapi => "openapi",
+            Self::Docs => "docs",
+            Self::Protocol => "v2",
+            Self::Infer => "v2_infer",
+            Self::Grpc => "grpc",
             Self::Other => "other",
         }
     }
@@ -59,6 +81,12 @@ impl Endpoint {
             Self::Model => 4,
             Self::Metrics => 5,
             Self::Other => 6,
+            Self::Drift => 7,
+            Self::Openapi => 8,
+            Self::Docs => 9,
+            Self::Protocol => 10,
+            Self::Infer => 11,
+            Self::Grpc => 12,
         }
     }
 }
@@ -84,6 +112,9 @@ struct Families {
     durations: HistogramVec,
     batch: HistogramVec,
     inference: HistogramVec,
+    queue_depth: IntGaugeVec,
+    drift_psi: GaugeVec,
+    prediction_drift_psi: GaugeVec,
 }
 
 /// The series of one model, each looked up at its first use.
@@ -159,12 +190,31 @@ impl Metrics {
             .observe(took.as_secs_f64());
     }
 
-    /// Everything in Prometheus' text format.
+    /// Everything in Prometheus' text format, with what is only looked up when somebody asks.
     ///
     /// # Errors
     /// When a metric cannot be written.
-    pub fn render(&self) -> Result<String, exposition::ExpositionError> {
+    pub fn render(&self, deployment: Option<&Deployment>) -> Result<String, exposition::ExpositionError> {
+        if let Some(deployment) = deployment {
+            self.look_up(deployment);
+        }
         exposition::render(&self.registry)
+    }
+
+    fn look_up(&self, deployment: &Deployment) {
+        let handles = self.handles();
+        let (model, version) = (handles.model.as_str(), handles.version.as_str());
+        let depth = i64::try_from(deployment.queue_depth()).unwrap_or(i64::MAX);
+        self.families.queue_depth.with_label_values(&[model, version]).set(depth);
+        let report = deployment.drift().report(Instant::now());
+        for feature in &report.features {
+            let gauge = self.families.drift_psi.with_label_values(&[model, version, &feature.name]);
+            gauge.set(feature.psi.unwrap_or_default());
+        }
+        if let Some(prediction) = report.prediction {
+            let gauge = self.families.prediction_drift_psi.with_label_values(&[model, version]);
+            gauge.set(prediction.psi.unwrap_or_default());
+        }
     }
 
     fn handles(&self) -> &Handles {
@@ -204,6 +254,24 @@ impl Families {
                 "Time that the model calculated, reading and writing of JSON left out",
                 (INFERENCE_SECONDS, &["model", "version"]),
             )?,
+            queue_depth: IntGaugeVec::new(
+                Opts::new("model_server_queue_depth", "Requests that wait for the model"),
+                &["model", "version"],
+            )?,
+            drift_psi: GaugeVec::new(
+                Opts::new(
+                    "model_server_drift_psi",
+                    "Population stability index of a feature against training, over the window",
+                ),
+                &["model", "version", "feature"],
+            )?,
+            prediction_drift_psi: GaugeVec::new(
+                Opts::new(
+                    "model_server_prediction_drift_psi",
+                    "Population stability index of the predictions against training",
+                ),
+                &["model", "version"],
+            )?,
         })
     }
 
@@ -212,6 +280,9 @@ impl Families {
         registry.register(Box::new(self.durations.clone()))?;
         registry.register(Box::new(self.batch.clone()))?;
         registry.register(Box::new(self.inference.clone()))?;
+        registry.register(Box::new(self.queue_depth.clone()))?;
+        registry.register(Box::new(self.drift_psi.clone()))?;
+        registry.register(Box::new(self.prediction_drift_psi.clone()))?;
         Ok(())
     }
 }

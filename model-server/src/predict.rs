@@ -1,29 +1,44 @@
-//! One request from bytes to answer: read and check (`schema`), calculate (`model`), believe or refuse, write.
-//! `http` hands bodies in; `golden` goes the same way with the bundle's own rows.
+//! What a served model knows about its requests and answers: bodies become rows that fit (`schema`), predictions are
+//! believed or refused, and written. `deployment` has the model calculate in between; `golden` goes the same way with
+//! the bundle's own rows.
 
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use serde_json::json;
+use serde_json::{Value, json};
 use thiserror::Error;
 
 use crate::artifact::Sha256;
-use crate::bundle::{Bundle, Output};
+use crate::bundle::{Bundle, Output, Reference};
 use crate::findings::{Findings, Place, Problem};
+use crate::http::Limits;
 use crate::json::{Fault, Kind, Scanner};
 use crate::model::{self, DeviceName, Model, ModelError};
+use crate::openapi;
+use crate::queue::QueueError;
 use crate::schema::{RowReader, Rows, Schema};
 
 /// The key under which a batch holds its rows.
 const INSTANCES: &str = "instances";
 
-/// A model that can answer, and what its answers say about it.
+/// Which body a request has, and which answer it gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// `/v1/predict`: one row.
+    One,
+    /// `/v1/predict/batch`: up to so many.
+    Many(usize),
+}
+
+/// What a model takes and gives, and what its answers say about it.
 pub struct Served {
     name: String,
     version: String,
     schema: Schema,
     output: Output,
-    model: Box<dyn Model>,
+    model: Arc<dyn Model>,
+    reference: Reference,
+    manifest: Value,
     described: Bytes,
     signature: String,
     sha256: Sha256,
@@ -49,9 +64,9 @@ pub enum PredictError {
         /// The limit.
         limit: usize,
     },
-    /// The model failed.
-    #[error("the model failed")]
-    Model(#[from] ModelError),
+    /// The model was not asked, or failed.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
     /// The model gave something that nobody should believe.
     #[error("the model predicted {prediction} {unit} for row {row}, outside of {low} to {high}")]
     Unbelievable {
@@ -68,17 +83,6 @@ pub enum PredictError {
     },
 }
 
-/// An answer, and what it cost.
-#[derive(Debug)]
-pub struct Predicted {
-    /// The body of the answer.
-    pub body: Bytes,
-    /// How many rows it answers.
-    pub rows: usize,
-    /// How long the model calculated.
-    pub inference: Duration,
-}
-
 impl Served {
     /// Builds the model of a bundle.
     ///
@@ -86,20 +90,27 @@ impl Served {
     /// When the weights do not fit the description, or the device is not there.
     pub fn new(bundle: Bundle, device: DeviceName) -> Result<Self, ModelError> {
         let model = model::build(&bundle, device)?;
+        Ok(Self::of(bundle, model.into()))
+    }
+
+    /// A model that is built already, as a bundle describes it.
+    pub fn of(bundle: Bundle, model: Arc<dyn Model>) -> Self {
         let signature = bundle.schema.signature();
-        let described = bundle.described();
+        let manifest: Value = serde_json::from_slice(&bundle.text).unwrap_or_default();
         let named = json!({"model": bundle.manifest.name, "version": bundle.manifest.version});
-        Ok(Self {
+        Self {
+            described: bundle.described(),
             ending: named.to_string().replacen('{', ",", 1),
             name: bundle.manifest.name,
             version: bundle.manifest.version,
             schema: bundle.schema,
             output: bundle.manifest.output,
             model,
-            described,
+            reference: bundle.manifest.reference,
+            manifest,
             signature,
             sha256: bundle.sha256,
-        })
+        }
     }
 
     /// The model's name.
@@ -127,49 +138,78 @@ impl Served {
         self.described.clone()
     }
 
-    /// Answers `/v1/predict`.
-    ///
-    /// # Errors
-    /// Everything that is wrong with the body, or what the model did wrong.
-    pub fn predict(&self, body: &[u8]) -> Result<Predicted, PredictError> {
-        let rows = self.one_row(body).map_err(PredictError::Invalid)?;
-        let (predictions, inference) = self.calculate(&rows)?;
-        let mut text = Vec::with_capacity(32 + self.ending.len());
-        text.extend_from_slice(br#"{"prediction":"#);
-        self.write(&mut text, &predictions);
-        Ok(self.finish(text, rows.count, inference))
+    /// The features.
+    pub fn schema(&self) -> &Schema {
+        &self.schema
     }
 
-    /// Answers `/v1/predict/batch`.
+    /// What is predicted.
+    pub fn output(&self) -> &Output {
+        &self.output
+    }
+
+    /// How values were distributed in training.
+    pub fn reference(&self) -> &Reference {
+        &self.reference
+    }
+
+    /// What `/openapi.json` answers.
+    pub fn openapi(&self, limits: Limits) -> Bytes {
+        let model = openapi::Described {
+            name: &self.name,
+            version: &self.version,
+            schema: &self.schema,
+            output: &self.output,
+            manifest: &self.manifest,
+        };
+        openapi::document(model, limits).to_string().into()
+    }
+
+    /// The rows of a body.
     ///
     /// # Errors
-    /// Everything that is wrong with the body, too many rows, or what the model did wrong.
-    pub fn predict_batch(&self, body: &[u8], limit: usize) -> Result<Predicted, PredictError> {
-        let rows = self.many_rows(body, limit)?;
-        let (predictions, inference) = self.calculate(&rows)?;
+    /// Everything that is wrong with the body, or too many rows.
+    pub fn read(&self, form: Form, body: &[u8]) -> Result<Rows, PredictError> {
+        match form {
+            Form::One => self.one_row(body).map_err(PredictError::Invalid),
+            Form::Many(limit) => self.many_rows(body, limit),
+        }
+    }
+
+    /// The body of an answer.
+    pub fn write(&self, form: Form, rows: &Rows, predictions: &[f32]) -> Bytes {
         let mut text = Vec::with_capacity(32 + 12 * predictions.len() + self.ending.len());
-        text.extend_from_slice(br#"{"predictions":["#);
-        self.write(&mut text, &predictions);
-        text.push(b']');
-        Ok(self.finish(text, rows.count, inference))
+        let (opening, closing) = match form {
+            Form::One => (&br#"{"prediction":"#[..], &b""[..]),
+            Form::Many(_) => (&br#"{"predictions":["#[..], &b"]"[..]),
+        };
+        text.extend_from_slice(opening);
+        self.write_predictions(&mut text, predictions);
+        text.extend_from_slice(closing);
+        if !rows.warnings.is_empty() {
+            text.extend_from_slice(br#","warnings":"#);
+            text.extend_from_slice(json!(rows.warnings.listed()).to_string().as_bytes());
+        }
+        text.extend_from_slice(self.ending.as_bytes());
+        text.into()
     }
 
-    /// The values of the prediction for one row, written as JSON; for rows whose prediction is known.
+    /// The values of the prediction for one row, written as JSON, calculated on the spot; for rows whose prediction is
+    /// known.
     ///
     /// # Errors
-    /// As [`Served::predict`].
+    /// Everything that is wrong with the row, or what the model did wrong.
     pub fn prediction(&self, row: &[u8]) -> Result<Vec<f32>, PredictError> {
-        let rows = self.one_row(row).map_err(PredictError::Invalid)?;
-        Ok(self.calculate(&rows)?.0)
+        self.calculate(&self.read(Form::One, row)?)
     }
 
-    /// The values of the predictions for many rows, one behind the other.
+    /// The values of the predictions for many rows, one behind the other, calculated on the spot.
     ///
     /// # Errors
-    /// As [`Served::predict_batch`].
-    pub fn predictions(&self, rows: &[&serde_json::Value]) -> Result<Vec<f32>, PredictError> {
-        let rows = self.many_rows(json!({INSTANCES: rows}).to_string().as_bytes(), rows.len())?;
-        Ok(self.calculate(&rows)?.0)
+    /// As [`Served::prediction`].
+    pub fn predictions(&self, rows: &[&Value]) -> Result<Vec<f32>, PredictError> {
+        let body = json!({INSTANCES: rows}).to_string();
+        self.calculate(&self.read(Form::Many(rows.len()), body.as_bytes())?)
     }
 
     /// How many values a prediction has.
@@ -177,13 +217,19 @@ impl Served {
         self.output.values()
     }
 
-    fn finish(&self, mut text: Vec<u8>, rows: usize, inference: Duration) -> Predicted {
-        text.extend_from_slice(self.ending.as_bytes());
-        Predicted { body: text.into(), rows, inference }
+    /// The model, for those who own it.
+    pub fn model(&self) -> Arc<dyn Model> {
+        Arc::clone(&self.model)
+    }
+
+    fn calculate(&self, rows: &Rows) -> Result<Vec<f32>, PredictError> {
+        let predictions = self.model.predict(rows).map_err(QueueError::Model)?;
+        self.believe(&predictions)?;
+        Ok(predictions)
     }
 
     /// Predictions with commas between; a vector in brackets.
-    fn write(&self, text: &mut Vec<u8>, predictions: &[f32]) {
+    fn write_predictions(&self, text: &mut Vec<u8>, predictions: &[f32]) {
         let Some(size) = self.output.size else {
             return write_numbers(text, predictions);
         };
@@ -194,16 +240,11 @@ impl Served {
         }
     }
 
-    fn calculate(&self, rows: &Rows) -> Result<(Vec<f32>, Duration), PredictError> {
-        let start = Instant::now();
-        let predictions = self.model.predict(rows)?;
-        let inference = start.elapsed();
-        self.believe(&predictions)?;
-        Ok((predictions, inference))
-    }
-
     /// A prediction that is no number or out of the output's range is an error, never an answer.
-    fn believe(&self, predictions: &[f32]) -> Result<(), PredictError> {
+    ///
+    /// # Errors
+    /// The first that nobody should believe.
+    pub fn believe(&self, predictions: &[f32]) -> Result<(), PredictError> {
         let [low, high] = self.output.range;
         let beyond = |prediction: &f32| !(low..=high).contains(&f64::from(*prediction));
         match predictions.iter().position(beyond) {

@@ -557,7 +557,8 @@ mod tests {
             {"name":"fresh","type":"boolean"},
             {"name":"body","type":"text","length":[0,9]}]"#;
         let schema = Schema::new(features(text)).unwrap();
-        let wanted = Rows { columns: vec![1.0], texts: vec!["éééé".to_owned(), String::new()], count: 1, ..Rows::default() };
+        let wanted =
+            Rows { columns: vec![1.0], texts: vec!["éééé".to_owned(), String::new()], count: 1, ..Rows::default() };
         assert_eq!(read(&schema, r#"{"body":"","fresh":true,"title":"éééé"}"#), Ok(wanted));
         let found = read(&schema, r#"{"body":"0123456789","fresh":true,"title":""}"#).unwrap_err();
         for wanted in [

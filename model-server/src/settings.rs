@@ -8,8 +8,10 @@ use clap::Args;
 use pointsman_telemetry::logs::LogFormat;
 
 use crate::artifact::{ModelPath, Sha256};
+use crate::batching::Policy;
 use crate::http::Limits;
 use crate::model::DeviceName;
+use crate::queue::QueueLimits;
 
 /// How to serve one version of a model.
 #[derive(Debug, Clone, Args)]
@@ -38,6 +40,21 @@ pub struct Settings {
     /// Rows that a batch may hold.
     #[arg(long, env = "MAX_BATCH_ROWS", value_name = "ROWS", default_value_t = 4096)]
     pub max_batch_rows: usize,
+    /// Milliseconds of work that may wait for each thread of the model; what comes on top gets 429.
+    #[arg(long, env = "QUEUE_MILLISECONDS", value_name = "MS", default_value_t = 1000)]
+    pub queue_milliseconds: u32,
+    /// Rows of different requests that go through the model together at most.
+    #[arg(long, env = "MICRO_BATCH_ROWS", value_name = "ROWS", default_value_t = NonZeroUsize::MIN.saturating_add(63))]
+    pub micro_batch_rows: NonZeroUsize,
+    /// Columns and bytes of text that go through the model together at most.
+    #[arg(long, env = "MICRO_BATCH_WEIGHT", value_name = "WEIGHT", default_value_t = NonZeroUsize::MIN.saturating_add(16383))]
+    pub micro_batch_weight: NonZeroUsize,
+    /// Panics of the model within a minute that make the server not ready.
+    #[arg(long, env = "MAX_PANICS", value_name = "COUNT", default_value_t = NonZeroUsize::MIN.saturating_add(4))]
+    pub max_panics: NonZeroUsize,
+    /// Seconds of traffic that are compared with training at a time.
+    #[arg(long, env = "DRIFT_WINDOW_SECONDS", value_name = "SECONDS", default_value_t = 600)]
+    pub drift_window_seconds: u32,
     /// Seconds that a body may take to arrive, and that a connection may be silent. Keep it above the edge's
     /// own keep-alive time, so that it is the edge that closes.
     #[arg(long, env = "IDLE_SECONDS", value_name = "SECONDS", default_value_t = 75)]
@@ -63,6 +80,20 @@ impl Settings {
             batch_rows: self.max_batch_rows,
             patience: Duration::from_secs(self.idle_seconds.into()),
         }
+    }
+
+    /// What requests are held to while they wait for the model.
+    pub fn queue_limits(&self) -> QueueLimits {
+        QueueLimits {
+            wait: Duration::from_millis(self.queue_milliseconds.into()),
+            policy: Policy { most_rows: self.micro_batch_rows.get(), most_weight: self.micro_batch_weight.get() },
+            panics: self.max_panics,
+        }
+    }
+
+    /// How much traffic is compared with training at a time.
+    pub fn drift_window(&self) -> Duration {
+        Duration::from_secs(self.drift_window_seconds.max(1).into())
     }
 
     /// How long draining may take.

@@ -46,7 +46,7 @@ fn the_model_is_described_without_its_weights() {
 #[test]
 fn unknown_paths_and_methods_are_told_apart() {
     let server = Server::of("v1");
-    check_problem(&server.get("/v2/predict"), 404, "not_found");
+    check_problem(&server.get("/v3/predict"), 404, "not_found");
     let get = server.get("/v1/predict");
     check_problem(&get, 405, "method_not_allowed");
     assert_eq!(get.header("allow"), "POST");

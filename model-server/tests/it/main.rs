@@ -6,17 +6,23 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::as_conversions,
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
     clippy::print_stderr,
     reason = "a test fails by panicking, and says on stderr what it skips"
 )]
 
 mod bundles;
 mod cli;
+mod described;
 mod drain;
+mod drift;
 mod embedding;
 mod golden;
 mod http;
 mod image;
+mod oip;
+mod overload;
 mod python;
 mod schema;
 mod server;

@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 
+/// The release of Triton's clients that is tried.
+pub(crate) const TRITON_CLIENTS: &[&str] = &["tritonclient[http,grpc]==2.73.0"];
+
 /// One at a time: tests may ask for the same packages.
 static INSTALLING: Mutex<()> = Mutex::new(());
 

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use model_server::artifact::ModelPath;
 use model_server::bundle::Bundle;
 use model_server::model::DeviceName;
-use model_server::predict::{PredictError, Served};
+use model_server::predict::{Form, PredictError, Served};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -210,7 +210,7 @@ proptest! {
         ),
     ) {
         let (body, wanted) = changed(&changes);
-        let found = match served().predict(body.as_bytes()) {
+        let found = match served().read(Form::One, body.as_bytes()) {
             Ok(_) => BTreeSet::new(),
             Err(PredictError::Invalid(found)) => {
                 let found = findings(&json!(found));
@@ -238,9 +238,9 @@ proptest! {
                 _ => drop(body.split_off(at.max(1))),
             }
         }
-        let result = if batch { served().predict_batch(&body, 8) } else { served().predict(&body) };
-        match result {
-            Ok(predicted) => prop_assert!(serde_json::from_slice::<Value>(&predicted.body).is_ok()),
+        let form = if batch { Form::Many(8) } else { Form::One };
+        match served().read(form, &body) {
+            Ok(rows) => prop_assert_eq!(rows.columns.len(), rows.count * 24),
             Err(PredictError::Invalid(found)) => prop_assert!(!found.is_empty()),
             Err(other) => return Err(TestCaseError::fail(other.to_string())),
         }
@@ -248,7 +248,7 @@ proptest! {
 
     #[test]
     fn garbage_is_only_ever_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        prop_assert!(matches!(served().predict(&bytes), Err(PredictError::Invalid(_))));
-        prop_assert!(matches!(served().predict_batch(&bytes, 8), Err(PredictError::Invalid(_))));
+        prop_assert!(matches!(served().read(Form::One, &bytes), Err(PredictError::Invalid(_))));
+        prop_assert!(matches!(served().read(Form::Many(8), &bytes), Err(PredictError::Invalid(_))));
     }
 }

@@ -1,0 +1,327 @@
+//! The protocol over gRPC, on the port of everything else: `connection` hands in what comes over HTTP/2, and what is
+//! no call of gRPC goes to `http`.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::{Request, Response, StatusCode};
+use prost::Message;
+use tokio::time::timeout;
+use tonic::body::Body;
+use tonic::metadata::MetadataValue;
+use tonic::server::{Grpc, UnaryService};
+use tonic::{Code, Status};
+use tonic_prost::ProstCodec;
+
+use super::messages::{
+    Choice, Contents, Empty, Flag, InferRequest, InferResponse, ModelMetadata, ModelName, Parameter, ServerMetadata,
+    Tensor as Sent, TensorMetadata,
+};
+use super::tensor::{self, Datatype, Described, Elements, Tensor, rounded};
+use super::{EXTENSIONS, PLATFORM, SERVER_NAME, check_model};
+use crate::answer::{Refusal, SHED};
+use crate::deadline;
+use crate::health::Stage;
+use crate::http::{self, Site};
+use crate::metrics::Endpoint;
+use crate::queue::Predictions;
+
+/// What stands before the name of a call.
+const SERVICE: &str = "/inference.GRPCInferenceService/";
+
+/// The parameter that says how long a client waits, in microseconds.
+const TIMEOUT: &str = "timeout";
+
+/// Answers what comes over HTTP/2.
+pub async fn answer(site: Arc<Site>, request: Request<Incoming>) -> Response<Body> {
+    let kind = request.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    if !kind.is_some_and(|kind| kind.starts_with(b"application/grpc")) {
+        return http::answer(site, request).await.map(Body::new);
+    }
+    let patience = site.limits.patience;
+    match timeout(patience, call(site, request)).await {
+        Ok(answer) => answer,
+        Err(_elapsed) => Status::deadline_exceeded("the call took longer than a connection may be silent").into_http(),
+    }
+}
+
+async fn call(site: Arc<Site>, request: Request<Incoming>) -> Response<Body> {
+    let start = Instant::now();
+    let patience = match deadline::of_grpc(request.headers()) {
+        Ok(patience) => patience,
+        Err(problem) => return status(&problem.into()).into_http(),
+    };
+    let name = request.uri().path().strip_prefix(SERVICE).unwrap_or_default().to_owned();
+    match name.as_str() {
+        "ServerLive" => unary(site, request, async |_, _: Empty| Ok(Flag { yes: true })).await,
+        "ServerReady" => unary(site, request, async |site, _: Empty| Ok(Flag { yes: is_ready(&site) })).await,
+        "ModelReady" => unary(site, request, async |site, asked: ModelName| model_ready(&site, &asked)).await,
+        "ServerMetadata" => unary(site, request, async |_, _: Empty| Ok(server())).await,
+        "ModelMetadata" => unary(site, request, async |site, asked: ModelName| model(&site, &asked)).await,
+        "ModelInfer" => {
+            let infer = async move |site: Arc<Site>, asked: InferRequest| infer(&site, asked, (start, patience)).await;
+            unary(site, request, infer).await
+        }
+        _ => Status::unimplemented("no such call; the service is inference.GRPCInferenceService").into_http(),
+    }
+}
+
+/// One call with one message each way.
+async fn unary<Q, R, F, A>(site: Arc<Site>, request: Request<Incoming>, answer: F) -> Response<Body>
+where
+    Q: Message + Default + 'static,
+    R: Message + Default + 'static,
+    F: FnOnce(Arc<Site>, Q) -> A,
+    A: Future<Output = Result<R, Refusal>> + Send + 'static,
+{
+    let limit = site.limits.body_bytes;
+    let call = Call { site, answer: Some(answer) };
+    let mut grpc = Grpc::new(ProstCodec::<R, Q>::default()).max_decoding_message_size(limit);
+    grpc.unary(call, request).await
+}
+
+/// A call on its way into its function. Every call is counted as its answer over HTTP would be.
+struct Call<F> {
+    site: Arc<Site>,
+    answer: Option<F>,
+}
+
+impl<Q, R, F, A> UnaryService<Q> for Call<F>
+where
+    F: FnOnce(Arc<Site>, Q) -> A,
+    A: Future<Output = Result<R, Refusal>> + Send + 'static,
+{
+    type Response = R;
+    type Future = Pin<Box<dyn Future<Output = Result<tonic::Response<R>, Status>> + Send>>;
+
+    fn call(&mut self, request: tonic::Request<Q>) -> Self::Future {
+        let start = Instant::now();
+        let site = Arc::clone(&self.site);
+        let Some(answer) = self.answer.take() else {
+            return Box::pin(async { Err(Status::internal("a call is answered once")) });
+        };
+        let answering = answer(Arc::clone(&site), request.into_inner());
+        Box::pin(async move {
+            let answered = answering.await;
+            let code = answered.as_ref().map_or_else(Refusal::status, |_| StatusCode::OK);
+            site.metrics.answered(Endpoint::Grpc, code, start.elapsed());
+            answered.map(tonic::Response::new).map_err(|refusal| status(&refusal))
+        })
+    }
+}
+
+/// A refusal as gRPC says it.
+fn status(refusal: &Refusal) -> Status {
+    let code = match refusal {
+        Refusal::NotFound | Refusal::NoModel(_) => Code::NotFound,
+        Refusal::Method(_) => Code::Unimplemented,
+        Refusal::BodyTooLarge(_) | Refusal::Busy(_) => Code::ResourceExhausted,
+        Refusal::BatchTooLarge(_) | Refusal::Encoded | Refusal::Invalid(_) | Refusal::BadRequest(_) => {
+            Code::InvalidArgument
+        }
+        Refusal::BodyBroken | Refusal::BodyTimeout => Code::Aborted,
+        Refusal::Starting(_) => Code::Unavailable,
+        Refusal::Deadline => Code::DeadlineExceeded,
+        Refusal::Failed | Refusal::Unbelievable(_) | Refusal::Metrics => Code::Internal,
+    };
+    let mut status = Status::new(code, refusal.detail());
+    if let Some(seconds) = refusal.shed() {
+        let metadata = status.metadata_mut();
+        metadata.insert(SHED, MetadataValue::from_static("1"));
+        metadata.insert("retry-after", MetadataValue::from(seconds));
+    }
+    status
+}
+
+fn is_ready(site: &Site) -> bool {
+    site.health.stage() == Stage::Ready
+}
+
+fn server() -> ServerMetadata {
+    ServerMetadata {
+        name: SERVER_NAME.to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        extensions: EXTENSIONS.iter().copied().map(str::to_owned).collect(),
+    }
+}
+
+fn model_ready(site: &Site, asked: &ModelName) -> Result<Flag, Refusal> {
+    check_model(site.deployment()?.served(), &asked.name, &asked.version)?;
+    Ok(Flag { yes: is_ready(site) })
+}
+
+fn model(site: &Site, asked: &ModelName) -> Result<ModelMetadata, Refusal> {
+    let served = site.deployment()?.served();
+    check_model(served, &asked.name, &asked.version)?;
+    let described = |tensor: Described| TensorMetadata {
+        name: tensor.name,
+        datatype: tensor.datatype.name().to_owned(),
+        shape: tensor.shape,
+    };
+    Ok(ModelMetadata {
+        name: served.name().to_owned(),
+        versions: vec![served.version().to_owned()],
+        platform: PLATFORM.to_owned(),
+        inputs: tensor::inputs(served.schema()).into_iter().map(described).collect(),
+        outputs: vec![described(tensor::output(served))],
+    })
+}
+
+async fn infer(
+    site: &Site,
+    request: InferRequest,
+    (start, patience): (Instant, Option<Duration>),
+) -> Result<InferResponse, Refusal> {
+    let deployment = site.deployment()?;
+    let served = deployment.served();
+    check_model(served, &request.model_name, &request.model_version)?;
+    tensor::check_outputs(served, request.outputs.iter().map(|output| output.name.as_str()))?;
+    let rows = tensor::rows(served, &tensors(&request)?, site.limits.batch_rows)?;
+    let patience = patience.or(micros(&request.parameters));
+    let predictions = site.calculate(deployment, rows, patience.map(|patience| start + patience)).await?;
+    let output = tensor::output(served);
+    Ok(InferResponse {
+        model_name: served.name().to_owned(),
+        model_version: served.version().to_owned(),
+        id: request.id,
+        parameters: clamped(&predictions),
+        outputs: vec![Sent {
+            name: output.name,
+            datatype: output.datatype.name().to_owned(),
+            shape: tensor::output_shape(&predictions).map(|size| i64::try_from(size).unwrap_or(i64::MAX)).to_vec(),
+            ..Sent::default()
+        }],
+        raw_output_contents: vec![tensor::bytes_of_numbers(&predictions.values).into()],
+    })
+}
+
+/// The deadline as Triton's clients set it.
+fn micros(parameters: &HashMap<String, Parameter>) -> Option<Duration> {
+    match parameters.get(TIMEOUT)?.choice.as_ref()? {
+        Choice::Integer(micros) => u64::try_from(*micros).ok().map(Duration::from_micros),
+        Choice::Natural(micros) => Some(Duration::from_micros(*micros)),
+        Choice::Flag(_) | Choice::Text(_) | Choice::Number(_) => None,
+    }
+}
+
+/// How many values were clamped, when any were.
+fn clamped(predictions: &Predictions) -> HashMap<String, Parameter> {
+    let count = i64::try_from(predictions.rows.warnings.count()).unwrap_or(i64::MAX);
+    let parameter = Parameter { choice: Some(Choice::Integer(count)) };
+    (count > 0).then(|| ("clamped".to_owned(), parameter)).into_iter().collect()
+}
+
+/// Either every tensor brings its elements itself, or all of them come as bytes, in their order.
+fn tensors(request: &InferRequest) -> Result<Vec<Tensor<'_>>, Refusal> {
+    let raw = &request.raw_input_contents;
+    if !raw.is_empty() && raw.len() != request.inputs.len() {
+        let (inputs, raw) = (request.inputs.len(), raw.len());
+        return Err(Refusal::BadRequest(format!("there are {inputs} inputs, but raw contents for {raw}")));
+    }
+    let mut raw = raw.iter();
+    request.inputs.iter().map(|sent| tensor_of(sent, raw.next().map(AsRef::as_ref))).collect()
+}
+
+fn tensor_of<'a>(sent: &'a Sent, raw: Option<&'a [u8]>) -> Result<Tensor<'a>, Refusal> {
+    let wrong = |what: &str| Refusal::BadRequest(format!("the input `{}` {what}", sent.name));
+    let datatype = Datatype::named(&sent.datatype)?;
+    let elements = match (raw, &sent.contents) {
+        (Some(bytes), None) => {
+            tensor::elements_of_bytes(datatype, bytes).map_err(|what| wrong(&format!("has bytes that {what}")))?
+        }
+        (None, Some(contents)) => contents.elements(datatype).ok_or_else(|| wrong("holds a text that is not UTF-8"))?,
+        (None, None) => return Err(wrong("has no contents")),
+        (Some(_), Some(_)) => return Err(wrong("has contents twice; send them raw or not")),
+    };
+    Ok(Tensor { name: Cow::Borrowed(&sent.name), shape: sent.shape.clone(), elements })
+}
+
+impl Contents {
+    /// The elements that stand where the datatype has them.
+    fn elements(&self, datatype: Datatype) -> Option<Elements<'_>> {
+        Some(match datatype {
+            Datatype::Bool => Elements::Flags(self.flags.clone()),
+            Datatype::Uint8 | Datatype::Uint16 | Datatype::Uint32 => {
+                Elements::Numbers(self.uint32.iter().copied().map(f64::from).collect())
+            }
+            Datatype::Uint64 => Elements::Numbers(self.uint64.iter().map(|number| rounded((*number).into())).collect()),
+            Datatype::Int8 | Datatype::Int16 | Datatype::Int32 => {
+                Elements::Numbers(self.int32.iter().copied().map(f64::from).collect())
+            }
+            Datatype::Int64 => Elements::Numbers(self.int64.iter().map(|number| rounded((*number).into())).collect()),
+            Datatype::Fp32 => Elements::Singles(self.fp32.clone()),
+            Datatype::Fp64 => Elements::Numbers(self.fp64.clone()),
+            Datatype::Bytes => {
+                let texts = self.texts.iter().map(|text| std::str::from_utf8(text).ok().map(Cow::Borrowed));
+                Elements::Texts(texts.collect::<Option<_>>()?)
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent(name: &str, datatype: &str, contents: Option<Contents>) -> Sent {
+        Sent { name: name.to_owned(), datatype: datatype.to_owned(), shape: vec![1], contents, ..Sent::default() }
+    }
+
+    fn refused(inputs: Vec<Sent>, raw: Vec<bytes::Bytes>) -> String {
+        let request = InferRequest { inputs, raw_input_contents: raw, ..InferRequest::default() };
+        tensors(&request).unwrap_err().detail()
+    }
+
+    #[test]
+    fn elements_stand_where_their_datatype_has_them() {
+        let contents = Contents {
+            flags: vec![true],
+            int32: vec![-3],
+            int64: vec![-4],
+            uint32: vec![3],
+            uint64: vec![4],
+            fp32: vec![0.5],
+            fp64: vec![0.25],
+            texts: vec!["a".into()],
+        };
+        for (datatype, wanted) in [
+            ("BOOL", "Flags([true])"),
+            ("INT8", "Numbers([-3.0])"),
+            ("INT64", "Numbers([-4.0])"),
+            ("UINT32", "Numbers([3.0])"),
+            ("UINT64", "Numbers([4.0])"),
+            ("FP32", "Singles([0.5])"),
+            ("FP64", "Numbers([0.25])"),
+            ("BYTES", "Texts([\"a\"])"),
+        ] {
+            let request =
+                InferRequest { inputs: vec![sent("x", datatype, Some(contents.clone()))], ..Default::default() };
+            assert_eq!(format!("{:?}", tensors(&request).unwrap()[0].elements), wanted);
+        }
+    }
+
+    #[test]
+    fn contents_come_one_way_only() {
+        let number = || sent("x", "FP32", Some(Contents { fp32: vec![1.0], ..Contents::default() }));
+        let raw = || bytes::Bytes::from_static(&[0, 0, 0, 0]);
+        assert!(refused(vec![number()], vec![raw()]).contains("contents twice"));
+        assert!(refused(vec![sent("x", "FP32", None)], vec![]).contains("no contents"));
+        assert!(refused(vec![number()], vec![raw(), raw()]).contains("raw contents for 2"));
+        let broken = Contents { texts: vec![bytes::Bytes::from_static(&[255])], ..Contents::default() };
+        assert!(refused(vec![sent("x", "BYTES", Some(broken))], vec![]).contains("UTF-8"));
+    }
+
+    #[test]
+    fn what_is_turned_away_is_marked_for_the_edge() {
+        let busy = status(&Refusal::Busy(3));
+        assert_eq!(busy.code(), Code::ResourceExhausted);
+        assert_eq!(busy.metadata().get(SHED).unwrap(), "1");
+        assert_eq!(busy.metadata().get("retry-after").unwrap(), "3");
+        assert!(status(&Refusal::Failed).metadata().is_empty());
+    }
+}
