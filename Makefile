@@ -47,8 +47,9 @@ bench-model: prepare ## model-server beside FastAPI with scikit-learn and ONNX R
 micro: prepare ## micro-benches: route, split, pick, record, parse, step
 	cargo bench -p pointsman-benches
 
-fuzz: prepare ## five minutes of broken config files against the parser
+fuzz: prepare ## five minutes each of broken config files and of broken requests to a model
 	cargo run --release -p pointsman-config --example fuzz -- --seconds 300
+	cargo run --release -p model-server --example fuzz -- --seconds 300
 
 image: prepare ## both container images: with docker, podman or buildah, else their root file systems alone
 	@.ci/image
