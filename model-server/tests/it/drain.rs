@@ -1,12 +1,14 @@
 //! How the server ends: nothing that was begun is lost, and the end comes.
 
-use std::io;
+use std::io::{self, BufRead, BufReader};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use crate::python::{self, TRITON_CLIENTS};
 use crate::server::{PATIENCE, Server, Wire, bundle, predict_request, program, row};
 
 /// A request of which half the body is still to come.
@@ -48,6 +50,32 @@ fn idle_connections_do_not_hold_the_end_up() {
     assert!(used.is_closed() && unused.is_closed());
     assert_eq!(server.ended(PATIENCE).code(), Some(0));
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}
+
+#[test]
+fn an_open_channel_of_grpc_does_not_hold_the_end_up() {
+    let Some(python) = python::with("triton", TRITON_CLIENTS) else {
+        return;
+    };
+    let mut command = program(&bundle("v1"));
+    let server = Server::start(command.env("DRAIN_SECONDS", "600"));
+    let script = "import sys, tritonclient.grpc as triton\n\
+        client = triton.InferenceServerClient(sys.argv[1])\n\
+        print(client.is_server_live(), flush=True)\n\
+        sys.stdin.read()";
+    let mut held = Command::new(python.program())
+        .args(["-c", script, &server.address.to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    BufReader::new(held.stdout.take().unwrap()).read_line(&mut said).unwrap();
+    assert_eq!(said.trim(), "True");
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.ended(PATIENCE).code(), Some(0));
+    drop(held.stdin.take());
+    held.wait().unwrap();
 }
 
 #[test]
