@@ -139,5 +139,5 @@ fn trial(model: &dyn Model, rows: &Rows) -> Result<Trial, ModelError> {
         }
     }
     let count = u32::try_from(rows.count).unwrap_or(u32::MAX);
-    Ok(Trial { rows: count, weight: rows.weight(), took: fastest })
+    Ok(Trial { rows: count, weight: model.weight(rows), took: fastest })
 }

@@ -23,6 +23,12 @@ pub trait Model: Send + Sync {
     /// # Errors
     /// When the device fails.
     fn predict(&self, rows: &Rows) -> Result<Vec<f32>, ModelError>;
+
+    /// How much goes into the model, which the cost of a calculation grows with: columns and bytes of text, unless the
+    /// model knows better.
+    fn weight(&self, rows: &Rows) -> usize {
+        rows.weight()
+    }
 }
 
 /// Why a model cannot be built, or cannot calculate.

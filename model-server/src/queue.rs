@@ -120,6 +120,7 @@ struct Line {
 struct Job {
     number: u64,
     rows: Rows,
+    weight: usize,
     estimate: Duration,
     deadline: Option<Instant>,
     answer: oneshot::Sender<Outcome>,
@@ -176,7 +177,7 @@ impl Queue {
     /// # Errors
     /// When too much waits, the deadline passes, or the model fails.
     pub async fn calculate(&self, rows: Rows, deadline: Option<Instant>) -> Outcome {
-        if self.shared.measured.estimate(rows.weight()) <= AT_ONCE {
+        if self.shared.measured.estimate(self.shared.model.weight(&rows)) <= AT_ONCE {
             return self.shared.calculate(rows);
         }
         let (place, outcome) = self.shared.enter(rows, deadline)?;
@@ -207,8 +208,9 @@ impl Shared {
         deadline: Option<Instant>,
     ) -> Result<(Place<'_>, oneshot::Receiver<Outcome>), QueueError> {
         let (answer, outcome) = oneshot::channel();
+        let weight = self.model.weight(&rows);
         let mut line = self.line();
-        let estimate = line.costs.estimate(rows.weight());
+        let estimate = line.costs.estimate(weight);
         let wait = line.work / self.workers;
         let too_long = !line.work.is_zero() && wait + estimate > self.limits.wait;
         let too_late = deadline.is_some_and(|deadline| Instant::now() + wait > deadline);
@@ -218,7 +220,7 @@ impl Shared {
         let number = line.next;
         line.next += 1;
         line.work += estimate;
-        line.waiting.push_back(Job { number, rows, estimate, deadline, answer });
+        line.waiting.push_back(Job { number, rows, weight, estimate, deadline, answer });
         drop(line);
         self.arrived.notify_one();
         Ok((Place { shared: self, number }, outcome))
@@ -277,7 +279,7 @@ impl Shared {
         let took = start.elapsed();
         let values = calculated.map_err(|cause| self.panicked(cause.as_ref()))??;
         if took > AT_ONCE {
-            self.line().costs.learn(rows.weight(), took);
+            self.line().costs.learn(self.model.weight(&rows), took);
         }
         let calculation = Some(Calculation { rows: rows.count, took });
         Ok(Predictions { rows, values, calculation })
@@ -311,7 +313,7 @@ impl Line {
     fn take(&mut self, policy: Policy, now: Instant) -> Vec<Job> {
         let seen = self.waiting.iter().map(|job| Waiting {
             rows: job.rows.count,
-            weight: job.rows.weight(),
+            weight: job.weight,
             patience: job.deadline.map(|deadline| deadline.saturating_duration_since(now)),
         });
         let count = policy.take(&self.costs, seen);

@@ -84,7 +84,16 @@ impl Model for Bert {
         }
         Ok(vectors)
     }
+
+    /// What is cut off costs nothing.
+    fn weight(&self, rows: &Rows) -> usize {
+        let longest = self.shape.truncate_at_tokens * BYTES_OF_A_TOKEN;
+        rows.texts.iter().map(|text| text.len().clamp(1, longest)).sum()
+    }
 }
+
+/// About how many bytes of plain text, spaces included, become one token.
+const BYTES_OF_A_TOKEN: usize = 5;
 
 /// How many of these texts go through the encoder together: one at least.
 fn fitting(texts: &[Vec<u32>]) -> usize {

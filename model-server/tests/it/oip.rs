@@ -4,8 +4,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::embedding::tiny;
 use crate::python::{self, TRITON_CLIENTS};
-use crate::server::{Reply, Server, row};
+use crate::server::{Reply, Server, program, row};
 
 #[test]
 fn clients_of_triton_get_what_the_notebook_predicts() {
@@ -51,6 +52,32 @@ fn a_tensor_of_one_row_and_a_row_predict_the_same() {
     let versioned =
         server.post("/v2/models/delivery%2Dtime/versions/v1/infer", &json!({"inputs": tensors()}).to_string());
     assert_eq!(versioned.status, 200, "{}", versioned.body);
+}
+
+#[test]
+fn texts_and_vectors_are_tensors_too() {
+    let server = Server::start(&mut program(&tiny()));
+    let model = server.get("/v1/model").json();
+    let name = model["name"].as_str().unwrap();
+    let described = server.get(&format!("/v2/models/{name}")).json();
+    assert_eq!(described["inputs"], json!([{"name": "text", "datatype": "BYTES", "shape": [-1, 1]}]));
+    assert_eq!(described["outputs"], json!([{"name": "embedding", "datatype": "FP32", "shape": [-1, 24]}]));
+    let texts = ["A courier rides through the rain.", "Soup, hot."];
+    let instances: Vec<Value> = texts.iter().map(|text| json!({"text": text})).collect();
+    let wanted = server.post("/v1/predict/batch", &json!({"instances": instances}).to_string()).json();
+    let inputs = json!([{"name": "text", "datatype": "BYTES", "shape": [2], "data": texts}]);
+    let answer = server.post(&format!("/v2/models/{name}/infer"), &json!({"inputs": inputs}).to_string()).json();
+    let output = &answer["outputs"][0];
+    assert_eq!(output["shape"], json!([2, 24]));
+    let numbers = |value: &Value| value.as_array().unwrap().iter().map(|n| n.as_f64().unwrap()).collect::<Vec<_>>();
+    let wanted: Vec<f64> = wanted["predictions"].as_array().unwrap().iter().flat_map(numbers).collect();
+    let found = numbers(&output["data"]);
+    assert!(found.len() == 48 && found.iter().zip(&wanted).all(|(found, wanted)| (found - wanted).abs() < 1e-5));
+    assert_eq!(server.get("/v1/drift").json()["rows"], 4);
+    let document = server.get("/openapi.json").json();
+    let text =
+        document["components"]["schemas"].as_object().unwrap().values().find_map(|s| s["properties"].get("text"));
+    assert_eq!(text.unwrap()["maxLength"], 8192);
 }
 
 #[test]
