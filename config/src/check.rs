@@ -111,7 +111,7 @@ fn state(state: &Written<StateFile>, findings: &Findings) -> State {
             "remove one of them",
         );
     }
-    State::Kubernetes(cluster::state(kubernetes))
+    State::Kubernetes(cluster::state(kubernetes, findings))
 }
 
 /// Two sockets on one address: the second cannot be opened.

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -62,6 +63,8 @@ pub struct KubernetesState {
     pub namespace: Option<String>,
     /// The Lease's name. Default `pointsman`.
     pub lease: String,
+    /// How long others wait for a leader that is not heard of; whole seconds, from 2 to 60. Default 10 s.
+    pub lease_duration: Duration,
 }
 
 /// How the edges of one installation talk to each other.

@@ -22,7 +22,7 @@ use std::{panic, process, thread};
 use arc_swap::ArcSwap;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use pointsman_config::{Config, ConfigErrors, Problem, State};
-use pointsman_kubernetes::{Candidacy, ConnectError, LeaseTimes};
+use pointsman_kubernetes::{Candidacy, ConnectError, LeaseTimes, LeaseTimesError};
 use pointsman_telemetry::shutdown;
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -107,6 +107,9 @@ pub enum AppError {
         "the config needs an API server, to find the endpoints of Services or to keep state; or list `endpoints` for each version, and write `state.file`"
     )]
     Cluster(#[from] ConnectError),
+    /// No lease can last so long.
+    #[error("`state.kubernetes.lease_duration` cannot be kept: {0}")]
+    Lease(LeaseTimesError),
     /// The secret that signs users' cookies cannot be used.
     #[error(transparent)]
     CookieSecret(#[from] SecretError),
@@ -158,6 +161,7 @@ impl AppError {
             | Self::Config { .. }
             | Self::NothingToTakeOver
             | Self::Cluster(_)
+            | Self::Lease(_)
             | Self::CookieSecret(_)
             | Self::UpstreamTls(_)
             | Self::Listen(ListenError::Tls { .. }) => true,
@@ -439,9 +443,10 @@ async fn open_home(
             let cluster = connection.cluster().await?;
             let instance = cluster::instance();
             let namespace = state.namespace.clone().unwrap_or_else(|| cluster.namespace().to_owned());
+            let times = LeaseTimes::lasting(state.lease_duration).map_err(AppError::Lease)?;
             let candidacy = {
                 let _on_this_runtime = checks.enter();
-                Candidacy::start(&cluster, &namespace, &state.lease, &instance, LeaseTimes::default())
+                Candidacy::start(&cluster, &namespace, &state.lease, &instance, times)
             };
             let (at, led) = ((checks.clone(), cluster), (candidacy.leadership(), instance.as_str()));
             let (live, opened) = LiveServices::open(at, led, &config.routes, (reopened, FIRST_NAMES)).await;

@@ -3,11 +3,14 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use crate::error::{Findings, Spot, quoted};
 use crate::file::{File, LiveServiceFile, ReplicasFile, RetireFile, RouteFile, VersionFile};
 use crate::read::{Either, Written};
 use crate::scalar::{Count, LabelKey, ObjectName, Text, Value, is_label_value};
+use crate::units::print_duration;
 use crate::{
     Backends, Endpoint, KubernetesState, LiveService, Peers, Replicas, Retire, State, Version, VersionId,
     VersionService,
@@ -16,15 +19,29 @@ use crate::{
 use super::{items, required};
 
 const DEFAULT_LEASE: &str = "pointsman";
+const DEFAULT_LEASE_DURATION: Duration = Duration::from_secs(10);
+const LEASE_DURATIONS: RangeInclusive<Duration> = Duration::from_secs(2)..=Duration::from_mins(1);
 const DEFAULT_SELECTOR_KEY: &str = "version";
 const DEFAULT_REPLICAS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 9901);
 
-/// Where the Lease is.
-pub(super) fn state(file: &crate::file::KubernetesStateFile) -> KubernetesState {
+/// Where the Lease is, and how long it lasts.
+pub(super) fn state(file: &crate::file::KubernetesStateFile, findings: &Findings) -> KubernetesState {
     KubernetesState {
         namespace: name(&file.namespace),
         lease: name(&file.lease).unwrap_or_else(|| DEFAULT_LEASE.to_owned()),
+        lease_duration: lease_duration(&file.lease_duration, findings),
     }
+}
+
+/// The API counts whole seconds, and a leader that is replaced too slowly is none.
+fn lease_duration(value: &Value<Duration>, findings: &Findings) -> Duration {
+    let duration = value.or(DEFAULT_LEASE_DURATION);
+    let fits = duration.subsec_nanos() == 0 && LEASE_DURATIONS.contains(&duration);
+    if let (false, Some(spot)) = (fits, value.spot()) {
+        let what = format!("{} cannot be {}", spot.key(), print_duration(duration));
+        findings.error(spot, what, "write whole seconds from 2s to 60s");
+    }
+    duration
 }
 
 fn name(value: &Value<ObjectName>) -> Option<String> {

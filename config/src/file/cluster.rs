@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
@@ -24,6 +25,10 @@ pub(crate) struct KubernetesStateFile {
     /// The Lease's name; made if it is not there.
     #[schemars(extend("default" = "pointsman"))]
     pub(crate) lease: Value<ObjectName>,
+    /// How long others wait for a leader that is not heard of; whole seconds, from 2 to 60. It leads for seven tenths of that
+    /// after each renewal, and renews every fifth.
+    #[schemars(extend("default" = "10s"))]
+    pub(crate) lease_duration: Value<Duration>,
 }
 
 /// How the edges of one installation talk to each other: one of them decides on what all of them counted, and each takes a

@@ -1,5 +1,6 @@
 //! What is said of a cluster, as YAML.
 
+use crate::units::print_duration;
 use crate::{Backends, LiveService, Peers, Replicas, Retire, ServicePort, State};
 
 use super::{Page, inline, quote, quote_path};
@@ -10,7 +11,9 @@ impl Page {
             State::File(file) => self.line(1, format!("file: {}", quote_path(file))),
             State::Kubernetes(state) => {
                 let lease = Some(format!("lease: {}", quote(&state.lease)));
-                self.line(1, format!("kubernetes: {}", inline(&[namespace(state.namespace.as_deref()), lease])));
+                let duration = Some(format!("lease_duration: {}", print_duration(state.lease_duration)));
+                let parts = [namespace(state.namespace.as_deref()), lease, duration];
+                self.line(1, format!("kubernetes: {}", inline(&parts)));
             }
         }
     }

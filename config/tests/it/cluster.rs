@@ -1,5 +1,7 @@
 //! What the keys of a cluster mean, once they are read.
 
+use std::time::Duration;
+
 use pointsman_config::{
     Backends, Config, KubernetesState, LiveService, Peers, Retire, ServicePort, State, VersionService,
 };
@@ -79,7 +81,9 @@ fn the_namespace_of_the_state_is_that_of_the_services_unless_a_route_says_anothe
 #[test]
 fn state_in_a_cluster_has_defaults_for_everything() {
     let found = config("state: { kubernetes: {} }", "v1: { service: a-v1, port: http }", "kubernetes: { service: a }");
-    assert_eq!(found.state, State::Kubernetes(KubernetesState { namespace: None, lease: "pointsman".to_owned() }));
+    let wanted =
+        KubernetesState { namespace: None, lease: "pointsman".to_owned(), lease_duration: Duration::from_secs(10) };
+    assert_eq!(found.state, State::Kubernetes(wanted));
     assert_eq!((found.routes[0].live_service.as_ref().unwrap().namespace.as_ref(), &found.replicas), (None, &None));
 }
 

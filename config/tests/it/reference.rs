@@ -130,7 +130,10 @@ fn the_documented_defaults_of_a_cluster_are_the_real_ones() {
     };
     let nothing = serde_json::json!({});
     let written_out = file(
-        serde_json::json!({ "lease": default("KubernetesState", "lease") }),
+        serde_json::json!({
+            "lease": default("KubernetesState", "lease"),
+            "lease_duration": default("KubernetesState", "lease_duration"),
+        }),
         &serde_json::json!({ "address": default("Replicas", "address") }),
         &serde_json::json!({ "selector_key": default("LiveService", "selector_key"), "retire": default("LiveService", "retire") }),
     );

@@ -53,6 +53,14 @@ impl LeaseTimes {
         Ok(Self { lasts, leads, every })
     }
 
+    /// A leader leads for seven tenths of what its lease lasts, and renews every fifth of it.
+    ///
+    /// # Errors
+    /// Unless `lasts` is whole seconds.
+    pub fn lasting(lasts: Duration) -> Result<Self, LeaseTimesError> {
+        Self::new(lasts, lasts * 7 / 10, lasts / 5)
+    }
+
     /// Between two looks or renewals.
     pub fn every(&self) -> Duration {
         self.every
@@ -253,6 +261,12 @@ mod tests {
         election.saw(None, at(2));
         assert_eq!(election.leads(at(2)), None);
         assert_eq!(election.next(at(2)), Move::Create { term: 42 });
+    }
+
+    #[test]
+    fn times_follow_from_how_long_a_lease_lasts() {
+        assert_eq!(LeaseTimes::lasting(Duration::from_secs(10)), Ok(LeaseTimes::default()));
+        assert!((1..60).all(|seconds| LeaseTimes::lasting(Duration::from_secs(seconds)).is_ok()));
     }
 
     #[test]
