@@ -18,8 +18,9 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{Layer, Registry, fmt as lines, reload};
 
 /// What is logged when `RUST_LOG` says nothing: our own changes of state, and of pingora only what someone
-/// should look at (at `info` it reports every start of a service).
-pub const DEFAULT_DIRECTIVES: &str = "info,pingora=warn";
+/// should look at (at `info` it reports every start of a service). What the client of Kubernetes finds wrong is told by us,
+/// in words that name the way out.
+pub const DEFAULT_DIRECTIVES: &str = "info,pingora=warn,kube_client=error,kube_runtime=error";
 
 /// Lines that wait for a slow reader before further ones are dropped; at 200 bytes a line some 3 MB.
 const QUEUED_LINES: usize = 16_384;
