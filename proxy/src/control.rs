@@ -44,6 +44,7 @@ use tracing::{debug, info, warn};
 pub(crate) use self::endpoints::{names as endpoint_names, services as endpoint_services};
 pub(crate) use self::reload::running;
 
+use self::actuator::{Aim, Mandate};
 use self::config_watch::Reload;
 use self::controlled::{Around, AroundWayBack, ControlledRoute};
 use self::discovery::Discoveries;
@@ -404,9 +405,10 @@ impl Control {
 
     /// Tells what shall become of live Services, now that the weights are in force.
     fn aim_all(&mut self) {
+        let mandate = self.replication.as_ref().map_or(Mandate::Alone, Replication::mandate);
         for route in &self.routes {
             if let Some(aim) = route.aim() {
-                self.state.aim(&route.route().name, aim);
+                self.state.aim(&route.route().name, Aim { mandate, ..aim });
             }
         }
     }
@@ -619,7 +621,7 @@ impl Control {
         self.publisher.sign_with(reopened.cookie_secret);
         self.republish = true;
         for name in reopened.unknown.keys() {
-            warn!(route = %name, "the state file knew of this route after all");
+            warn!(route = %name, "what was kept of this route was found late");
         }
         let decided = self.weigh(reopened.unknown, now);
         let all: Vec<_> = self.routes.iter_mut().map(|route| (route.route().name.clone(), route.save(now))).collect();
@@ -630,8 +632,12 @@ impl Control {
     /// Weighs what somebody else knew of the routes against what this process knows.
     fn weigh(&mut self, theirs: BTreeMap<RouteName, Saved>, now: Time) -> Vec<Decided> {
         let mut decided = Vec::new();
+        let is_shared = self.replication.is_some();
         for (name, saved) in theirs {
             match self.routes.iter_mut().enumerate().find(|(_, route)| route.route().name == name) {
+                Some((position, route)) if is_shared => {
+                    decided.push(Decided { position, changes: route.weigh(saved, now) });
+                }
                 Some((position, route)) => decided.push(Decided { position, changes: route.reconsider(saved, now) }),
                 // What this process parked is newer.
                 None => drop(self.parked.entry(name).or_insert(saved)),

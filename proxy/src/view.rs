@@ -121,6 +121,9 @@ pub struct ReplicaView {
     pub heard: bool,
     /// Whether nothing is promoted without it: it takes traffic, as far as is known.
     pub serves: bool,
+    /// Whether it is listed in the file and has been silent for so long that nothing waits for it.
+    #[serde(default)]
+    pub gone: bool,
 }
 
 /// One route, as `GET /api/v1/routes/{route}` gives it.

@@ -178,7 +178,10 @@ fn as_leader(view: &ReplicasView) -> String {
         let who = replica.name.as_ref().map_or(String::new(), |name| format!(" {name}"));
         let heard = replica.age_s.map_or("never heard".to_owned(), |age_s| format!("heard {age_s:.1} s ago"));
         let line = format!("{}{who}: {heard}", replica.address);
-        if replica.heard || !replica.serves {
+        if replica.gone {
+            let line = paint(CAREFUL, &format!("{line}; taken for gone, nothing waits for it"));
+            text.push_str(&paragraph(&line, 2));
+        } else if replica.heard || !replica.serves {
             text.push_str(&paragraph(&line, 2));
         } else {
             text.push_str(&paragraph(&paint(BAD, &format!("{line}; nothing is promoted without it")), 2));

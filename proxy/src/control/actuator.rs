@@ -20,10 +20,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
-pub(crate) use self::hand::{Rehearsed, Report};
-pub(crate) use self::wish::{Aim, Answer};
+pub(crate) use self::hand::{Found, Rehearsed, Report};
+pub(crate) use self::wish::{Aim, Answer, Mandate};
 
-use self::hand::{Found, Hand, Near};
+use self::hand::{FirstLook, Hand, Near};
 use self::wish::{Wish, decided_of};
 use super::state::{COMMIT_PATIENCE, Opened, Reopened};
 use crate::user_cookie::Secret;
@@ -50,7 +50,7 @@ pub(crate) struct LiveServices {
     leadership: watch::Receiver<Leadership>,
     events: Arc<EventSink>,
     held: BTreeMap<RouteName, Held>,
-    found: mpsc::UnboundedSender<Found>,
+    found: mpsc::UnboundedSender<FirstLook>,
     puts: u64,
 }
 
@@ -202,12 +202,12 @@ fn is_same_service(route: &Route, before: &Route) -> bool {
 }
 
 /// What the first looks found.
-async fn opened(hears: &mut mpsc::UnboundedReceiver<Found>, wanted: usize, patience: Duration) -> Opened {
+async fn opened(hears: &mut mpsc::UnboundedReceiver<FirstLook>, wanted: usize, patience: Duration) -> Opened {
     let mut opened =
         Opened { routes: BTreeMap::new(), recent: Vec::new(), last_id: 0, cookie_secret: Secret::random() };
     let all = async {
         for _ in 0..wanted {
-            let Some(Found { route, state }) = hears.recv().await else { return };
+            let Some(FirstLook { route, state }) = hears.recv().await else { return };
             let Some(state) = state else { continue };
             opened.last_id = opened.last_id.max(state.decisions.last().map_or(0, |decided| decided.id));
             opened.recent.extend(state.decisions.iter().map(|decided| wish::row_of(&route, decided)));
@@ -222,11 +222,11 @@ async fn opened(hears: &mut mpsc::UnboundedReceiver<Found>, wanted: usize, patie
 
 /// Has the loop weigh what was found late.
 async fn tell_late(
-    mut hears: mpsc::UnboundedReceiver<Found>,
+    mut hears: mpsc::UnboundedReceiver<FirstLook>,
     reopened: mpsc::UnboundedSender<Reopened>,
     cookie_secret: Secret,
 ) {
-    while let Some(Found { route, state }) = hears.recv().await {
+    while let Some(FirstLook { route, state }) = hears.recv().await {
         let last_id = state.as_ref().and_then(|state| state.decisions.last()).map_or(0, |decided| decided.id);
         let unknown = state.map(|state| (route, state.saved)).into_iter().collect();
         if reopened.send(Reopened { unknown, last_id, renumbered: false, cookie_secret }).is_err() {

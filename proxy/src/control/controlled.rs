@@ -14,9 +14,9 @@ use pointsman_rollout::{
     Ready, Refusal, Resume, Role, Rollout, Saved, Seen, Status, Summary, Time, WayBack,
 };
 
-pub(crate) use self::shared::{Around, AroundWayBack};
+pub(crate) use self::shared::{Around, AroundWayBack, Followed};
 
-use super::actuator::{Aim, Answer, Report};
+use super::actuator::{Aim, Answer, Mandate, Report};
 use super::endpoints::Addresses;
 use super::way_back;
 use super::window::Window;
@@ -201,6 +201,7 @@ impl ControlledRoute {
         Some(Aim {
             selected: desired.selected,
             retired: desired.retired,
+            mandate: Mandate::Alone,
             answer: self.answer.clone(),
             way_back: self.goes_back_to().cloned(),
         })
@@ -267,12 +268,6 @@ impl ControlledRoute {
     /// Goes on from what the state file turned out to hold, unless something was ordered, edited or decided since the
     /// start: that is newer. What the file bars is barred either way.
     pub(crate) fn reconsider(&mut self, saved: Saved, now: Time) -> Vec<Change> {
-        if self.role() == Role::Follower {
-            if saved.serial() > self.serial() {
-                self.rollout.follow(saved, now);
-            }
-            return Vec::new();
-        }
         if self.has_news {
             self.rollout.adopt_quarantine(&saved);
             return Vec::new();

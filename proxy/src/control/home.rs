@@ -12,7 +12,7 @@ use pointsman_rollout::Saved;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::actuator::{Aim, LiveServices, Report};
+use super::actuator::{Aim, Found, LiveServices, Report};
 use super::state::StateFile;
 use super::state::database::Batch;
 use crate::view::{DecisionRow, StateView};
@@ -153,6 +153,15 @@ impl Home {
                 at.live.aim(route, aim);
                 at.raise();
             }
+        }
+    }
+
+    /// What stood on a route's live Service when this edge took the lead with `term`; none while that is not known. A route
+    /// without a live Service has nothing there.
+    pub(crate) fn found_under(&self, term: u64, route: &RouteName) -> Option<Found> {
+        match self.report(route) {
+            None => Some(Found::default()),
+            Some(report) => report.found.filter(|(under, _)| *under == term).map(|(_, found)| found),
         }
     }
 

@@ -12,6 +12,7 @@ mod peers;
 mod pull;
 pub(crate) mod rows;
 mod serve;
+mod takeover;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -24,7 +25,7 @@ use std::time::Duration;
 
 use pointsman_config::{Replicas as Settings, RouteName};
 use pointsman_kubernetes::Cluster;
-use pointsman_rollout::{Observed, Role, Time, Trip};
+use pointsman_rollout::{Observed, Role, Saved, Time, Trip};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -34,9 +35,11 @@ use self::client::Client;
 use self::members::{Addresses, Members};
 use self::pull::{LastWord, Pullers, ToOne, Word};
 use self::rows::{Collected, RowLog};
+use self::takeover::Takeover;
 use self::token::SharedToken;
 use self::wire::{Answer, Applied, Ask, Carried, Leader, PassedOn, Stale, Tripped};
-use super::controlled::{Around, ControlledRoute};
+use super::actuator::{Found, Mandate};
+use super::controlled::{Around, ControlledRoute, Followed};
 use super::leader::Seat;
 use super::{Control, Decided};
 use crate::view::ReplicasView;
@@ -69,6 +72,13 @@ pub(crate) enum Message {
         /// What.
         answer: Box<Answer>,
     },
+    /// An edge did not answer.
+    Silent {
+        /// Which.
+        address: SocketAddr,
+        /// Whether nobody listens there.
+        refuses: bool,
+    },
     /// An edge follows a later leader.
     Stale(Stale),
     /// An edge took canaries back by itself.
@@ -95,12 +105,26 @@ struct Exchange {
     runtime: Handle,
 }
 
+/// Where this edge stands among the others.
+#[derive(Debug)]
+enum Standing {
+    /// It does what another one says, or the last one said.
+    Follows,
+    /// It has the Lease, and asks what is known elsewhere before it decides.
+    TakesOver(Takeover),
+    /// It decides.
+    Leads {
+        /// Under this term of the Lease.
+        term: u64,
+    },
+}
+
 /// What this edge knows as one of several.
 #[derive(Debug)]
 pub(crate) struct Replication {
     seat: Seat,
     exchange: Exchange,
-    leads: bool,
+    standing: Standing,
     members: Members,
     log: RowLog,
     collected: Collected,
@@ -140,7 +164,7 @@ impl Replication {
         let instance = seat.instance();
         Self {
             exchange,
-            leads: false,
+            standing: Standing::Follows,
             members: Members::new(instance),
             log: RowLog::new(instance),
             collected: Collected::default(),
@@ -153,13 +177,26 @@ impl Replication {
 
     /// Whether this edge decides.
     pub(crate) fn leads(&self) -> bool {
-        self.leads
+        matches!(self.standing, Standing::Leads { .. })
+    }
+
+    /// Whether it asks the others: as their leader, or as the next one.
+    fn asks(&self) -> bool {
+        !matches!(self.standing, Standing::Follows)
+    }
+
+    /// Under which term this edge decides.
+    pub(super) fn mandate(&self) -> Mandate {
+        match self.standing {
+            Standing::Leads { term } => Mandate::Under(term),
+            Standing::Follows | Standing::TakesOver(_) => Mandate::None,
+        }
     }
 
     /// What there is to judge of a route: of the leader, what all edges counted; of a follower, what it counted itself, which
     /// the leader will ask for.
     pub(super) fn rows(&mut self, route: &RouteName, own: Vec<Observed>) -> Vec<Observed> {
-        if self.leads {
+        if self.leads() {
             let mut all = own;
             all.extend(self.pulled.remove(route).unwrap_or_default());
             return all;
@@ -170,7 +207,7 @@ impl Replication {
 
     /// What is known of the other edges that serve a route.
     pub(super) fn around(&self, route: &ControlledRoute, now: Time) -> Around {
-        if !self.leads {
+        if !self.leads() {
             let edges = self.following.edges.max(self.members.edges(now));
             return Around { acknowledged: false, edges, applied: None };
         }
@@ -192,14 +229,14 @@ impl Replication {
 
     /// For people.
     pub(super) fn view(&self, now: Time) -> ReplicasView {
-        let asked_at = self.following.asked_at.filter(|_| !self.leads);
-        let leader = if self.leads { Some(self.seat.name()) } else { self.leader_name() };
+        let asked_at = self.following.asked_at.filter(|_| !self.leads());
+        let leader = if self.leads() { Some(self.seat.name()) } else { self.leader_name() };
         ReplicasView {
             name: self.seat.name().to_owned(),
-            role: if self.leads { "leader" } else { "follower" }.to_owned(),
+            role: if self.leads() { "leader" } else { "follower" }.to_owned(),
             leader: leader.map(str::to_owned),
             leader_age_s: asked_at.map(|asked_at| now.since(asked_at).as_secs_f64()),
-            replicas: if self.leads { self.members.views(now) } else { Vec::new() },
+            replicas: if self.leads() { self.members.views(now) } else { Vec::new() },
             uncounted: self.log.lost(),
         }
     }
@@ -212,7 +249,7 @@ impl Replication {
     fn heed(&mut self, leader: &Leader, now: Time) -> Result<(), Stale> {
         let own = self.seat.fence().map_or(0, |fence| fence.term);
         let term = own.max(self.seat.latest());
-        if leader.term < term || (self.leads && leader.term == own) {
+        if leader.term < term || (self.asks() && leader.term == own) {
             return Err(Stale { term });
         }
         self.seat.heard_of(leader.term);
@@ -240,6 +277,10 @@ impl Replication {
     ) -> BTreeMap<RouteName, Trip> {
         let (instance, trips) = (answer.instance, answer.trips.clone());
         let batch = answer.batch.clone();
+        if let Standing::TakesOver(takeover) = &mut self.standing {
+            takeover.has_asked(address);
+            answer.later.iter().for_each(|(route, saved)| takeover.learn(route.clone(), saved.clone()));
+        }
         self.members.take((address, took), answer, now);
         if instance == self.seat.instance() {
             return BTreeMap::new();
@@ -248,6 +289,41 @@ impl Replication {
             self.pulled.entry(counted.route).or_default().push(counted.observed);
         }
         trips
+    }
+
+    /// The edge at `address` does not answer.
+    fn take_silence(&mut self, address: SocketAddr, refuses: bool, now: Time) {
+        if let Standing::TakesOver(takeover) = &mut self.standing {
+            takeover.has_asked(address);
+        }
+        if self.asks() {
+            self.members.is_silent(address, refuses, now);
+        }
+    }
+
+    fn stand(&mut self, standing: Standing) {
+        if !self.asks() {
+            self.log.clear();
+            self.pulled.clear();
+            self.said_at = None;
+            self.following.asked_at = None;
+            self.members.forget_silence();
+        }
+        self.standing = standing;
+    }
+
+    /// What the others know, once all have been asked that can be reached; `is_read` says whether what stands on the live
+    /// Services was read.
+    fn end_takeover(&mut self, is_read: bool, now: Time) -> Option<BTreeMap<RouteName, Saved>> {
+        let Standing::TakesOver(takeover) = &self.standing else { return None };
+        if !takeover.is_over(self.members.others_if_known().as_ref(), is_read, now) {
+            return None;
+        }
+        let term = takeover.term();
+        match std::mem::replace(&mut self.standing, Standing::Leads { term }) {
+            Standing::TakesOver(takeover) => Some(takeover.into_later()),
+            Standing::Follows | Standing::Leads { .. } => None,
+        }
     }
 
     fn word(&self, routes: &[ControlledRoute], now: Time) -> Option<Word> {
@@ -290,6 +366,12 @@ impl Control {
                 drop(answer.send(answered));
             }
             Message::Answered { address, took, answer } => self.collect((address, took), *answer).await,
+            Message::Silent { address, refuses } => {
+                let now = self.now();
+                if let Some(replication) = &mut self.replication {
+                    replication.take_silence(address, refuses, now);
+                }
+            }
             Message::Stale(stale) => {
                 if let Some(replication) = &mut self.replication {
                     replication.seat.heard_of(stale.term);
@@ -304,32 +386,50 @@ impl Control {
         }
     }
 
-    /// Leads or follows, as the Lease says.
+    /// Leads or follows, as the Lease says. Whoever has it asks first, and decides once it knows what the others know.
     pub(super) fn take_or_leave_the_lead(&mut self, now: Time) -> Vec<Decided> {
         let Some(replication) = &mut self.replication else { return Vec::new() };
         if let Some(term) = replication.seat.is_outrun() {
             self.state.raise_above(term);
         }
-        let leads = replication.seat.fence().is_some();
-        if leads == replication.leads {
-            return Vec::new();
+        let fence = replication.seat.fence();
+        match (&replication.standing, fence.map(|fence| fence.term)) {
+            (Standing::Follows, None) => {}
+            (Standing::Follows, Some(term)) => {
+                info!(name = replication.seat.name(), term, "this edge takes the lead; it asks what the others know");
+                replication.stand(Standing::TakesOver(Takeover::new(term, now)));
+            }
+            (Standing::Leads { term: led }, Some(term)) if *led == term => {}
+            (Standing::TakesOver(takeover), Some(term)) if takeover.term() == term => {
+                return self.lead_once_all_is_known(term, now);
+            }
+            // Somebody else has led since, or may.
+            (Standing::Leads { .. } | Standing::TakesOver(_), Some(_) | None) => self.leave_the_lead(),
         }
-        replication.leads = leads;
-        replication.log.clear();
-        replication.pulled.clear();
-        replication.following.asked_at = None;
-        if !leads {
-            self.follow_from_here(now);
+        Vec::new()
+    }
+
+    fn lead_once_all_is_known(&mut self, term: u64, now: Time) -> Vec<Decided> {
+        let found: Vec<_> = self.routes.iter().map(|route| self.state.found_under(term, &route.route().name)).collect();
+        let is_read = found.iter().all(Option::is_some);
+        let Some(mut later) = self.replication.as_mut().and_then(|replication| replication.end_takeover(is_read, now))
+        else {
             return Vec::new();
+        };
+        info!(term, is_read, "this edge decides from now on");
+        let mut decided = Vec::new();
+        for ((position, route), found) in self.routes.iter_mut().enumerate().zip(found) {
+            let Found { last_id, saved } = found.unwrap_or_default();
+            self.events.go_on_after(last_id, false);
+            let known = later.remove(&route.route().name);
+            let changes = route.lead(latest(known, saved), now);
+            if !changes.is_empty() {
+                decided.push(Decided { position, changes });
+            }
         }
-        info!(name = replication.seat.name(), "this edge decides from now on");
-        let led = self.routes.iter_mut().enumerate().map(|(position, route)| {
-            let changes = route.lead(None, now);
-            Decided { position, changes }
-        });
-        let decided = led.filter(|decided| !decided.changes.is_empty()).collect();
-        // What is kept from now on is what was heard of last, whatever this edge wanted kept while it followed.
+        // What is kept from now on is what is known now, whatever this edge wanted kept while it followed.
         self.keep_all(now);
+        self.aim_all();
         decided
     }
 
@@ -338,13 +438,13 @@ impl Control {
         self.state.put(saved, []);
     }
 
-    fn follow_from_here(&mut self, now: Time) {
+    fn leave_the_lead(&mut self) {
         info!("this edge decides no longer; it goes on with what was decided");
-        for route in &mut self.routes {
-            let saved = route.saved(now);
-            route.follow(saved, now);
-        }
-        if let Some(replication) = &self.replication {
+        self.routes.iter_mut().for_each(ControlledRoute::step_down);
+        if let Some(replication) = &mut self.replication {
+            replication.standing = Standing::Follows;
+            replication.log.clear();
+            replication.pulled.clear();
             replication.exchange.word.send_replace(None);
         }
     }
@@ -357,15 +457,18 @@ impl Control {
         let (name, instance) = (replication.seat.name().to_owned(), replication.seat.instance());
         if leader.instance == instance {
             let batch = rows::Batch::default();
-            return Ok(Answer { name, instance, batch, applied: BTreeMap::new(), trips: BTreeMap::new() });
+            let (applied, trips, later) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+            return Ok(Answer { name, instance, batch, applied, trips, later });
         }
         replication.heed(&leader, now)?;
         replication.following.edges = edges;
-        if std::mem::replace(&mut replication.leads, false) {
-            replication.log.clear();
-            self.follow_from_here(now);
+        if let Some(address) = leader.address {
+            replication.members.has_asked(address);
         }
-        let (mut followed, mut has_news) = (Vec::new(), false);
+        if replication.asks() {
+            self.leave_the_lead();
+        }
+        let (mut followed, mut later, mut has_news) = (Vec::new(), BTreeMap::new(), false);
         for (position, route) in self.routes.iter_mut().enumerate() {
             let name = &route.route().name;
             let Some(saved) = routes.remove(name) else { continue };
@@ -374,9 +477,13 @@ impl Control {
                 route.trip_was_heard();
             }
             let before = route.serial();
-            if route.follow(saved, now) {
-                followed.push(position);
-                route.tell_way_back(way_back, now);
+            match route.follow(saved, now) {
+                Followed::Applied => {
+                    followed.push(position);
+                    route.tell_way_back(way_back, now);
+                }
+                Followed::Later(own) => drop(later.insert(route.route().name.clone(), *own)),
+                Followed::OfAnother => {}
             }
             has_news |= route.serial() != before;
         }
@@ -391,16 +498,33 @@ impl Control {
         });
         let (applied, trips) = (applied.collect(), trips_of(&self.routes));
         let Some(replication) = &mut self.replication else { return Err(Stale { term: u64::MAX }) };
-        Ok(Answer { name, instance, batch: replication.log.ask(taken), applied, trips })
+        Ok(Answer { name, instance, batch: replication.log.ask(taken), applied, trips, later })
     }
 
     /// Takes what another edge counted, and what it took back.
     async fn collect(&mut self, from: (SocketAddr, Duration), answer: Answer) {
         let now = self.now();
-        let Some(replication) = self.replication.as_mut().filter(|replication| replication.leads) else { return };
+        let Some(replication) = self.replication.as_mut().filter(|replication| replication.asks()) else { return };
         let by = answer.name.clone();
+        let later = if replication.leads() { answer.later.clone() } else { BTreeMap::new() };
         let trips = replication.take_answer(from, answer, now);
+        self.go_on_from(later, now).await;
         self.take_trips(&by, trips).await;
+    }
+
+    /// An edge that could not be asked when this one began to lead knows of decisions that this one does not.
+    async fn go_on_from(&mut self, mut later: BTreeMap<RouteName, Saved>, now: Time) {
+        if later.is_empty() {
+            return;
+        }
+        let routes = self.routes.iter_mut().enumerate();
+        let decided = routes.filter_map(|(position, route)| {
+            let saved = later.remove(&route.route().name).filter(|saved| saved.serial() > route.serial())?;
+            let changes = route.go_on_from(saved, now);
+            Some(Decided { position, changes })
+        });
+        let decided: Vec<_> = decided.collect();
+        self.settle(decided).await;
     }
 
     async fn take_trips(&mut self, by: &str, mut trips: BTreeMap<RouteName, Trip>) {
@@ -425,7 +549,7 @@ impl Control {
     pub(super) fn talk(&mut self, has_news: bool) {
         let now = self.now();
         let Some(replication) = &mut self.replication else { return };
-        if !replication.leads {
+        if !replication.asks() {
             self.tell_of_trips(now);
             return;
         }
@@ -451,6 +575,11 @@ impl Control {
         let addresses = replication.members.elsewhere().collect();
         exchange.runtime.spawn(pull::tell_all(exchange.client.clone(), addresses, wire::TRIP, told));
     }
+}
+
+/// The one with more decisions behind it.
+fn latest(one: Option<Saved>, other: Option<Saved>) -> Option<Saved> {
+    one.into_iter().chain(other).max_by_key(Saved::serial)
 }
 
 /// What was taken back here and the leader has not answered.

@@ -53,11 +53,16 @@ impl Cluster {
 
     /// A pod of `version` that is ready, with whoever listens at this address in it.
     pub fn add_pod_at(&self, name: &str, version: &str, address: SocketAddr) {
+        self.add_labelled_pod(name, &json!({ "app": "model", "version": version }), address);
+    }
+
+    /// A pod with these labels that is ready, with whoever listens at this address in it.
+    pub fn add_labelled_pod(&self, name: &str, labels: &Value, address: SocketAddr) {
         let container = json!({ "name": "model", "image": "model:1", "ports": [{ "name": "http", "containerPort": address.port() }] });
         self.create(
             Resource::Pod,
             json!({
-                "metadata": { "name": name, "labels": { "app": "model", "version": version } },
+                "metadata": { "name": name, "labels": labels },
                 "spec": { "containers": [container] },
             }),
         );
@@ -99,7 +104,12 @@ impl Cluster {
     }
 
     pub fn write(&self, state: &str, rest: &str) {
-        let text = format!(
+        std::fs::write(self.folder.path().join("pointsman.yaml"), Self::text(state, rest)).unwrap();
+    }
+
+    /// A config with `state` and a route `model` that ends with `rest`, which starts in the column of the route's keys.
+    pub fn text(state: &str, rest: &str) -> String {
+        format!(
             "listeners: [{{ address: 127.0.0.1:0 }}]
 admin: {{ address: 127.0.0.1:0 }}
 state: {state}
@@ -112,8 +122,7 @@ routes:
     health_check: {{ path: /ready, interval: 50ms, timeout: 1s }}
     {rest}
 "
-        );
-        std::fs::write(self.folder.path().join("pointsman.yaml"), text).unwrap();
+        )
     }
 
     /// Starts the edge on the config that is there.

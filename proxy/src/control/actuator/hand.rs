@@ -15,7 +15,7 @@ use pointsman_kubernetes::{
     Cluster, Discovery, Document, EventSink, Followed, Leadership, Link, LiveService, Observed, Obstacle, Picture,
     PortChoice, Retired, ServiceName, WriteError, scale_down, service_seen,
 };
-use pointsman_rollout::ServiceSeen;
+use pointsman_rollout::{Saved, ServiceSeen};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
@@ -31,10 +31,19 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// What the first look found.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(super) struct FirstLook {
     pub(super) route: RouteName,
     /// None where Pointsman never wrote, or where it cannot be read.
     pub(super) state: Option<State>,
+}
+
+/// What stood on a live Service when this edge took the lead.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Found {
+    /// The number of the last decision that it tells of.
+    pub(crate) last_id: u64,
+    /// Where the rollout stood; none where Pointsman never wrote, or where it cannot be read.
+    pub(crate) saved: Option<Saved>,
 }
 
 /// What came of a rehearsal of the way back.
@@ -60,6 +69,8 @@ pub(crate) struct Report {
     pub(crate) rehearsed: Option<Rehearsed>,
     /// The term of a later claim although this process leads.
     pub(crate) superseded_by: Option<u64>,
+    /// What stood there when this process took the lead, and under which term.
+    pub(crate) found: Option<(u64, Found)>,
 }
 
 impl Report {
@@ -98,7 +109,7 @@ pub(super) struct Hand {
     wish: watch::Sender<Wish>,
     wishes: watch::Receiver<Wish>,
     tell: watch::Sender<Report>,
-    found: mpsc::UnboundedSender<Found>,
+    found: mpsc::UnboundedSender<FirstLook>,
     /// The last put at the first look: what is put after it knows what was found. None before that look.
     looked_at_put: Option<u64>,
     /// Which writing of the state that look found.
@@ -116,7 +127,7 @@ impl Hand {
         near: Near,
         (route, config): (&Route, &LiveServiceConfig),
         (wish, wishes): (watch::Sender<Wish>, watch::Receiver<Wish>),
-        (tell, found): (watch::Sender<Report>, mpsc::UnboundedSender<Found>),
+        (tell, found): (watch::Sender<Report>, mpsc::UnboundedSender<FirstLook>),
     ) -> Self {
         let named = |namespace: &Option<String>, name: &str| ServiceName {
             namespace: namespace.clone().unwrap_or_else(|| near.cluster.namespace().to_owned()),
@@ -213,7 +224,7 @@ impl Hand {
         self.told = state.as_ref().and_then(|state| state.decisions.last()).map_or(0, |decided| decided.id);
         self.scaled = state.as_ref().and_then(|state| state.retired.clone());
         // Nobody listens any more only at the end of the process.
-        drop(self.found.send(Found { route: self.route.name.clone(), state }));
+        drop(self.found.send(FirstLook { route: self.route.name.clone(), state }));
     }
 
     fn seen(&self, observed: &Observed) -> Option<ServiceSeen> {
@@ -257,6 +268,13 @@ impl Hand {
         }
         let fence = self.near.leadership.borrow().fence().cloned();
         let Some(fence) = fence else { return self.follows(&wish) };
+        if self.tell.borrow().found.as_ref().map(|(term, _)| *term) != Some(fence.term) {
+            return self.look_as_leader(fence.term).await;
+        }
+        if !wish.aim.mandate.covers(fence.term) {
+            // Nothing of it was decided under this term.
+            return Next::News;
+        }
         if self.was_overtaken(observed, &fence) {
             self.look_first(observed);
             return Next::News;
@@ -279,6 +297,25 @@ impl Hand {
             }
             Err(obstacle) => self.obstructed(&obstacle),
         }
+    }
+
+    /// What stands there now, from the API server itself: what a watch told last may be old.
+    async fn look_as_leader(&mut self, term: u64) -> Next {
+        let observed = match self.live.read().await {
+            Ok(observed) => observed,
+            Err(error) => {
+                self.fails(error.to_string());
+                return self.later();
+            }
+        };
+        let state = observed.state.read().filter(|state| state.route == self.route.name);
+        if state.map(|state| state.serial) > self.looked_at_serial {
+            self.look_first(&observed);
+        }
+        let last_id = state.and_then(|state| state.decisions.last()).map_or(0, |decided| decided.id);
+        let found = Found { last_id, saved: state.map(|state| state.saved.clone()) };
+        self.report(|report| report.found = Some((term, found)));
+        Next::At(Instant::now())
     }
 
     /// Whether another process wrote since this one looked: what it wrote last is weighed before it is written over.

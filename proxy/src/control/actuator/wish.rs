@@ -21,9 +21,34 @@ pub(crate) struct Answer {
     pub(crate) how: Resume,
 }
 
+/// Whether what is desired was decided here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Mandate {
+    /// No: another edge decides, or nobody yet.
+    #[default]
+    None,
+    /// Yes, by the only edge.
+    Alone,
+    /// Yes, by the leader of this term.
+    Under(u64),
+}
+
+impl Mandate {
+    /// Whether it may be written under this term of the Lease.
+    pub(crate) fn covers(self, term: u64) -> bool {
+        match self {
+            Self::None => false,
+            Self::Alone => true,
+            Self::Under(under) => under == term,
+        }
+    }
+}
+
 /// What the phase machine desires.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Aim {
+    /// Whether this edge decided it.
+    pub(crate) mandate: Mandate,
     /// Whom the Service shall select; none leaves it as it is.
     pub(crate) selected: Option<VersionId>,
     /// The version that is free to be scaled down.

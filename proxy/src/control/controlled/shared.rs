@@ -44,6 +44,17 @@ impl Default for AroundWayBack {
     }
 }
 
+/// What became of what the leader said.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Followed {
+    /// It is in force here.
+    Applied,
+    /// This edge's file is about another rollout.
+    OfAnother,
+    /// This edge stands further on in the same rollout, and stays there.
+    Later(Box<Saved>),
+}
+
 impl ControlledRoute {
     /// Takes a route over to follow whoever leads, from where it stood as far as that is known.
     pub(crate) fn begin_following(route: Arc<Route>, saved: Option<Saved>, now: Time) -> Self {
@@ -58,9 +69,41 @@ impl ControlledRoute {
         changes
     }
 
-    /// Does what the leader says; false if this edge's file is about another rollout.
-    pub(crate) fn follow(&mut self, saved: Saved, now: Time) -> bool {
-        self.rollout.follow(saved, now)
+    /// Does what the leader says, unless this edge knows of later decisions about the same rollout.
+    pub(crate) fn follow(&mut self, saved: Saved, now: Time) -> Followed {
+        if self.serial() > saved.serial() {
+            let own = self.saved(now);
+            if own.identity() == saved.identity() {
+                return Followed::Later(Box::new(own));
+            }
+        }
+        if self.rollout.follow(saved, now) { Followed::Applied } else { Followed::OfAnother }
+    }
+
+    /// Decides no longer.
+    pub(crate) fn step_down(&mut self) {
+        self.rollout.step_down();
+    }
+
+    /// The leader hears of decisions that it did not know.
+    pub(crate) fn go_on_from(&mut self, later: Saved, now: Time) -> Vec<Change> {
+        self.rollout.step_down();
+        self.lead(Some(later), now)
+    }
+
+    /// What stands on the live Service was found late: it counts if it is later, and what it bars is barred either way.
+    pub(crate) fn weigh(&mut self, found: Saved, now: Time) -> Vec<Change> {
+        match (self.role(), found.serial() > self.serial()) {
+            (Role::Leader, true) => self.go_on_from(found, now),
+            (Role::Follower, true) => {
+                self.rollout.follow(found, now);
+                Vec::new()
+            }
+            (Role::Leader | Role::Follower, false) => {
+                self.rollout.adopt_quarantine(&found);
+                Vec::new()
+            }
+        }
     }
 
     /// What the leader says of the way back; a follower does not try it itself.

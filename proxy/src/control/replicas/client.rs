@@ -34,8 +34,15 @@ pub(crate) enum AskError {
     #[error("the question to `{0}` could not be written: {1}")]
     Question(SocketAddr, String),
     /// It was not reached.
-    #[error("the edge at {0} cannot be reached: {1}")]
-    Unreachable(SocketAddr, String),
+    #[error("the edge at {address} cannot be reached: {why}")]
+    Unreachable {
+        /// Which edge.
+        address: SocketAddr,
+        /// What the system said.
+        why: String,
+        /// Whether its machine says that nobody listens there.
+        refuses: bool,
+    },
     /// It took too long.
     #[error("the edge at {address} did not answer within {} ms", within.as_millis())]
     Late {
@@ -58,6 +65,13 @@ pub(crate) enum AskError {
     /// It answered something else.
     #[error("the edge at {0} answered {1}: {2}")]
     Answer(SocketAddr, StatusCode, String),
+}
+
+impl AskError {
+    /// Whether nobody listens where the edge should be, on a machine that is there.
+    pub(crate) fn is_refusal_to_connect(&self) -> bool {
+        matches!(self, Self::Unreachable { refuses: true, .. })
+    }
 }
 
 /// Asks other edges; clones share their connections.
@@ -110,7 +124,13 @@ impl Client {
         question: &(impl Serialize + Sync),
     ) -> Result<(StatusCode, Bytes), AskError> {
         let unwritten = |why: String| AskError::Question(address, why);
-        let unreachable = |why: String| AskError::Unreachable(address, why);
+        let unreachable = |error: &(dyn std::error::Error + 'static)| {
+            let cause = innermost(error);
+            let refuses = cause
+                .downcast_ref::<std::io::Error>()
+                .is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused);
+            AskError::Unreachable { address, why: cause.to_string(), refuses }
+        };
         let token = format!("Bearer {}", self.token.read().await?);
         let mut token = HeaderValue::try_from(token).map_err(|_invalid| AskError::TokenBytes)?;
         token.set_sensitive(true);
@@ -122,10 +142,10 @@ impl Client {
             .header(CONTENT_TYPE, "application/json")
             .body(Full::new(Bytes::from(body)))
             .map_err(|error| unwritten(error.to_string()))?;
-        let response = self.http.request(request).await.map_err(|error| unreachable(innermost(&error)))?;
+        let response = self.http.request(request).await.map_err(|error| unreachable(&error))?;
         let status = response.status();
         let read = Limited::new(response.into_body(), BODY_BYTES).collect().await;
-        Ok((status, read.map_err(|error| unreachable(error.to_string()))?.to_bytes()))
+        Ok((status, read.map_err(|error| unreachable(&*error))?.to_bytes()))
     }
 }
 
@@ -147,10 +167,10 @@ fn refusal(address: SocketAddr, status: StatusCode, body: &[u8]) -> AskError {
 }
 
 /// The cause behind the causes: "connection refused" says more than "client error (Connect)".
-fn innermost(error: &dyn std::error::Error) -> String {
+fn innermost<'a>(error: &'a (dyn std::error::Error + 'static)) -> &'a (dyn std::error::Error + 'static) {
     let mut error = error;
     while let Some(source) = error.source() {
         error = source;
     }
-    error.to_string()
+    error
 }

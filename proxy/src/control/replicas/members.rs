@@ -13,6 +13,11 @@ use crate::view::ReplicaView;
 
 /// Who has answered so lately is heard: four rounds.
 pub(crate) const HEARD_WITHIN: Duration = Duration::from_secs(1);
+/// Of whom nobody knows whether it serves, and who has been silent for so long, is not waited for any more.
+const GONE_AFTER: Duration = Duration::from_secs(30);
+/// The same where its machine says all that time that nobody listens where it was heard before: the process has ended. One
+/// that starts again in its place begins from what stands on the live Services.
+const ENDED_AFTER: Duration = Duration::from_secs(5);
 
 /// Whether an edge takes traffic, as far as is known of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +26,8 @@ pub(crate) enum Serves {
     Yes,
     /// It is not ready; if it answers, it counts.
     No,
+    /// It is listed in a file, which does not know. Nothing goes on without it until it has been silent for long.
+    Unknown,
 }
 
 /// Where edges are, this one perhaps among them; none while that is not known.
@@ -31,6 +38,17 @@ pub(crate) type Addresses = Option<BTreeMap<SocketAddr, Serves>>;
 struct Member {
     serves: Serves,
     heard: Option<Heard>,
+    /// Whether it ever answered this process, or asked it.
+    has_spoken: bool,
+    silence: Option<Silence>,
+}
+
+/// Questions to which there was no answer, since the last one to which there was.
+#[derive(Debug, Clone, Copy)]
+struct Silence {
+    since: Time,
+    /// Whether every one of them was turned away by its machine.
+    refuses: bool,
 }
 
 #[derive(Debug)]
@@ -65,15 +83,36 @@ impl Members {
         let Some(addresses) = addresses else { return };
         self.list.retain(|address, _| addresses.contains_key(address));
         for (address, serves) in addresses {
-            self.list.entry(*address).or_insert(Member { serves: *serves, heard: None }).serves = *serves;
+            let unheard = Member { serves: *serves, heard: None, has_spoken: false, silence: None };
+            self.list.entry(*address).or_insert(unheard).serves = *serves;
         }
+    }
+
+    /// The one at `address` did not answer; `refuses` says whether nobody listens there.
+    pub(crate) fn is_silent(&mut self, address: SocketAddr, refuses: bool, now: Time) {
+        let Some(member) = self.list.get_mut(&address) else { return };
+        let silence = member.silence.get_or_insert(Silence { since: now, refuses });
+        silence.refuses &= refuses;
+    }
+
+    /// The one at `address` asked this process.
+    pub(crate) fn has_asked(&mut self, address: SocketAddr) {
+        if let Some(member) = self.list.get_mut(&address) {
+            member.has_spoken = true;
+        }
+    }
+
+    /// Nobody asks any more: silence says nothing.
+    pub(crate) fn forget_silence(&mut self) {
+        self.list.values_mut().for_each(|member| member.silence = None);
     }
 
     /// One of them answered.
     pub(crate) fn take(&mut self, (address, took): (SocketAddr, Duration), answer: Answer, now: Time) {
-        let Answer { name, instance, applied, trips, batch: _ } = answer;
+        let Answer { name, instance, applied, trips, batch: _, later: _ } = answer;
         if let Some(member) = self.list.get_mut(&address) {
             member.heard = Some(Heard { at: now, took, name, instance, applied, trips });
+            (member.has_spoken, member.silence) = (true, None);
         }
     }
 
@@ -149,7 +188,8 @@ impl Members {
             name: member.heard.as_ref().map(|heard| heard.name.clone()),
             age_s: member.heard.as_ref().map(|heard| now.since(heard.at).as_secs_f64()),
             heard: member.heard.as_ref().is_some_and(|heard| is_fresh(heard, now)),
-            serves: member.serves == Serves::Yes,
+            serves: Self::counts(member, now),
+            gone: member.is_gone(now),
         };
         self.others().map(view).collect()
     }
@@ -159,8 +199,29 @@ impl Members {
         self.list.iter().filter(move |(_, member)| is_other(member))
     }
 
+    /// Whether nothing goes on without it.
     fn counts(member: &Member, now: Time) -> bool {
-        member.serves == Serves::Yes || member.heard.as_ref().is_some_and(|heard| is_fresh(heard, now))
+        let serves = match member.serves {
+            Serves::Yes => true,
+            Serves::No => false,
+            Serves::Unknown => !member.is_gone(now),
+        };
+        serves || member.heard.as_ref().is_some_and(|heard| is_fresh(heard, now))
+    }
+
+    /// Where others are, if that is known.
+    pub(crate) fn others_if_known(&self) -> Option<BTreeSet<SocketAddr>> {
+        self.are_known.then(|| self.elsewhere().collect())
+    }
+}
+
+impl Member {
+    /// Whether it has been silent for so long that it is taken for gone. Who is behind a Service is never: its slices say
+    /// whether it serves.
+    fn is_gone(&self, now: Time) -> bool {
+        let Some(silence) = self.silence.filter(|_| self.serves == Serves::Unknown) else { return false };
+        let has_ended = silence.refuses && self.has_spoken;
+        now.since(silence.since) >= if has_ended { ENDED_AFTER } else { GONE_AFTER }
     }
 }
 
@@ -217,6 +278,7 @@ mod tests {
             batch: Batch::default(),
             applied: [(route(), Applied { serial, split })].into(),
             trips: BTreeMap::new(),
+            later: BTreeMap::new(),
         }
     }
 
@@ -249,6 +311,48 @@ mod tests {
         members.take((address(1), TOOK), answer(2, 4, split()), at(0));
         assert!(!have_applied(&members, at(0)), "it applies an older state");
         assert!(!have_applied(&members, at(1_000)), "now the first one is silent");
+    }
+
+    #[test]
+    fn of_a_list_nobody_is_waited_for_who_has_been_silent_for_long() {
+        for (refuses, was_heard, gone_after) in
+            [(true, true, 5_000), (true, false, 30_000), (false, true, 30_000), (false, false, 30_000)]
+        {
+            let mut members = members(&[Serves::Unknown]);
+            if was_heard {
+                members.has_asked(address(0));
+            }
+            let asked = |members: &mut Members, from: u64, until: u64| {
+                (from..until).step_by(200).for_each(|when| members.is_silent(address(0), refuses, at(when)));
+            };
+            asked(&mut members, 2_000, gone_after + 2_000);
+            assert!(!have_applied(&members, at(gone_after + 1_999)), "{refuses} {was_heard}");
+            assert!(have_applied(&members, at(gone_after + 2_000)), "{refuses} {was_heard}");
+            assert_eq!(members.edges(at(gone_after + 2_000)), 1);
+            let view = members.views(at(gone_after + 2_000)).remove(0);
+            assert!(view.gone && !view.serves);
+            members.take((address(0), TOOK), answer(2, 4, split()), at(gone_after + 2_100));
+            assert!(!have_applied(&members, at(gone_after + 2_100)), "it is back");
+        }
+    }
+
+    #[test]
+    fn one_that_was_turned_away_only_at_times_may_serve_where_nobody_reaches_it() {
+        let mut members = members(&[Serves::Unknown]);
+        members.take((address(0), TOOK), answer(1, 4, split()), at(0));
+        members.is_silent(address(0), true, at(100));
+        members.is_silent(address(0), false, at(200));
+        members.is_silent(address(0), true, at(300));
+        assert!(!have_applied(&members, at(20_000)));
+    }
+
+    #[test]
+    fn whoever_a_service_names_is_waited_for_as_long_as_it_does() {
+        let mut members = members(&[Serves::Yes]);
+        members.is_silent(address(0), true, at(0));
+        assert!(!have_applied(&members, at(600_000)));
+        members.set(&Some([(address(0), Serves::No)].into()));
+        assert!(have_applied(&members, at(600_000)));
     }
 
     #[test]

@@ -21,7 +21,7 @@ const CARRIED_OUT_WITHIN: Duration = Duration::from_secs(8);
 impl Control {
     /// The order, if this edge is to carry it out itself; else it is on its way to the leader.
     pub(in crate::control) fn here_or_passed_on(&mut self, message: OrderMessage) -> Option<OrderMessage> {
-        let Some(replication) = self.replication.as_ref().filter(|replication| !replication.leads) else {
+        let Some(replication) = self.replication.as_ref().filter(|replication| !replication.leads()) else {
             return Some(message);
         };
         if message.order.kind == OrderKind::Rollback {

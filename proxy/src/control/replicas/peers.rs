@@ -66,7 +66,7 @@ async fn look_up(endpoints: Vec<Endpoint>, tell: watch::Sender<Addresses>) {
                 Err(error) => warn!(%endpoint, %error, "the name of another edge cannot be resolved"),
             }
         }
-        let all = known.values().flatten().map(|address| (*address, Serves::Yes)).collect();
+        let all = known.values().flatten().map(|address| (*address, Serves::Unknown)).collect();
         put(&tell, all);
         tokio::select! {
             () = tokio::time::sleep(LOOK_UP_EVERY) => {}

@@ -104,7 +104,7 @@ impl Pullers {
             let message = match asked {
                 Ok(answer) => Message::Answered { address, took: began.elapsed(), answer: Box::new(answer) },
                 Err(AskError::Stale { stale, .. }) => Message::Stale(stale),
-                Err(_told) => continue,
+                Err(error) => Message::Silent { address, refuses: error.is_refusal_to_connect() },
             };
             if self.messages.send(message).is_err() {
                 return;

@@ -60,6 +60,9 @@ pub(crate) struct Answer {
     pub(crate) applied: BTreeMap<RouteName, Applied>,
     /// What it took back by itself and has not heard of since.
     pub(crate) trips: BTreeMap<RouteName, Trip>,
+    /// Where routes stand of which it knows more than it was told: it goes back to no earlier state of the same rollout.
+    #[serde(default)]
+    pub(crate) later: BTreeMap<RouteName, Saved>,
 }
 
 /// What an edge applies of one route.
