@@ -12,6 +12,7 @@ use prometheus::{
 use thiserror::Error;
 
 use crate::deployment::Deployment;
+use crate::drift::{Compared, Verdict};
 
 /// Seconds that a model calculates: from single rows through a table (microseconds) to large models.
 const INFERENCE_SECONDS: &[f64] =
@@ -208,17 +209,24 @@ impl Metrics {
         self.families.queue_depth.with_label_values(&[model, version]).set(depth);
         let report = deployment.drift().report(Instant::now());
         for feature in &report.features {
-            let gauge = self.families.drift_psi.with_label_values(&[model, version, &feature.name]);
-            gauge.set(feature.psi.unwrap_or_default());
+            show(&self.families.drift_psi, &[model, version, &feature.name], feature);
         }
-        if let Some(prediction) = report.prediction {
-            let gauge = self.families.prediction_drift_psi.with_label_values(&[model, version]);
-            gauge.set(prediction.psi.unwrap_or_default());
+        if let Some(prediction) = &report.prediction {
+            show(&self.families.prediction_drift_psi, &[model, version], prediction);
         }
     }
 
     fn handles(&self) -> &Handles {
         self.serving.get().unwrap_or(&self.starting)
+    }
+}
+
+/// A distribution of few rows is far from any other: what is no drift is not shown as one.
+fn show(gauges: &GaugeVec, labels: &[&str], compared: &Compared) {
+    match compared.psi.filter(|_| compared.verdict != Verdict::TooFewRows) {
+        Some(psi) => gauges.with_label_values(labels).set(psi),
+        // There is nothing to remove where nothing was shown.
+        None => gauges.remove_label_values(labels).unwrap_or_default(),
     }
 }
 

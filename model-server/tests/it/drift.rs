@@ -48,13 +48,15 @@ fn an_operator_sees_which_feature_moved() {
     let server = Server::of("v1");
     let before = server.get("/v1/drift").json();
     assert_eq!((&before["verdict"], &before["rows"]), (&json!("too_few_rows"), &json!(0)));
+    server.post("/v1/predict", &row().to_string());
+    assert!(!server.get("/metrics").body.contains("drift_psi{"), "one row is no drift");
     let mut far = row();
     far["distance_km"] = json!(14.5);
     for _ in 0..5 {
         server.post("/v1/predict/batch", &json!({"instances": vec![far.clone(); 100]}).to_string());
     }
     let report = server.get("/v1/drift").json();
-    assert_eq!((&report["verdict"], &report["rows"]), (&json!("drifted"), &json!(500)));
+    assert_eq!((&report["verdict"], &report["rows"]), (&json!("drifted"), &json!(501)));
     assert_eq!(report["reference_rows"], 8000);
     assert!(report["summary"].as_str().unwrap().contains("distance_km (PSI"), "{}", report["summary"]);
     let distance = &report["features"][0];
