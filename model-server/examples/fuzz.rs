@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use model_server::artifact::Folder;
 use model_server::batching::Policy;
 use model_server::bundle::Bundle;
 use model_server::connection::Serving;
@@ -92,7 +93,7 @@ fn fuzz(seconds: u64, seed: u64) -> Result<String, Failure> {
 /// A server in this process, and rows that it takes.
 fn serve() -> Result<(SocketAddr, Vec<Value>), Failure> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/models/delivery-time/v1");
-    let mut bundle = Bundle::load(&folder.parse()?, None)?;
+    let mut bundle = Bundle::load(&Folder::new(folder), None)?;
     let examples: Vec<Value> = bundle.take_golden().examples.into_iter().map(|example| example.input).collect();
     let example = examples.first().ok_or("the bundle has no golden example")?.to_string();
     let health = Arc::new(Health::new());

@@ -25,6 +25,7 @@ use crate::metrics::{Metrics, MetricsError};
 use crate::model::ModelError;
 use crate::predict::Served;
 use crate::settings::Settings;
+use crate::source::{self, SourceError};
 
 /// While draining, how long at most new connections are still taken.
 const LAST_CALL: Duration = Duration::from_secs(5);
@@ -41,6 +42,9 @@ pub enum AppError {
     /// It cannot count.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
+    /// The bundle cannot be brought here.
+    #[error("the bundle cannot be loaded")]
+    Source(#[from] SourceError),
     /// The bundle is not whole.
     #[error(transparent)]
     Bundle(#[from] BundleError),
@@ -164,7 +168,9 @@ fn load_aside(settings: Settings, site: Arc<Site>) -> io::Result<Loading> {
 
 fn load(settings: &Settings, site: &Site) -> Result<(), AppError> {
     let start = Instant::now();
-    let mut bundle = Bundle::load(&settings.model_path, settings.model_sha256.as_ref())?;
+    let promised = settings.model_sha256.as_ref();
+    let folder = source::bring(&settings.model_path, &settings.model_cache, promised)?;
+    let mut bundle = Bundle::load(&folder, promised)?;
     let golden = bundle.take_golden();
     let served = Served::new(bundle, settings.device)?;
     site.health.advance(Stage::Checking);

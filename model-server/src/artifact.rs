@@ -1,9 +1,9 @@
-//! Where a bundle comes from: `MODEL_PATH` to a folder, and its files with their digests. `bundle` reads them.
+//! The files of a bundle in their folder, with their digests. `source` has brought them there; `bundle` reads them.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -23,6 +23,37 @@ impl Sha256 {
     /// Of some bytes.
     pub fn of(bytes: &[u8]) -> Self {
         Self(hex(&sha2::Sha256::digest(bytes)))
+    }
+
+    /// Of all that is left to be read.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn of_all(mut from: impl Read) -> io::Result<Self> {
+        let mut hasher = sha2::Sha256::new();
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            match from.read(&mut buffer)? {
+                0 => return Ok(Self(hex(&hasher.finalize()))),
+                count => hasher.update(buffer.get(..count).unwrap_or_default()),
+            }
+        }
+    }
+
+    /// Compares the digest of a `model.json` with the one that the operator promised.
+    ///
+    /// # Errors
+    /// When they differ.
+    pub fn must_be(&self, promised: &Self, file: &Path) -> Result<(), ArtifactError> {
+        self.be(promised, file, "MODEL_SHA256")
+    }
+
+    fn be(&self, promised: &Self, file: &Path, promised_by: &'static str) -> Result<(), ArtifactError> {
+        if self == promised {
+            return Ok(());
+        }
+        let (file, found, promised) = (file.to_owned(), self.clone(), promised.clone());
+        Err(ArtifactError::Digest { file, found, promised_by, promised })
     }
 }
 
@@ -52,48 +83,18 @@ impl FromStr for Sha256 {
     }
 }
 
-/// A folder that holds a bundle, as `MODEL_PATH` names it.
+/// A folder that holds a bundle.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ModelPath(PathBuf);
+pub struct Folder(PathBuf);
 
-/// Why `MODEL_PATH` names no folder.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum ModelPathError {
-    /// Nothing is written.
-    #[error("no model is named; write the path of a folder that holds a bundle")]
-    Empty,
-    /// Another place than the local disk.
-    #[error("`{scheme}://` is not supported; MODEL_PATH takes a folder or file:///folder, so fetch the bundle first")]
-    Scheme {
-        /// What stands before `://`.
-        scheme: String,
-    },
-    /// `file://host/…`
-    #[error("`{url}` names another host; write file:///folder with three slashes")]
-    Host {
-        /// What was written.
-        url: String,
-    },
-}
-
-impl FromStr for ModelPath {
-    type Err = ModelPathError;
-
-    /// A path, or `file://` before an absolute path (taken as it stands, no percent signs decoded).
-    fn from_str(text: &str) -> Result<Self, ModelPathError> {
-        match text.split_once("://") {
-            _ if text.trim().is_empty() => Err(ModelPathError::Empty),
-            None => Ok(Self(PathBuf::from(text))),
-            Some(("file", path)) if path.starts_with('/') => Ok(Self(PathBuf::from(path))),
-            Some(("file", _)) => Err(ModelPathError::Host { url: text.to_owned() }),
-            Some((scheme, _)) => Err(ModelPathError::Scheme { scheme: scheme.to_owned() }),
-        }
+impl Folder {
+    /// The folder at a path, whatever is in it.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
     }
-}
 
-impl ModelPath {
-    /// The folder.
-    pub fn folder(&self) -> &Path {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
         &self.0
     }
 }
@@ -151,7 +152,7 @@ pub struct ModelFile {
     pub sha256: Sha256,
 }
 
-impl ModelPath {
+impl Folder {
     /// Reads `model.json`, and compares it with the digest that the operator promised, if one did.
     ///
     /// # Errors
@@ -163,7 +164,7 @@ impl ModelPath {
         let bytes = self.read(MODEL_FILE)?;
         let sha256 = Sha256::of(&bytes);
         if let Some(promised) = promised {
-            self.compare(MODEL_FILE, &sha256, promised, "MODEL_SHA256")?;
+            sha256.must_be(promised, &self.0.join(MODEL_FILE))?;
         }
         Ok(ModelFile { bytes, sha256 })
     }
@@ -176,66 +177,58 @@ impl ModelPath {
         digests.iter().map(|(name, promised)| Ok((name.clone(), self.checked(name, promised)?))).collect()
     }
 
+    /// Compares a file with its digest, without keeping it in memory.
+    ///
+    /// # Errors
+    /// When it is missing, not what its digest says, or not in the folder.
+    pub fn check(&self, name: &str, promised: &str) -> Result<(), ArtifactError> {
+        plain(name)?;
+        let file = self.plain_file(name)?;
+        let digest = File::open(&file).and_then(Sha256::of_all);
+        let found = digest.map_err(|source| ArtifactError::Read { file, source })?;
+        self.compare(name, &found, promised)
+    }
+
     fn checked(&self, name: &str, promised: &str) -> Result<Vec<u8>, ArtifactError> {
-        if Path::new(name).file_name().is_none_or(|plain| plain != name) {
-            return Err(ArtifactError::Name { name: name.to_owned() });
-        }
+        plain(name)?;
         let bytes = self.read(name)?;
-        let promised = Sha256(promised.to_ascii_lowercase());
-        self.compare(name, &Sha256::of(&bytes), &promised, MODEL_FILE)?;
+        self.compare(name, &Sha256::of(&bytes), promised)?;
         Ok(bytes)
     }
 
-    fn compare(
-        &self,
-        name: &str,
-        found: &Sha256,
-        promised: &Sha256,
-        promised_by: &'static str,
-    ) -> Result<(), ArtifactError> {
-        if found == promised {
-            return Ok(());
-        }
-        Err(ArtifactError::Digest {
-            file: self.0.join(name),
-            found: found.clone(),
-            promised_by,
-            promised: promised.clone(),
-        })
+    fn compare(&self, name: &str, found: &Sha256, promised: &str) -> Result<(), ArtifactError> {
+        found.be(&Sha256(promised.to_ascii_lowercase()), &self.0.join(name), MODEL_FILE)
     }
 
     fn read(&self, name: &str) -> Result<Vec<u8>, ArtifactError> {
+        let file = self.plain_file(name)?;
+        fs::read(&file).map_err(|source| ArtifactError::Read { file, source })
+    }
+
+    fn plain_file(&self, name: &str) -> Result<PathBuf, ArtifactError> {
         let file = self.0.join(name);
         match fs::metadata(&file) {
-            Ok(about) if !about.is_file() => Err(ArtifactError::NoFile { file }),
-            Ok(_) => fs::read(&file).map_err(|source| ArtifactError::Read { file, source }),
+            Ok(about) if about.is_file() => Ok(file),
+            Ok(_) => Err(ArtifactError::NoFile { file }),
             Err(source) => Err(ArtifactError::Read { file, source }),
         }
     }
 }
 
+/// Refuses a name that leads out of a bundle's folder.
+///
+/// # Errors
+/// When it is anything but the name of a file.
+pub fn plain(name: &str) -> Result<(), ArtifactError> {
+    if Path::new(name).file_name().is_some_and(|plain| plain == name) {
+        return Ok(());
+    }
+    Err(ArtifactError::Name { name: name.to_owned() })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn folders_are_named_plainly_or_as_file_urls() {
-        for (text, folder) in
-            [("models/v1", "models/v1"), ("/models/v1", "/models/v1"), ("file:///models/v1", "/models/v1")]
-        {
-            assert_eq!(text.parse::<ModelPath>().unwrap().folder(), Path::new(folder));
-        }
-    }
-
-    #[test]
-    fn other_places_are_refused_with_what_is_supported() {
-        for text in ["s3://bucket/v1", "gs://bucket/v1", "https://example.com/v1"] {
-            let error = text.parse::<ModelPath>().unwrap_err().to_string();
-            assert!(error.contains("takes a folder or file:///folder"), "{error}");
-        }
-        assert!("file://models/v1".parse::<ModelPath>().is_err());
-        assert_eq!(" ".parse::<ModelPath>(), Err(ModelPathError::Empty));
-    }
 
     #[test]
     fn digests_are_64_hex_digits() {

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::json;
 use thiserror::Error;
 
-use crate::artifact::{ArtifactError, ModelPath, Sha256};
+use crate::artifact::{ArtifactError, Folder, Sha256};
 use crate::schema::{Feature, Schema, SchemaError};
 
 pub use shape::{
@@ -241,7 +241,7 @@ impl Bundle {
     ///
     /// # Errors
     /// The first thing that is wrong with it.
-    pub fn load(path: &ModelPath, promised: Option<&Sha256>) -> Result<Self, BundleError> {
+    pub fn load(path: &Folder, promised: Option<&Sha256>) -> Result<Self, BundleError> {
         let file = path.model_file(promised)?;
         let mut manifest = manifest(&file.bytes)?;
         let shape = Shape::of(&mut manifest)?;

@@ -2,17 +2,19 @@
 //! (`describe`). Both go the way of a start, `bundle` → `model` → `golden`, and open no port.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::app::AppError;
-use crate::artifact::{ModelPath, Sha256};
+use crate::artifact::Sha256;
 use crate::bundle::Bundle;
 use crate::golden;
 use crate::model::DeviceName;
 use crate::predict::Served;
 use crate::schema::Feature;
 use crate::settings::Settings;
+use crate::source::{self, ModelPath};
 
 /// Serves one version of a model over HTTP. Without a command it serves.
 #[derive(Debug, Parser)]
@@ -40,8 +42,11 @@ pub enum Order {
 /// A bundle to be verified.
 #[derive(Debug, Args)]
 pub struct Verify {
-    /// Folder that holds the bundle, or file:// before an absolute path.
+    /// A folder, an archive or a URL, as for serving.
     pub bundle: ModelPath,
+    /// Folder that bundles are brought to which are no folder here.
+    #[arg(long, env = "MODEL_CACHE", value_name = "FOLDER", default_value_os_t = source::default_cache())]
+    pub model_cache: PathBuf,
     /// SHA-256 that model.json must have.
     #[arg(long, value_name = "HEX")]
     pub sha256: Option<Sha256>,
@@ -53,8 +58,11 @@ pub struct Verify {
 /// A bundle to be described.
 #[derive(Debug, Args)]
 pub struct Describe {
-    /// Folder that holds the bundle, or file:// before an absolute path.
+    /// A folder, an archive or a URL, as for serving.
     pub bundle: ModelPath,
+    /// Folder that bundles are brought to which are no folder here.
+    #[arg(long, env = "MODEL_CACHE", value_name = "FOLDER", default_value_os_t = source::default_cache())]
+    pub model_cache: PathBuf,
     /// What `/v1/model` would answer, for machines.
     #[arg(long)]
     pub json: bool,
@@ -73,7 +81,8 @@ pub fn examine(order: &Order, out: &mut impl Write) -> Result<(), AppError> {
 
 /// Each line stands for something that holds; the first that does not is the error.
 fn verify_bundle(order: &Verify, out: &mut impl Write) -> Result<(), AppError> {
-    let mut bundle = Bundle::load(&order.bundle, order.sha256.as_ref())?;
+    let promised = order.sha256.as_ref();
+    let mut bundle = Bundle::load(&source::bring(&order.bundle, &order.model_cache, promised)?, promised)?;
     writeln!(out, "files     {} and model.json are what their digests say", listed(bundle.files.keys()))?;
     writeln!(out, "schema    {} features, signature {}", bundle.schema.features().count(), bundle.schema.signature())?;
     let architecture = bundle.shape.architecture().name();
@@ -94,7 +103,7 @@ fn listed<'n>(names: impl Iterator<Item = &'n String>) -> String {
 }
 
 fn describe_bundle(order: &Describe, out: &mut impl Write) -> Result<(), AppError> {
-    let bundle = Bundle::load(&order.bundle, None)?;
+    let bundle = Bundle::load(&source::bring(&order.bundle, &order.model_cache, None)?, None)?;
     if order.json {
         out.write_all(&bundle.described())?;
         writeln!(out)?;

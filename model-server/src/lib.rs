@@ -5,9 +5,9 @@
 //! `deployment` → `queue` (at once, or by a worker, with others as `batching` has it) → `model` → `drift` (counted) →
 //! `answer`.
 //!
-//! A start goes another: `settings` → `threads` → `app` (listens at once) → `artifact` and `bundle` (files,
-//! digests, description) → `model` (weights) → `golden` (known predictions) → `deployment` (measured, workers started)
-//! → `health` says ready. `cli` goes the second way without serving.
+//! A start goes another: `settings` → `threads` → `app` (listens at once) → `source` (brings the bundle here) →
+//! `artifact` and `bundle` (files, digests, description) → `model` (weights) → `golden` (known predictions) →
+//! `deployment` (measured, workers started) → `health` says ready. `cli` goes the second way without serving.
 
 pub mod answer;
 pub mod app;
@@ -34,4 +34,5 @@ pub mod predict;
 pub mod queue;
 pub mod schema;
 pub mod settings;
+pub mod source;
 pub mod threads;

@@ -1,27 +1,33 @@
 //! What an operator can say, once, at the start: the environment first, flags over it.
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
 use clap::Args;
 use pointsman_telemetry::logs::LogFormat;
 
-use crate::artifact::{ModelPath, Sha256};
+use crate::artifact::Sha256;
 use crate::batching::Policy;
 use crate::http::Limits;
 use crate::model::DeviceName;
 use crate::queue::QueueLimits;
+use crate::source::{self, ModelPath};
 
 /// How to serve one version of a model.
 #[derive(Debug, Clone, Args)]
 pub struct Settings {
-    /// Folder that holds the bundle (model.json and its files), or file:// before an absolute path.
-    #[arg(long, env = "MODEL_PATH", value_name = "FOLDER")]
+    /// Where the bundle is: a folder that holds model.json and its files, an archive of them (.tar.gz, .tgz, .tar), or
+    /// either behind file://, s3://, gs://, http:// or https://.
+    #[arg(long, env = "MODEL_PATH", value_name = "PATH|URL")]
     pub model_path: ModelPath,
     /// SHA-256 that model.json must have; it holds the digests of all other files of the bundle.
     #[arg(long, env = "MODEL_SHA256", value_name = "HEX")]
     pub model_sha256: Option<Sha256>,
+    /// Folder that bundles are brought to which are no folder here; it keeps them for the next start.
+    #[arg(long, env = "MODEL_CACHE", value_name = "FOLDER", default_value_os_t = source::default_cache())]
+    pub model_cache: PathBuf,
     /// Address to listen on.
     #[arg(long, env = "HOST", default_value = "127.0.0.1")]
     pub host: String,

@@ -449,6 +449,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::artifact::Folder;
     use crate::bundle::Bundle;
     use crate::model::DeviceName;
 
@@ -456,7 +457,7 @@ mod tests {
         static SERVED: OnceLock<Served> = OnceLock::new();
         SERVED.get_or_init(|| {
             let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/delivery-time/v1");
-            let bundle = Bundle::load(&folder.to_str().unwrap().parse().unwrap(), None).unwrap();
+            let bundle = Bundle::load(&Folder::new(folder), None).unwrap();
             Served::new(bundle, DeviceName::Cpu).unwrap()
         })
     }

@@ -212,7 +212,7 @@ fn wrong_usage_is_told_apart_from_failure() {
         (ended.status.code(), String::from_utf8(ended.stderr).unwrap())
     };
     for (name, value, way_out) in [
-        ("MODEL_PATH", "s3://bucket/v1", "takes a folder or file:///folder"),
+        ("MODEL_PATH", "ftp://host/v1", "takes a path, or file://, s3://"),
         ("PORT", "99999", "PORT"),
         ("DEVICE", "tpu", "`cpu` or `cuda:0`"),
         ("MODEL_SHA256", "abc", "64 hex digits"),

@@ -26,4 +26,6 @@ mod overload;
 mod python;
 mod schema;
 mod server;
+mod source;
+mod store;
 mod trees;

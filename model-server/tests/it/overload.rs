@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use model_server::artifact::ModelPath;
+use model_server::artifact::Folder;
 use model_server::batching::Policy;
 use model_server::bundle::Bundle;
 use model_server::connection::Serving;
@@ -71,7 +71,7 @@ impl Inside {
             health: Arc::clone(&health),
             drift_window: Duration::from_mins(1),
         };
-        let path: ModelPath = bundle("v1").to_str().unwrap().parse().unwrap();
+        let path = Folder::new(bundle("v1"));
         let served = Served::of(Bundle::load(&path, None).unwrap(), Arc::new(Shared(Arc::clone(&model))));
         let example = row().to_string();
         let deployment = Deployment::start(served, example.as_bytes(), &terms).unwrap();

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
-use model_server::artifact::ModelPath;
+use model_server::artifact::Folder;
 use model_server::bundle::Bundle;
 use model_server::model::DeviceName;
 use model_server::predict::{Form, PredictError, Served};
@@ -156,10 +156,8 @@ fn the_list_of_findings_is_bounded() {
 
 fn served() -> &'static Served {
     static SERVED: OnceLock<Served> = OnceLock::new();
-    SERVED.get_or_init(|| {
-        let path: ModelPath = bundle("v1").to_str().unwrap().parse().unwrap();
-        Served::new(Bundle::load(&path, None).unwrap(), DeviceName::Cpu).unwrap()
-    })
+    SERVED
+        .get_or_init(|| Served::new(Bundle::load(&Folder::new(bundle("v1")), None).unwrap(), DeviceName::Cpu).unwrap())
 }
 
 /// What is done to one field of a good row, and what should then be found.

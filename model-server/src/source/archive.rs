@@ -1,0 +1,96 @@
+//! Bundles in archives: tar, mostly compressed with gzip. Only plain files are taken, from the top or from one folder,
+//! under their own names: no link and no path of an archive leads anywhere.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, Read};
+use std::path::{Component, Path};
+
+use flate2::read::MultiGzDecoder;
+use tar::Archive;
+use tracing::info;
+
+use super::cache::{Arriving, Cache, digests};
+use super::{Remote, SourceError, remote};
+use crate::artifact::{ArtifactError, Folder, MODEL_FILE, Sha256};
+
+/// How deep a file of a bundle may lie in an archive: in the one folder that was packed.
+const DEEPEST: usize = 2;
+
+/// Unpacks an archive that lies here.
+pub(super) fn of_file(file: &Path, cache: &Cache, promised: Option<&Sha256>) -> Result<Folder, SourceError> {
+    let archive = file.display().to_string();
+    let open = File::open(file)
+        .map_err(|source| SourceError::Artifact(ArtifactError::Read { file: file.to_owned(), source }))?;
+    let arriving = Arriving::begin(cache, &key(&archive))?;
+    unpacked(open, &archive, (cache, arriving), promised)
+}
+
+/// Fetches an archive, and unpacks it.
+pub(super) async fn of_store(
+    address: &Remote,
+    cache: &Cache,
+    promised: Option<&Sha256>,
+) -> Result<Folder, SourceError> {
+    let (store, name) = remote::Store::of_file(address)?;
+    let archive = store.shown(&name);
+    let arriving = Arriving::begin(cache, &key(&archive))?;
+    let file = arriving.path().with_extension("archive");
+    store.download(&name, &file).await?;
+    let folder = unpacked(File::open(&file)?, &archive, (cache, arriving), promised);
+    fs::remove_file(&file)?;
+    folder
+}
+
+/// An archive says what it holds only when it has come: until then its place is its name.
+fn key(archive: &str) -> String {
+    format!("archive-{}", Sha256::of(archive.as_bytes()))
+}
+
+fn unpacked(
+    file: File,
+    archive: &str,
+    (cache, arriving): (&Cache, Arriving),
+    promised: Option<&Sha256>,
+) -> Result<Folder, SourceError> {
+    let broken = |source| SourceError::Archive { archive: archive.to_owned(), source };
+    let compressed = Path::new(archive).extension().is_none_or(|end| end != "tar");
+    let reader = BufReader::new(file);
+    let files = if compressed {
+        unpack(MultiGzDecoder::new(reader), &arriving).map_err(broken)?
+    } else {
+        unpack(reader, &arriving).map_err(broken)?
+    };
+    info!(archive, files, "archive unpacked");
+    if !arriving.path().join(MODEL_FILE).is_file() {
+        return Err(SourceError::NoBundle { archive: archive.to_owned() });
+    }
+    let description = Folder::new(arriving.path()).model_file(promised)?;
+    let listed = digests(&description.bytes)
+        .map_err(|source| SourceError::Description { address: format!("{archive}: {MODEL_FILE}"), source })?;
+    for (name, promised) in &listed {
+        arriving.check(name, promised)?;
+    }
+    arriving.finish(cache, &description.sha256)
+}
+
+/// Writes the files of an archive; gives how many there were.
+fn unpack(reader: impl Read, arriving: &Arriving) -> io::Result<usize> {
+    let mut files = 0;
+    let mut archive = Archive::new(reader);
+    for entry in archive.entries()? {
+        let mut entry = entry?;
+        let path = entry.path()?.into_owned();
+        if !entry.header().entry_type().is_file() || depth(&path) > DEEPEST {
+            continue;
+        }
+        if let Some(name) = path.file_name() {
+            io::copy(&mut entry, &mut File::create(arriving.path().join(name))?)?;
+            files += 1;
+        }
+    }
+    Ok(files)
+}
+
+fn depth(path: &Path) -> usize {
+    path.components().filter(|part| !matches!(part, Component::CurDir)).count()
+}
