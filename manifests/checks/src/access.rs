@@ -52,10 +52,10 @@ fn allowance<'a>(
 ) -> Option<(&'static [&'static str], Option<&'a BTreeSet<String>>)> {
     match resource {
         "services" => Some((&["get", "list", "watch", "patch"], Some(&names.live))),
-        "endpointslices" => Some((&["get", "list", "watch"], None)),
+        "endpointslices" => Some((&["list", "watch"], None)),
         // Where something is created there is no name yet to limit it to.
         "leases" if verbs.iter().eq(["create"].iter()) => Some((&["create"], None)),
-        "leases" => Some((&["get", "patch", "update"], Some(&names.leases))),
+        "leases" => Some((&["get", "update"], Some(&names.leases))),
         "events" => Some((&["create", "patch"], None)),
         "deployments/scale" => Some((&["get", "patch"], Some(&names.workloads))),
         _ => None,
@@ -72,11 +72,15 @@ fn missing(role: &Object, names: &Names) -> Vec<String> {
                 && (only.is_empty() || only.contains(&name))
         })
     };
-    let needed = [("services", &names.live), ("leases", &names.leases), ("deployments/scale", &names.workloads)];
-    let all_needed = needed.into_iter().flat_map(|(resource, all)| all.iter().map(move |name| (resource, name)));
+    let needed = [
+        ("services", "patch", &names.live),
+        ("leases", "update", &names.leases),
+        ("deployments/scale", "patch", &names.workloads),
+    ];
+    let all_needed = needed.into_iter().flat_map(|(what, verb, all)| all.iter().map(move |name| (what, verb, name)));
     all_needed
-        .filter(|(resource, name)| !given(resource, "patch", name))
-        .map(|(resource, name)| format!("does not let the edge patch {resource} `{name}`, which its config names"))
+        .filter(|(what, verb, name)| !given(what, verb, name))
+        .map(|(what, verb, name)| format!("does not let the edge {verb} {what} `{name}`, which its config names"))
         .collect()
 }
 

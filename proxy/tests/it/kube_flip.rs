@@ -1,7 +1,7 @@
 //! The real binary moves a live Service: after the traffic, never ahead of it, and never over somebody else's change.
 
 use pointsman_chaos::fakes::FakeModel;
-use pointsman_chaos::fakes::api_server::{Effect, Grant, Key, Part, Refusal, Resource, Rule, Selection, Verb, Writer};
+use pointsman_chaos::fakes::api_server::{Effect, Key, Refusal, Resource, Rule, Selection, Verb, Writer};
 use serde_json::{Value, json};
 
 use crate::kube::{Cluster, LIVE, NAMESPACE, eventually};
@@ -197,49 +197,6 @@ async fn a_live_service_that_is_empty_after_the_flip_goes_back() {
     assert_eq!(cluster.selected(), "v1");
     let why = edge.history().await.into_iter().map(|(_, _, sentence)| sentence).collect::<Vec<_>>().join("\n");
     assert!(why.contains("no ready endpoint"), "{why}");
-}
-
-/// What the Role in `manifests/base/edge-rbac.yaml` grants.
-fn role() -> Vec<Grant> {
-    use Verb::{Create, Get, List, Patch, Update, Watch};
-    vec![
-        Grant::on(Resource::Service, &[Get, List, Watch, Patch]).named(LIVE),
-        Grant::on(Resource::EndpointSlice, &[Get, List, Watch]),
-        Grant::on(Resource::Lease, &[Create]),
-        Grant::on(Resource::Lease, &[Get, Patch, Update]).named("pointsman"),
-        Grant::on(Resource::Event, &[Create, Patch]),
-        Grant::on(Resource::Deployment, &[Get, Patch]).part(Part::Scale).named("model-v1"),
-    ]
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn with_no_more_than_its_role_grants_the_old_version_is_scaled_down_after_the_bake() {
-    let cluster = Cluster::new().await;
-    cluster.api.access().restrict("pointsman", role());
-    let labels = json!({ "app": "model", "version": "v1" });
-    let template = json!({
-        "metadata": { "labels": labels }, "spec": { "containers": [{ "name": "model", "image": "model:1" }] },
-    });
-    cluster.create(
-        Resource::Deployment,
-        json!({
-            "metadata": { "name": "model-v1" },
-            "spec": { "replicas": 2, "selector": { "matchLabels": labels }, "template": template },
-        }),
-    );
-    let _models = [cluster.add_pod("one", "v1").await, cluster.add_pod("two", "v2").await];
-    let plan = "rollout: { canary: v2, strategy: blue-green, promotion: manual, bake: 1s }
-    kubernetes: { service: model, retire: { scale_to: 0 } }";
-    let edge = cluster.start(STATE, plan).await;
-    wait_until_ready(&edge).await;
-    edge.command("promote").await;
-    edge.wait_for_phase("steady").await;
-    let deployment = Key::new(Resource::Deployment, NAMESPACE, "model-v1");
-    let replicas = || cluster.api.store().get(&deployment).unwrap()["spec"]["replicas"].clone();
-    eventually("it is scaled down", || replicas() == 0).await;
-    eventually("it is marked", || cluster.live()["metadata"]["annotations"]["pointsman.dev/retired"] == "v1").await;
-    eventually("the Events tell of it", || reasons_of_events(&cluster).contains(&"Finish".to_owned())).await;
-    assert_eq!(edge.config().await["state"]["problem"], Value::Null);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -27,6 +27,7 @@ mod kube;
 mod kube_discovery;
 mod kube_flip;
 mod kube_replicas;
+mod kube_rights;
 mod kube_way_back;
 mod lanes;
 mod limits;

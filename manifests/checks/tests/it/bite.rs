@@ -299,7 +299,7 @@ fn rights() {
     set("/rules/0/verbs", json!(["get", "list", "watch", "patch", "update"]), "lets the edge update services");
     set("/rules/0/verbs", json!(["*"]), "lets the edge * services");
     set("/rules/0/verbs", json!(["get"]), "does not let the edge patch services");
-    set("/rules/1/verbs", json!(["get", "list", "watch", "delete"]), "lets the edge delete endpointslices");
+    set("/rules/1/verbs", json!(["list", "watch", "delete"]), "lets the edge delete endpointslices");
     set("/rules/1/resources", json!(["endpointslices", "secrets"]), "gives rights to secrets");
     set("/rules/3/resourceNames", json!(["kube-scheduler"]), "leases that the edge's config does not name");
     set("/rules/2/verbs", json!(["create", "update"]), "leases that the edge's config does not name");
