@@ -17,7 +17,9 @@ pub enum CallError {
         after: Duration,
     },
     /// No connection, or one that broke. A write may have been carried out.
-    #[error("the API server cannot be reached for `{call}`: {reason}")]
+    #[error(
+        "the API server cannot be reached for `{call}`: {reason}; look at the address in KUBECONFIG, or at what the pod may reach (NetworkPolicy)"
+    )]
     Unreachable {
         /// What was asked.
         call: String,
@@ -105,7 +107,8 @@ impl CallError {
         }
     }
 
-    fn of_status(call: String, status: &kube::core::Status) -> Self {
+    /// What the API server's `status` means for `call`.
+    pub(crate) fn of_status(call: String, status: &kube::core::Status) -> Self {
         let reason = if status.message.is_empty() { status.reason.clone() } else { status.message.clone() };
         match status.code {
             403 => Self::Forbidden { call, reason },
@@ -171,6 +174,7 @@ mod tests {
     fn a_cause_is_told_once() {
         let io = std::io::Error::other("connection refused");
         let error = CallError::of("get", &kube::Error::Service(Box::new(io)));
-        assert_eq!(error.to_string(), "the API server cannot be reached for `get`: connection refused");
+        let text = error.to_string();
+        assert!(text.starts_with("the API server cannot be reached for `get`: connection refused; look at"), "{text}");
     }
 }

@@ -71,6 +71,7 @@ enum Order {
 #[derive(Debug)]
 pub struct Candidacy {
     leadership: watch::Receiver<Leadership>,
+    problem: watch::Receiver<Option<String>>,
     orders: mpsc::UnboundedSender<Order>,
     _task: AbortOnDropHandle<()>,
 }
@@ -80,6 +81,7 @@ impl Candidacy {
     /// one of the same pod. Must run on a tokio runtime; needs `get`, `create` and `update` on the Lease.
     pub fn start(cluster: &Cluster, namespace: &str, name: &str, identity: &str, times: LeaseTimes) -> Self {
         let (tell, leadership) = watch::channel(Leadership::Following { leader: None });
+        let (tell_problem, problem) = watch::channel(None);
         let (orders, received) = mpsc::unbounded_channel();
         let candidate = Candidate {
             leases: cluster.api(namespace),
@@ -93,15 +95,21 @@ impl Candidacy {
             last: None,
             trouble: Trouble::default(),
             tell,
+            tell_problem,
         };
         let task = tokio::spawn(candidate.stand(received));
-        Self { leadership, orders, _task: AbortOnDropHandle::new(task) }
+        Self { leadership, problem, orders, _task: AbortOnDropHandle::new(task) }
     }
 
     /// Who leads, and every change of it. A leader whose time is over is told so; ask [`Leadership::fence`] all the same
     /// before each write.
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
         self.leadership.clone()
+    }
+
+    /// Why the Lease cannot be read or written at present, for people.
+    pub fn problem(&self) -> Option<String> {
+        self.problem.borrow().clone()
     }
 
     /// Has terms go on above `term`, which stands on a Service although this process leads: the Lease was deleted.
@@ -137,6 +145,7 @@ struct Candidate {
     /// Whether it was told that the Lease cannot be read or written.
     trouble: Trouble,
     tell: watch::Sender<Leadership>,
+    tell_problem: watch::Sender<Option<String>>,
 }
 
 impl Candidate {
@@ -178,12 +187,14 @@ impl Candidate {
     }
 
     fn works(&mut self) {
+        self.tell_problem.send_if_modified(|problem| problem.take().is_some());
         if self.trouble.is_over() {
             info!(lease = %self.name, "the Lease can be read and written again");
         }
     }
 
     fn fails(&mut self, error: &CallError) {
+        self.tell_problem.send_replace(Some(error.to_string()));
         if self.trouble.is_news() {
             warn!(lease = %self.name, %error, "the Lease cannot be kept; nobody is promoted while nobody leads");
         }

@@ -29,6 +29,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const LIST_CALLS: u32 = 3;
 /// The status that says that history was forgotten.
 const GONE: u16 = 410;
+/// The status that says that a right is missing.
+const FORBIDDEN: u16 = 403;
 
 /// How things stand with the API server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,6 +85,8 @@ enum Ending {
     Forgotten,
     /// Something is wrong.
     Lost(String),
+    /// It is not allowed, which does not change from one moment to the next.
+    Forbidden(String),
 }
 
 /// Follows without end, and tells `hear` everything.
@@ -99,13 +103,13 @@ where
             hear(Heard::Now(objects));
         })
         .await;
-        if was_heard {
+        if was_heard && !matches!(ending, Ending::Forbidden(_)) {
             pauses = self::pauses();
         }
         match ending {
             Ending::Forgotten if was_heard => continue,
             Ending::Forgotten => {}
-            Ending::Lost(why) => {
+            Ending::Lost(why) | Ending::Forbidden(why) => {
                 not_heard(&mut trouble, &following.what, &why);
                 hear(Heard::Lost(why));
             }
@@ -134,7 +138,7 @@ where
     let (reader, mut writer) = store::store::<K>();
     let mut events = pin!(watcher::watcher(following.api.clone(), following.config.clone()));
     let patience = following.call * LIST_CALLS;
-    match timeout(patience, listed(&mut events, &mut writer)).await {
+    match timeout(patience, listed((&mut events, &following.what), &mut writer)).await {
         Ok(Ok(())) => hear(reader.state()),
         Ok(Err(ending)) => return ending,
         Err(_elapsed) => {
@@ -150,7 +154,7 @@ where
                     hear(reader.state());
                 }
             }
-            Err(error) => return ending(&error),
+            Err(error) => return ending(&format!("watch {}", following.what), &error),
         }
     }
     Ending::Lost("the watch ended".to_owned())
@@ -158,14 +162,14 @@ where
 
 /// The events up to the end of the first list.
 async fn listed<K>(
-    events: &mut (impl Stream<Item = watcher::Result<Event<K>>> + Unpin),
+    (events, what): (&mut (impl Stream<Item = watcher::Result<Event<K>>> + Unpin), &str),
     writer: &mut Writer<K>,
 ) -> Result<(), Ending>
 where
     K: Resource<DynamicType = ()> + Clone + 'static,
 {
     while let Some(event) = events.next().await {
-        let event = event.map_err(|error| ending(&error))?;
+        let event = event.map_err(|error| ending(&format!("list {what}"), &error))?;
         writer.apply_watcher_event(&event);
         if matches!(event, Event::InitDone) {
             return Ok(());
@@ -174,18 +178,26 @@ where
     Err(Ending::Lost("the list ended too soon".to_owned()))
 }
 
-fn ending(error: &watcher::Error) -> Ending {
-    let code = match error {
+fn ending(call: &str, error: &watcher::Error) -> Ending {
+    let status = match error {
         watcher::Error::WatchError(status)
         | watcher::Error::InitialListFailed(kube::Error::Api(status))
         | watcher::Error::WatchStartFailed(kube::Error::Api(status))
-        | watcher::Error::WatchFailed(kube::Error::Api(status)) => Some(status.code),
+        | watcher::Error::WatchFailed(kube::Error::Api(status)) => Some(status),
         watcher::Error::InitialListFailed(_)
         | watcher::Error::WatchStartFailed(_)
         | watcher::Error::WatchFailed(_)
         | watcher::Error::NoResourceVersion => None,
     };
-    if code == Some(GONE) { Ending::Forgotten } else { Ending::Lost(innermost(error)) }
+    let Some(status) = status else {
+        return Ending::Lost(CallError::Unreachable { call: call.to_owned(), reason: innermost(error) }.to_string());
+    };
+    let why = CallError::of_status(call.to_owned(), status).to_string();
+    match status.code {
+        GONE => Ending::Forgotten,
+        FORBIDDEN => Ending::Forbidden(why),
+        _ => Ending::Lost(why),
+    }
 }
 
 /// 100 ms, doubled up to 5 s, each with chance added: a crowd of edges does not come back all at once.

@@ -99,7 +99,7 @@ pub enum AppError {
     },
     /// There is no state file through whose folder to take over.
     #[error(
-        "`--upgrade` takes over from the process that has the state file, and state is kept in a cluster here; start another edge beside the old one, then end the old one"
+        "`--upgrade` takes over from the process that has the state file, and state is kept in a cluster here; start without it, and replace the pods instead: `kubectl rollout restart deployment/pointsman`"
     )]
     NothingToTakeOver,
     /// Nothing says which API server to ask.

@@ -219,6 +219,9 @@ pub(crate) struct Control {
     ticks: usize,
     /// Something other than weights has to be published.
     republish: bool,
+    /// Whether it was heard once where everything runs that serves: before that this edge is not ready. An edge that has
+    /// served goes on, whatever is added.
+    knows_endpoints: bool,
     life: Life,
     /// Who waits until the state file is let go of, and until when it may take.
     releasing: Option<(oneshot::Sender<bool>, Instant)>,
@@ -259,6 +262,7 @@ impl Control {
             counts: BTreeMap::new(),
             ticks: 0,
             republish: true,
+            knows_endpoints: false,
             life: Life::Starting,
             releasing: None,
         };
@@ -491,10 +495,7 @@ impl Control {
         };
         self.publish();
         if let Some(first) = rows.first().filter(|_| !persisted) {
-            warn!(
-                decision = first.id,
-                "decided and in force before the state file had it; a crash now would forget it"
-            );
+            warn!(decision = first.id, "decided and in force before it was kept; a crash now would forget it");
         }
         if !rows.is_empty() {
             self.talk(true);
@@ -727,7 +728,9 @@ impl Control {
     }
 
     /// Shows the last looks to everybody.
-    fn show(&self) {
+    fn show(&mut self) {
+        let is_known = |route: &ControlledRoute| self.endpoints.is_known(&route.route().name, &route.main());
+        self.knows_endpoints = self.knows_endpoints || self.routes.iter().all(is_known);
         let looks = self.routes.iter().filter_map(|route| self.looks.get(&route.route().name));
         self.view.store(Arc::new(View {
             config: self.config_view.clone(),
@@ -740,7 +743,7 @@ impl Control {
             decisions: self.events.counts().clone(),
             observed: self.observers.counts(),
             replicas: self.replication.as_ref().map(|replication| replication.view(self.now())),
-            ready: self.life != Life::Starting,
+            ready: self.life != Life::Starting && self.knows_endpoints,
             draining: self.life == Life::Draining,
         }));
     }

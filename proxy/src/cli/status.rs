@@ -16,6 +16,7 @@ use super::client::Admin;
 use super::print::{Page, complain};
 use super::words::{BAD, BOLD, CAREFUL, moment, paint, paragraph};
 use crate::admin::ConfigAnswer;
+use crate::control::actuator::PLACE;
 use crate::view::{ReplicasView, RouteView};
 
 /// Between two looks of `--watch`.
@@ -129,12 +130,17 @@ pub(super) fn live_service_now(admin: &Admin, route: &RouteName) -> String {
 fn state_problem(seen: &Seen) -> String {
     let state = &seen.config.state;
     let told = |head: String, what: &String| format!("{head}\n{}\n", paragraph(&format!("{}: {what}", state.file), 2));
-    let problem = state
-        .problem
-        .as_ref()
-        .map(|problem| told(paint(BAD, "Decisions are not written to disk; a restart would forget them."), problem));
+    let problem = state.problem.as_ref().map(|problem| told(paint(BAD, not_kept(&state.file)), problem));
     let note = state.note.as_ref().map(|note| told(paint(CAREFUL, "Something happened to the state file."), note));
     problem.unwrap_or_default() + &note.unwrap_or_default()
+}
+
+fn not_kept(place: &str) -> &'static str {
+    if place == PLACE {
+        "Decisions are in force, and not all of them stand in the cluster; a restart would forget those."
+    } else {
+        "Decisions are not written to disk; a restart would forget them."
+    }
 }
 
 fn config_problem(seen: &Seen) -> String {

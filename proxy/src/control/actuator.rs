@@ -30,7 +30,7 @@ use crate::user_cookie::Secret;
 use crate::view::{DecisionRow, StateView};
 
 /// Where state is kept, for people.
-const PLACE: &str = "annotations of the live Services";
+pub(crate) const PLACE: &str = "annotations of the live Services";
 
 /// The hand of one route.
 #[derive(Debug)]

@@ -225,6 +225,16 @@ impl Endpoints {
         versions.into_iter().flatten().collect()
     }
 
+    /// Whether it was heard where `version` runs, as far as an API server is asked for that.
+    pub(crate) fn is_known(&self, route: &RouteName, version: &VersionId) -> bool {
+        let placed = self.routes.get(route).and_then(|known| known.versions.get(version));
+        let is_heard = |placed: &Placed| match &placed.written {
+            Source::Endpoint(_) => true,
+            service @ Source::Service(_) => self.answers.contains_key(service),
+        };
+        placed.into_iter().flatten().all(is_heard)
+    }
+
     /// How many endpoints of every version of `route` are ready.
     pub(crate) fn ready(&self, route: &RouteName) -> BTreeMap<VersionId, Ready> {
         let versions = self
@@ -290,7 +300,7 @@ impl Endpoints {
         now: Time,
     ) -> Vec<EndpointView> {
         if placed.addresses.is_empty() {
-            let problem = self.unresolved.get(&placed.written).cloned();
+            let problem = self.unresolved.get(&placed.written).cloned().or_else(|| nobody_there(&placed.written));
             let (address, state) = (placed.written.to_string(), "unresolved".to_owned());
             return vec![EndpointView { address, state, in_flight: 0, problem }];
         }
@@ -337,6 +347,16 @@ fn misfit(stable: &VersionId, known: &[Arc<Takes>], these: Option<&Takes>) -> Op
              `signature: any` under `warm_up`"
         ),
     })
+}
+
+/// What to look at where the API server knows no endpoint.
+fn nobody_there(written: &Source) -> Option<String> {
+    let Source::Service(VersionService { namespace, service, .. }) = written else { return None };
+    let namespace = namespace.as_ref().map_or_else(String::new, |namespace| format!(" -n {namespace}"));
+    Some(format!(
+        "its Service has no ready endpoint, or does not exist; `kubectl{namespace} get endpointslices -l kubernetes.io/service-name={service}` \
+         shows them"
+    ))
 }
 
 /// As the file writes it; with the address behind it where that differs.

@@ -36,6 +36,16 @@ pub(crate) struct InCluster {
 }
 
 impl InCluster {
+    /// Where state is kept and what is wrong with it; without the Lease nothing is written.
+    fn view(&self) -> StateView {
+        let mut view = self.live.view();
+        if let Some(why) = self.candidacy.problem() {
+            let lease = format!("the Lease cannot be kept, and nobody is promoted while nobody leads: {why}");
+            view.problem = Some(view.problem.map_or_else(|| lease.clone(), |other| format!("{lease}; {other}")));
+        }
+        view
+    }
+
     /// A Lease that was deleted counts anew, below what stands on the Services: it goes on above that.
     fn raise(&self) {
         let Some(above) = self.live.superseded_by() else { return };
@@ -71,7 +81,7 @@ impl Home {
     pub(crate) fn view(&self) -> StateView {
         match self {
             Self::File(file) => file.view(),
-            Self::Cluster(at) => at.live.view(),
+            Self::Cluster(at) => at.view(),
         }
     }
 

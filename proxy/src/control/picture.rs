@@ -8,6 +8,7 @@ use std::time::Duration;
 use pointsman_config::VersionId;
 use pointsman_rollout::{Forecast, Measure, Quarantined, Status, Summary, Time, WayBack};
 
+use super::actuator::Report;
 use super::controlled::ControlledRoute;
 use super::window::{self, LONGEST, Window};
 use crate::view::{
@@ -78,8 +79,13 @@ fn live_service(route: &ControlledRoute) -> Option<LiveServiceView> {
         foreign: seen
             .and_then(|seen| seen.foreign.as_ref())
             .map(|foreign| format!("{}, by {}", foreign.what, foreign.by)),
-        problem: report.and_then(|report| report.problem.clone()),
+        problem: report.and_then(problem),
     })
+}
+
+fn problem(report: &Report) -> Option<String> {
+    let lost = || report.lost.as_ref().map(|why| format!("it is shown as it was last seen: {why}"));
+    report.problem.clone().or_else(lost)
 }
 
 fn acknowledged(route: &ControlledRoute) -> Option<AcknowledgedView> {

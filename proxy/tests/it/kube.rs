@@ -32,7 +32,8 @@ impl Cluster {
         cluster
     }
 
-    fn add_service(&self, name: &str, version: &str) {
+    /// A Service that selects the pods of `version`.
+    pub fn add_service(&self, name: &str, version: &str) {
         let spec = json!({
             "selector": { "app": "model", "version": version },
             "ports": [{ "name": "http", "port": 80, "targetPort": "http" }],

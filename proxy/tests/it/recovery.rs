@@ -132,7 +132,7 @@ async fn a_canary_that_was_taken_back_never_comes_back_by_a_kill() {
     let load = load.start().unwrap();
     assert!(eventually(|| edge.log().contains("canary taken back")).await, "{}", edge.log());
     // A disk that is too slow is not waited for, and the log says so; then nothing is promised before it is done.
-    if edge.log().contains("before the state file had it") {
+    if edge.log().contains("before it was kept") {
         let kept = rusqlite::Connection::open(site.state()).unwrap();
         let taken_back = "SELECT EXISTS (SELECT 1 FROM decision WHERE json LIKE '%\"rollback\"%')";
         assert!(

@@ -300,9 +300,11 @@ fn evidence(analysis: &AnalysisView, stable: &VersionId) -> String {
 /// The Service that follows the rollout, whether there is a way back, and how many edges have heard.
 pub(in crate::cli) fn live_service(route: &RouteView) -> String {
     let Some(live) = &route.live_service else { return String::new() };
-    let selects = live.selected.as_deref().unwrap_or("nobody knows what");
     let slices = if live.agreed { "all of its slices agree" } else { "its slices do not agree yet" };
-    let mut text = format!("{} selects {selects}; {slices}, {} ready", live.service, live.ready);
+    let mut text = match &live.selected {
+        Some(selects) => format!("{} selects {selects}; {slices}, {} ready", live.service, live.ready),
+        None => format!("{} was not seen yet", live.service),
+    };
     for more in [&live.foreign, &live.problem].into_iter().flatten() {
         text.push_str("; ");
         text.push_str(more);

@@ -65,6 +65,8 @@ pub(crate) struct Report {
     pub(crate) written: u64,
     /// What is wrong, for people.
     pub(crate) problem: Option<String>,
+    /// Why it is not watched at present: what is known of it may have changed since.
+    pub(crate) lost: Option<String>,
     /// The last rehearsal.
     pub(crate) rehearsed: Option<Rehearsed>,
     /// The term of a later claim although this process leads.
@@ -118,6 +120,8 @@ pub(super) struct Hand {
     told: u64,
     /// The version that was scaled down.
     scaled: Option<VersionId>,
+    /// What the log was told is wrong.
+    told_problem: Option<String>,
     pause: Duration,
 }
 
@@ -153,6 +157,7 @@ impl Hand {
             looked_at_serial: None,
             told: 0,
             scaled: None,
+            told_problem: None,
             pause: FIRST_PAUSE,
         }
     }
@@ -200,6 +205,11 @@ impl Hand {
     // ---- what is seen ----
 
     fn look(&mut self, followed: &Followed) {
+        let lost = match &followed.link {
+            Link::Connecting | Link::Live => None,
+            Link::Lost { why, .. } => Some(why.clone()),
+        };
+        self.report(|report| report.lost = lost);
         let Some(observed) = &followed.service else { return };
         if self.looked_at_put.is_none() {
             self.look_first(observed);
@@ -292,7 +302,7 @@ impl Hand {
         match document {
             Ok(Some(document)) => self.write(&document).await,
             Ok(None) => {
-                self.report(|report| (report.written, report.problem, report.superseded_by) = (wish.put, None, None));
+                self.report(|report| (report.written, report.superseded_by) = (wish.put, None));
                 self.after_all_stands(&wish, rehearsal).await
             }
             Err(obstacle) => self.obstructed(&obstacle),
@@ -349,7 +359,6 @@ impl Hand {
         match self.live.write(document).await {
             Ok(_) | Err(WriteError::Moved) => {
                 self.pause = FIRST_PAUSE;
-                self.report(|report| report.problem = None);
                 // What stands there now is looked at once more.
                 Next::At(Instant::now())
             }
@@ -372,9 +381,11 @@ impl Hand {
         Next::News
     }
 
-    fn fails(&self, problem: String) {
-        if self.tell.borrow().problem.is_none() {
-            warn!(route = %self.route.name, service = %self.live.name(), problem, "the live Service cannot be written; it is tried again");
+    /// Told once for each problem, however often it is met until all stands as wished.
+    fn fails(&mut self, problem: String) {
+        if self.told_problem.as_ref() != Some(&problem) {
+            warn!(route = %self.route.name, service = %self.live.name(), problem, "the live Service does not follow yet; it is tried again");
+            self.told_problem = Some(problem.clone());
         }
         self.report(|report| report.problem = Some(problem));
     }
@@ -393,6 +404,8 @@ impl Hand {
         {
             return self.later();
         }
+        (self.pause, self.told_problem) = (FIRST_PAUSE, None);
+        self.report(|report| report.problem = None);
         if let (Some(to), Some(document)) = (&wish.aim.way_back, rehearsal) {
             self.rehearse(to, document).await;
         }
