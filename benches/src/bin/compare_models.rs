@@ -7,8 +7,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
-use pointsman_benches::figures::Figures;
-use pointsman_benches::models::{ModelsError, SHEET, Trial};
+use pointsman_benches::figures::{Figures, Sheet};
+use pointsman_benches::models::tables::{self, Tables};
+use pointsman_benches::models::texts::{self, Texts};
+use pointsman_benches::models::{Bench, ModelsError};
 use pointsman_benches::report::{self, Conditions};
 use pointsman_benches::subject::{self, NoCores};
 use thiserror::Error;
@@ -16,9 +18,12 @@ use thiserror::Error;
 /// Compares servers of one model under the same load.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// The bundle that everybody serves
+    /// The bundle on tables that everybody serves
     #[arg(long, default_value = "model-server/models/delivery-time/v1")]
-    bundle: PathBuf,
+    tables: PathBuf,
+    /// The bundle on texts that everybody serves; without it, texts are left out
+    #[arg(long)]
+    texts: Option<PathBuf>,
     /// The interpreter that has what benches/peers/models/requirements.txt names
     #[arg(long)]
     python: PathBuf,
@@ -31,8 +36,8 @@ struct Arguments {
     /// Folder for the table, the JSON and the plot
     #[arg(long, default_value = "benches/results")]
     results: PathBuf,
-    /// Name of these files
-    #[arg(long, default_value = "models-latest")]
+    /// Name of these files, behind `tables-` and `texts-`
+    #[arg(long, default_value = "latest")]
     name: String,
 }
 
@@ -54,22 +59,37 @@ async fn main() -> Result<(), CompareError> {
     let arguments = Arguments::parse();
     subject::leave_their_core()?;
     let load_before = report::load_average();
-    let trial = Trial::new(&arguments.bundle, &arguments.python, Duration::from_secs_f64(arguments.seconds))?;
-    let mut figures = Figures::default();
+    let bench = Bench::new(&arguments.python, Duration::from_secs_f64(arguments.seconds))?;
+    let tables = Tables::new(&bench, &arguments.tables)?;
+    let texts = arguments.texts.as_deref().map(|bundle| Texts::new(&bench, bundle));
+    let (mut of_tables, mut of_texts) = (Figures::default(), Figures::default());
     for round in 0..arguments.rounds {
-        trial.round(round, &mut figures).await?;
+        tables.round(round, &mut of_tables).await?;
+        if let Some(texts) = &texts {
+            texts.round(round, &mut of_texts).await?;
+        }
         writeln!(io::stderr(), "round {} of {} done", round + 1, arguments.rounds)?;
     }
-    let command = format!(
-        "compare_models --rounds {} --seconds {} --name {}",
-        arguments.rounds, arguments.seconds, arguments.name
-    );
-    let mut conditions = Conditions::now(command, arguments.rounds, arguments.seconds, load_before);
+    write_results(&arguments, load_before, ("tables", &tables::SHEET), &of_tables)?;
+    if texts.is_some() {
+        write_results(&arguments, load_before, ("texts", &texts::SHEET), &of_texts)?;
+    }
+    Ok(())
+}
+
+fn write_results(
+    arguments: &Arguments,
+    load_before: f64,
+    (kind, sheet): (&str, &Sheet),
+    figures: &Figures,
+) -> Result<(), CompareError> {
+    let Arguments { rounds, seconds, name, results, .. } = arguments;
+    let command = format!("compare_models --rounds {rounds} --seconds {seconds} --name {name}");
+    let mut conditions = Conditions::now(command, *rounds, *seconds, load_before);
     conditions.more.push(("peers", peers()));
-    let folder = arguments.results;
-    let table = report::write((&folder, &arguments.name), &SHEET, &conditions, &figures)
-        .map_err(|source| CompareError::Results { folder, source })?;
-    write!(io::stdout(), "{table}")?;
+    let table = report::write((results, &format!("{kind}-{name}")), sheet, &conditions, figures)
+        .map_err(|source| CompareError::Results { folder: results.clone(), source })?;
+    writeln!(io::stdout(), "{table}")?;
     Ok(())
 }
 
