@@ -93,14 +93,19 @@ impl Bench {
         Err(ModelsError::NotReady(name))
     }
 
-    async fn measure(
+    async fn measure(&self, ready: &Ready, how: (Pattern, usize), request: &Request) -> Result<Measured, ModelsError> {
+        self.measure_for(self.span, ready, how, request).await
+    }
+
+    async fn measure_for(
         &self,
+        counted: Duration,
         ready: &Ready,
         (pattern, connections): (Pattern, usize),
         request: &Request,
     ) -> Result<Measured, ModelsError> {
         let (to, pids, request) = (ready.address, ready.subject.pids()?, request.clone());
-        let (warm, counted) = (WARM, self.span);
+        let warm = WARM;
         let job = Job { to, request, pattern, connections, warm, counted, pids, notes_switches: false };
         Ok(self.rig.measure(job).await?)
     }
