@@ -36,7 +36,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use pointsman_config::{Config, Route, RouteName, Split, VersionId};
-use pointsman_rollout::{Change, Decision, Observed, Saved, Time};
+use pointsman_rollout::{Change, Decision, Observed, Role, Saved, Time};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Interval, MissedTickBehavior};
 use tracing::{debug, info, warn};
@@ -390,6 +390,10 @@ impl Control {
                 Some(replication) => (replication.rows(&route.route().name, own), replication.around(route, now)),
                 None => (own, Around::default()),
             };
+            if route.role() == Role::Leader && route.trip().is_some() && self.state.is_kept(&route.route().name) {
+                // Whoever leads next reads it; what is ordered after this is not to be undone by telling of it again.
+                route.trip_was_heard();
+            }
             let changes = route.tick(&rows, mirrored.as_slice(), around, now);
             if !changes.is_empty() {
                 decided.push(Decided { position, changes });

@@ -146,6 +146,11 @@ impl LiveServices {
         !self.is_following() && all_written(about, Instant::now() + COMMIT_PATIENCE).await
     }
 
+    /// Whether everything that was put stands on a route's live Service.
+    pub(crate) fn is_written(&self, route: &RouteName) -> bool {
+        self.held.get(route).is_none_or(|held| held.report.borrow().written >= held.wish.borrow().put)
+    }
+
     fn is_following(&self) -> bool {
         matches!(&*self.leadership.borrow(), Leadership::Following { leader: Some(_) })
     }

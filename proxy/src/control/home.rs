@@ -77,6 +77,14 @@ impl Home {
         }
     }
 
+    /// Whether what was put of a route can be read by whoever decides next.
+    pub(crate) fn is_kept(&self, route: &RouteName) -> bool {
+        match self {
+            Self::File(_) => true,
+            Self::Cluster(at) => at.live.is_written(route),
+        }
+    }
+
     /// Where state is kept and what is wrong with it.
     pub(crate) fn view(&self) -> StateView {
         match self {

@@ -261,6 +261,11 @@ async fn a_leader_that_is_cut_off_writes_nothing_and_what_it_sent_before_lands_n
     let trio = Trio::start(Ways::Links, PLAN).await;
     trio.wait_for_weight(20.0).await;
     let before = trio.leader().await;
+    trio.edge(before).command("rollback").await;
+    trio.wait_for_phase("rolled_back").await;
+    let retried = trio.edge(before).order("retry", json!({ "version": "v2", "reason": "a test" })).await;
+    assert_eq!(retried.status, 200);
+    trio.wait_for_weight(20.0).await;
     let late = trio.cluster.api.faults().add(flips().times(1), Effect::Late { after: None, answer: None });
     trio.edge(before).command("pause").await;
     trio.wait_for_phase("paused").await;
@@ -281,8 +286,9 @@ async fn a_leader_that_is_cut_off_writes_nothing_and_what_it_sent_before_lands_n
     all_answered(load).await;
     assert_eq!((trio.fence(), trio.kept()["saved"]["phase"]["name"].as_str()), (fence, Some("shifting")));
     trio.cut_off(before, false);
+    assert_eq!(trio.wait_for_all().await, next);
     trio.wait_for_phase("shifting").await;
-    assert_eq!(trio.leader().await, next);
+    assert_eq!(decided(&trio, "rollback"), 1, "what was retried is not taken back again by telling of it late");
 }
 
 #[tokio::test(flavor = "multi_thread")]
