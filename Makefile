@@ -52,7 +52,7 @@ micro: prepare ## micro-benches: route, split, pick, record, parse, step
 
 fuzz: prepare ## five minutes each of broken config files and of broken requests to a model
 	cargo run --release -p pointsman-config --example fuzz -- --seconds 300
-	cargo run --release -p model-server --example fuzz -- --seconds 300
+	cargo run --release -p model-server --example fuzz_requests -- --seconds 300
 
 image: prepare ## both container images: with docker, podman or buildah, else their root file systems alone
 	@.ci/image

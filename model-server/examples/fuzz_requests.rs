@@ -1,5 +1,5 @@
 //! Looks for a request that the server does not answer, answers with an error of its own, or takes long over, by
-//! damaging good ones: `cargo run --release -p model-server --example fuzz -- --seconds 300 --seed 1`, from the
+//! damaging good ones: `cargo run --release -p model-server --example fuzz_requests -- --seconds 300 --seed 1`, from the
 //! repository's root. A finding is printed, and the exit code is 1.
 
 use std::error::Error;
