@@ -160,6 +160,11 @@ pub enum Cause {
         /// What it found.
         why: String,
     },
+    /// It was taken back before whoever decides now did, and not known where this went on from.
+    Remembered {
+        /// What was found then.
+        why: String,
+    },
     /// Something stayed undecided for too long.
     Deadline {
         /// What was waited for.
@@ -205,6 +210,7 @@ impl fmt::Display for Cause {
             }
             Self::ForeignChange { by, what } => write!(f, "{by} changed the live Service: {what}"),
             Self::Tripped { by, why } => write!(f, "the edge {by} took it back: {why}"),
+            Self::Remembered { why } => write!(f, "it was taken back before: {why}"),
             Self::Deadline { waiting_for } => write!(f, "waited too long: {waiting_for}"),
             Self::Operator { actor, reason } if reason.is_empty() => write!(f, "by {actor}"),
             Self::Operator { actor, reason } => write!(f, "by {actor}: {reason}"),

@@ -86,6 +86,13 @@ impl Saved {
         self.serial
     }
 
+    /// Whether the rollout stands where it does in `other`, however long it has stood there.
+    pub(crate) fn stands_like(&self, other: &Self) -> bool {
+        let decided =
+            |saved: &Self| (saved.identity.clone(), saved.phase.at_its_beginning(), saved.promoted, saved.trial);
+        decided(self) == decided(other) && self.by_hand == other.by_hand
+    }
+
     /// Which rollout it is of.
     pub fn identity(&self) -> &Identity {
         &self.identity
@@ -121,4 +128,20 @@ pub(crate) enum SavedPhase {
     },
     RollingBack(Setback),
     RolledBack(Setback),
+}
+
+impl SavedPhase {
+    /// The same before any time has passed in it.
+    fn at_its_beginning(&self) -> Self {
+        match self {
+            Self::Warming { .. } => Self::Warming { elapsed: Duration::ZERO },
+            Self::Shifting { step, .. } => Self::Shifting { step: *step, elapsed: Duration::ZERO },
+            Self::Baking { .. } => Self::Baking { elapsed: Duration::ZERO },
+            Self::Paused(paused) => Self::Paused(paused.clone()),
+            Self::Promoting { flipped } => Self::Promoting { flipped: *flipped },
+            Self::Steady => Self::Steady,
+            Self::RollingBack(setback) => Self::RollingBack(setback.clone()),
+            Self::RolledBack(setback) => Self::RolledBack(setback.clone()),
+        }
+    }
 }

@@ -25,7 +25,7 @@ use crate::desired::Desired;
 use crate::input::{Input, Ready, Refusal};
 use crate::mirror_gate::MirrorGate;
 use crate::phase::{Paused, Phase, PhaseName, Promoting, Setback, Shifting, Stage};
-use crate::quarantine::Quarantine;
+use crate::quarantine::{Held, Quarantine};
 use crate::recover::{ByHand, Identity, Saved, SavedPhase, revision_of};
 use crate::service::{Custody, Surroundings};
 use crate::summary::{AloneSummary, Summary};
@@ -44,6 +44,15 @@ struct Alert {
     kind: Discriminant<Cause>,
     /// What was found and why traffic stayed, for people.
     why: String,
+}
+
+/// What the numbers of decisions that were made here have to do with those that were made before, or elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lineage {
+    /// Nothing: it began without knowing of any, and has not heard since.
+    Own,
+    /// They go on from those.
+    Shared,
 }
 
 /// One route: where it stands, what was counted, and which versions are barred.
@@ -89,12 +98,14 @@ pub struct Rollout {
     role: Role,
     /// When a state of this rollout was last taken over; none if it never was.
     taken_over_at: Option<Time>,
-    /// What this edge took back by itself and the leader does not know yet.
+    /// What this edge knows to be taken back and the leader does not; of a leader, what it took back and is not stored yet.
     tripped: Option<Trip>,
     /// How many edges serve the route.
     edges: usize,
     /// How often something was decided, by whomever.
     serial: u64,
+    /// Whether what it counts goes on from what was decided before.
+    lineage: Lineage,
     /// What the last tick showed of the live Service and of other edges.
     around: Surroundings,
     /// What became of the live Service in other hands.
@@ -128,19 +139,20 @@ impl Rollout {
             rollout.arm_limit();
             return (rollout, Vec::new());
         }
-        rollout.quarantine = saved.quarantine;
+        rollout.learn_quarantine(&saved);
         rollout.formerly = saved.formerly;
         rollout.custody = saved.custody;
         rollout.trust_stable();
         let before = Split::Whole(rollout.route.stable.clone());
         let changes = rollout.begin(&before, PhaseName::Steady, now);
         rollout.serial = saved.serial + 1;
+        rollout.serial = rollout.serial.max(rollout.quarantine.newest());
         (rollout, changes)
     }
 
     /// Stands where a state of the same rollout stood.
     fn take_over(&mut self, saved: Saved, now: Time) {
-        self.quarantine = saved.quarantine;
+        self.learn_quarantine(&saved);
         self.formerly = saved.formerly;
         self.custody = saved.custody;
         self.serial = saved.serial;
@@ -151,23 +163,65 @@ impl Rollout {
         let file_split = self.file_split();
         self.by_hand = saved.by_hand.filter(|by_hand| by_hand.instead_of == file_split);
         self.restore(saved.phase, now);
+        self.bar_what_is_set_back();
+    }
+
+    /// Takes over what `saved` bars and lifts, where that is newer than what is known here.
+    fn learn_quarantine(&mut self, saved: &Saved) {
+        self.restamp(saved);
+        self.quarantine.merge(&saved.quarantine);
+    }
+
+    /// What was barred here without knowing of `saved` was decided after it, for all that is known.
+    fn restamp(&mut self, saved: &Saved) {
+        if self.lineage == Lineage::Own {
+            self.quarantine.decided_after(saved.serial);
+        }
+        self.lineage = Lineage::Shared;
+    }
+
+    /// The version that a state has set back is barred, whatever was decided elsewhere without this state.
+    fn bar_what_is_set_back(&mut self) {
+        let (Phase::RollingBack(setback) | Phase::RolledBack(setback)) = &self.phase else { return };
+        let Setback { version, why } = setback.clone();
+        if self.identity.canary.as_ref() == Some(&version) && !self.bars(&version) {
+            let serial = self.next_serial();
+            self.quarantine.bar(&self.route, &version, (why, serial));
+        }
     }
 
     /// Bars what `saved` bars as well: what a state file that could not be read in time turns out to hold. Lifts nothing.
     pub fn adopt_quarantine(&mut self, saved: &Saved) {
         self.quarantine.adopt(&saved.quarantine);
         self.trust_stable();
-        let set_back = matches!(self.phase, Phase::RollingBack(_) | Phase::RolledBack(_));
-        let Some(version) = self.canary().filter(|_| !set_back) else { return };
-        if let Some(held) = self.quarantine.held(&self.route, &version) {
-            self.phase = Phase::RollingBack(Setback { why: held.why.clone(), version });
-        }
+        self.set_back_if_barred();
+    }
+
+    /// A canary that has traffic, or is on its way to some, goes back once it is barred.
+    fn set_back_if_barred(&mut self) {
+        let Some((version, held)) = self.barred_on_trial() else { return };
+        self.promoted = false;
+        self.phase = Phase::RollingBack(Setback { version, why: held.why });
+    }
+
+    /// The canary that has traffic, or is on its way to some, although it is barred.
+    fn barred_on_trial(&self) -> Option<(VersionId, Held)> {
+        let canary = self.canary()?;
+        let on_trial = match &self.phase {
+            Phase::Warming | Phase::Shifting(_) | Phase::Paused(_) | Phase::Promoting(_) | Phase::Baking => true,
+            Phase::Steady => self.asked().share_of(&canary) > Share::ZERO,
+            Phase::RollingBack(_) | Phase::RolledBack(_) => false,
+        };
+        let held = self.quarantine.held(&self.route, &canary).filter(|_| on_trial)?.clone();
+        Some((canary, held))
     }
 
     /// Judges a canary by itself by the limit that was frozen when its control group ended.
     fn thaw_limit(&mut self) {
         let budget = self.route.guard.false_rollback_budget;
-        self.limit = self.frozen_limit.take().map(|limit| Alone::new(limit, budget));
+        if let Some(limit) = self.frozen_limit.take() {
+            self.limit = Some(Alone::new(limit, budget));
+        }
     }
 
     fn blank(route: Arc<Route>, now: Time) -> Self {
@@ -198,6 +252,7 @@ impl Rollout {
             tripped: None,
             edges: 1,
             serial: 0,
+            lineage: Lineage::Own,
             around: Surroundings::default(),
             custody: Custody::default(),
             emptied_since: None,
@@ -237,7 +292,15 @@ impl Rollout {
 
     /// What a leader decides counts; a follower's trip is the leader's to decide.
     fn count_decision(&mut self, changes: &[Change]) {
-        self.serial += u64::from(self.role == Role::Leader && !changes.is_empty());
+        if self.role == Role::Leader && !changes.is_empty() {
+            // What was barred or lifted by this decision has its number.
+            self.serial = (self.serial + 1).max(self.quarantine.newest());
+        }
+    }
+
+    /// The number of a decision that is made now: later than all that is known.
+    fn next_serial(&self) -> u64 {
+        self.serial.max(self.quarantine.newest()) + 1
     }
 
     /// How often something was decided, by whomever; grows with every decision.
@@ -486,13 +549,19 @@ impl Rollout {
 
     /// Takes the canary back: weight 0, quarantine.
     fn take_back(&mut self, canary: &VersionId, cause: Cause, now: Time) -> Change {
+        let serial = self.next_serial();
+        self.take_back_as(serial, (canary, cause), now)
+    }
+
+    /// The same by decision number `serial`.
+    fn take_back_as(&mut self, serial: u64, (canary, cause): (&VersionId, Cause), now: Time) -> Change {
         let (from, before) = (self.phase.name(), self.desired().granted);
         let evidence = self.evidence(Decision::Rollback);
         let why = cause.to_string();
-        self.quarantine.bar(&self.route, canary, why.clone());
+        self.quarantine.bar(&self.route, canary, (why.clone(), serial));
         // A leader's own, too: it may be replaced before anybody has heard.
         let revision = revision_of(&self.route, canary);
-        self.tripped = Some(Trip { version: canary.clone(), revision, why: why.clone() });
+        self.tripped = Some(Trip { version: canary.clone(), revision, why: why.clone(), serial });
         self.phase = Phase::RollingBack(Setback { version: canary.clone(), why });
         self.since = now;
         self.promoted = false;

@@ -7,6 +7,8 @@ use std::time::Duration;
 use pointsman_config::{Split, VersionId};
 use serde::{Deserialize, Serialize};
 
+use crate::input::Resume;
+
 /// What stands in the cluster of a route's live Service; a shell that cannot ask gives what it saw last.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceSeen {
@@ -123,6 +125,9 @@ pub(crate) struct Custody {
     /// What was answered and may still be seen, until it is written over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) answered: Option<Foreign>,
+    /// How that was answered.
+    #[serde(default)]
+    pub(crate) how: Resume,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]

@@ -1,4 +1,4 @@
-//! A canary that one edge took back by itself: what it tells the others.
+//! A canary that was taken back: what an edge that knows of it tells the others.
 
 use pointsman_config::VersionId;
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ pub enum Role {
     Follower,
 }
 
-/// One build that an edge took back by itself.
+/// One build that was taken back, by the edge that tells of it or by another one that it has heard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trip {
     /// Which version.
@@ -23,4 +23,8 @@ pub struct Trip {
     pub revision: Option<String>,
     /// Why, for people.
     pub why: String,
+    /// After how many decisions, as [`Saved::serial`](crate::Saved::serial) counts: what was decided later about the same
+    /// build counts instead.
+    #[serde(default)]
+    pub serial: u64,
 }

@@ -317,6 +317,7 @@ fn after_rollback(row: &DecisionRow) -> Vec<String> {
         | Cause::EmptyService { .. }
         | Cause::ForeignChange { .. }
         | Cause::Tripped { .. }
+        | Cause::Remembered { .. }
         | Cause::Deadline { .. }
         | Cause::SplitMismatch { .. }
         | Cause::MirrorDisagreement { .. }

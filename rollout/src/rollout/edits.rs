@@ -56,7 +56,8 @@ impl Rollout {
     /// Lifts the quarantine of the version that the file names as stable: that is naming it anew.
     pub(super) fn trust_stable(&mut self) {
         let route = Arc::clone(&self.route);
-        self.quarantine.lift(&route, &route.stable);
+        let serial = self.next_serial();
+        self.quarantine.lift(&route, &route.stable, serial);
     }
 
     /// Starts what the file asks, from the beginning.

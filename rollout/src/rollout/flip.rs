@@ -20,8 +20,9 @@ use crate::trip::Role;
 const EMPTY_LIMIT: Duration = Duration::from_secs(1);
 
 impl Rollout {
-    /// Remembers what a tick shows of the live Service and of the other edges.
-    pub(super) fn look_around(&mut self, seen: &Seen<'_>, now: Time) {
+    /// Remembers what a tick shows of the live Service and of the other edges; whether somebody else has just changed the
+    /// live Service. Whoever decides knows that before anything is decided: nothing of the same tick moves what is theirs.
+    pub(super) fn look_around(&mut self, seen: &Seen<'_>, now: Time) -> bool {
         if self.edges != seen.edges {
             self.edges = seen.edges;
             if self.role == Role::Follower {
@@ -31,7 +32,7 @@ impl Rollout {
             }
         }
         if self.route.live_service.is_none() {
-            return;
+            return false;
         }
         let around = &mut self.around;
         if around.service.as_ref() != seen.service {
@@ -44,7 +45,9 @@ impl Rollout {
             around.way_back.clone_from(seen.way_back);
         }
         around.acknowledged = seen.acknowledged;
+        let is_touched = self.role == Role::Leader && self.note_foreign();
         self.emptied_since = if self.is_emptied() { self.emptied_since.or(Some(now)) } else { None };
+        is_touched
     }
 
     /// What the live Service shall select; none: it is left as it is.
@@ -53,8 +56,9 @@ impl Rollout {
     /// whatever the edges do, so that an edge that comes or goes moves nothing.
     pub(super) fn selection(&self) -> Option<VersionId> {
         let service = self.around.service.as_ref().filter(|_| self.holds_service())?;
+        let is_theirs = service.foreign.is_some() && service.foreign != self.custody.answered;
         let wanted = self.resting();
-        if self.bars(wanted) || self.readiness(wanted).up == 0 {
+        if is_theirs || self.bars(wanted) || self.readiness(wanted).up == 0 {
             return None;
         }
         (service.selected.is(wanted) || self.may_move_to(wanted)).then(|| wanted.clone())
@@ -172,16 +176,14 @@ impl Rollout {
     }
 
     /// Looks whether somebody else has a hand on the live Service: whatever moves stops then, and nobody fights over it.
-    pub(super) fn heed_foreign(&mut self, now: Time) -> Option<Change> {
-        self.route.live_service.as_ref()?;
-        let found = self.note_foreign();
+    pub(super) fn heed_foreign(&mut self, is_news: bool, now: Time) -> Option<Change> {
         let open = self.custody.open.clone()?;
         let told = |open: Foreign| Cause::ForeignChange { by: open.by, what: open.what };
         if matches!(self.phase, Phase::Warming | Phase::Shifting(_) | Phase::Promoting(_) | Phase::Baking) {
             let cause = told(open);
             return Some(self.enter(self.stopped(cause.to_string(), now), (Decision::Pause, cause), now));
         }
-        found.then(|| self.change((Decision::Alert, told(open)), self.phase.name(), self.desired().granted))
+        is_news.then(|| self.change((Decision::Alert, told(open)), self.phase.name(), self.desired().granted))
     }
 
     /// Takes note of what somebody else did; whether that is news.
@@ -215,6 +217,12 @@ impl Rollout {
         Foreign { by: "somebody".to_owned(), what, when: String::new() }
     }
 
+    /// What was said about a change of the live Service that somebody else made, as long as it is still to be seen; whoever
+    /// leads next carries it out, too.
+    pub fn answer_to_foreign(&self) -> Option<(&Foreign, Resume)> {
+        self.custody.answered.as_ref().map(|answered| (answered, self.custody.how))
+    }
+
     /// The way on after somebody else changed the live Service: as it is now, or as it was.
     pub(super) fn order_resume_with(&mut self, how: Resume, cause: Cause, now: Time) -> Result<Change, Refusal> {
         let route = || self.route.name.to_string();
@@ -224,15 +232,15 @@ impl Rollout {
             (Some(open), Resume::GoOn) => {
                 Err(Refusal::ForeignChange { route: route(), by: open.by.clone(), what: open.what.clone() })
             }
-            (Some(_), Resume::Restore) => Ok(self.answer_foreign(cause, now)),
+            (Some(_), Resume::Restore) => Ok(self.answer_foreign(Resume::Restore, cause, now)),
             (Some(_), Resume::Adopt) => self.adopt(cause, now),
         }
     }
 
     /// What somebody else did is answered; the rollout goes on.
-    fn answer_foreign(&mut self, cause: Cause, now: Time) -> Change {
+    fn answer_foreign(&mut self, how: Resume, cause: Cause, now: Time) -> Change {
         let answered = self.around.service.as_ref().and_then(|service| service.foreign.clone());
-        self.custody = Custody { taken: true, open: None, answered };
+        self.custody = Custody { taken: true, open: None, answered, how };
         match self.phase {
             Phase::Paused(_) => self.go_on_from_pause(cause, now),
             Phase::Steady
@@ -249,7 +257,7 @@ impl Rollout {
     fn adopt(&mut self, cause: Cause, now: Time) -> Result<Change, Refusal> {
         let chosen = self.adoptable()?;
         if chosen == *self.resting() {
-            return Ok(self.answer_foreign(cause, now));
+            return Ok(self.answer_foreign(Resume::Adopt, cause, now));
         }
         self.refuse_quarantined(&chosen)?;
         if self.readiness(&chosen).up == 0 {
@@ -257,14 +265,14 @@ impl Rollout {
         }
         if chosen == self.route.stable {
             let canary = self.resting().clone();
-            self.answer_foreign(cause.clone(), now);
+            self.answer_foreign(Resume::Adopt, cause.clone(), now);
             return Ok(self.take_back(&canary, cause, now));
         }
         if matches!(self.phase, Phase::Paused(Paused { stage: Stage::Promoting { .. }, .. })) {
-            return Ok(self.answer_foreign(cause, now));
+            return Ok(self.answer_foreign(Resume::Adopt, cause, now));
         }
         self.refuse_without_way_back()?;
-        self.answer_foreign(cause.clone(), now);
+        self.answer_foreign(Resume::Adopt, cause.clone(), now);
         Ok(self.enter(Phase::Promoting(Promoting::default()), (Decision::Promote, cause), now))
     }
 

@@ -5,14 +5,13 @@
 
 use std::sync::Arc;
 
-use pointsman_config::{OnRegression, Route, Share, Split};
+use pointsman_config::{OnRegression, Route, Share, Split, VersionId};
 
-use super::Rollout;
+use super::{Lineage, Rollout};
 use crate::absolute::Alone;
 use crate::change::{Cause, Change, Decision};
 use crate::input::Seen;
-use crate::phase::{Phase, PhaseName, Setback};
-use crate::quarantine::Held;
+use crate::phase::{Phase, PhaseName};
 use crate::recover::{Saved, revision_of};
 use crate::time::Time;
 use crate::trip::{Role, Trip};
@@ -38,22 +37,25 @@ impl Rollout {
     /// Takes over what the leader says, without deciding anything; true if that is about the same rollout as this edge's
     /// file. If not, only what it bars counts, until the files are the same again.
     ///
-    /// A canary that this edge took back by itself stays back until the leader bars it too, or has heard and decided
-    /// otherwise ([`Self::trip_was_heard`]).
+    /// What this edge knows to be taken back, by itself or by a leader that was replaced since, stays back until this leader
+    /// has heard of it ([`Self::trip`]) and says what counts.
     pub fn follow(&mut self, saved: Saved, now: Time) -> bool {
         self.become_follower();
-        if saved.identity != self.identity {
+        let known_there = saved.quarantine.clone();
+        let is_same = saved.identity == self.identity;
+        if is_same {
+            if saved.trial != self.trial {
+                self.begin_trial();
+                self.trial = saved.trial;
+            }
+            self.take_over(saved, now);
+        } else {
             self.adopt_quarantine(&saved);
-            return false;
         }
-        if saved.trial != self.trial {
-            self.begin_trial();
-            self.trial = saved.trial;
-        }
-        self.take_over(saved, now);
-        self.hold_back_what_tripped();
+        self.tripped = self.quarantine.unknown_to(&known_there);
+        self.set_back_if_barred();
         self.arm_limit();
-        true
+        is_same
     }
 
     /// Decides no more, and goes on from where it stands until it hears of a state, or leads again. What it took back and
@@ -72,30 +74,60 @@ impl Rollout {
     }
 
     /// Decides from now on, from the newer one of the state that it followed and of what was `kept`. What was decided stays
-    /// decided: no step back, no second promotion.
+    /// decided: no step back, no second promotion; and what either of them knows to be taken back stays back.
     pub fn lead(&mut self, kept: Option<Saved>, now: Time) -> Vec<Change> {
         if self.role == Role::Leader {
             return Vec::new();
         }
         self.role = Role::Leader;
-        let changes = match kept.filter(|kept| kept.serial > self.serial || self.taken_over_at.is_none()) {
-            Some(kept) => self.go_on_from(kept, now),
+        self.limit = None;
+        let changes = match kept {
+            Some(kept) if self.taken_over_at.is_none() || self.is_behind(&kept, now) => self.go_on_from(kept, now),
+            Some(kept) => self.learn_what_is_barred(&kept),
             None if self.taken_over_at.is_some() => Vec::new(),
             None => {
                 let before = Split::Whole(self.route.stable.clone());
                 self.begin(&before, PhaseName::Steady, now)
             }
         };
-        self.count_decision(&changes);
-        self.settle_as_leader();
-        changes
+        self.thaw_limit();
+        self.unready_since = None;
+        self.settle_as_leader(changes, now)
+    }
+
+    /// Weighs what somebody else `kept` who led since this edge last did, or before it began without knowing of that: the
+    /// newer state counts, and what either of them knows to be taken back stays back.
+    pub fn weigh(&mut self, kept: Option<Saved>, now: Time) -> Vec<Change> {
+        let changes = match kept {
+            Some(kept) if self.is_behind(&kept, now) => self.go_on_from(kept, now),
+            Some(kept) => self.learn_what_is_barred(&kept),
+            None => Vec::new(),
+        };
+        self.settle_as_leader(changes, now)
+    }
+
+    /// Whether `kept` is newer than what this edge knows. Of two decisions with the same number, made by leaders that did not
+    /// hear of each other, the one that was kept counts.
+    pub fn is_behind(&self, kept: &Saved, now: Time) -> bool {
+        let is_other = || kept.identity == self.identity && !kept.stands_like(&self.saved(now));
+        kept.serial > self.serial || (kept.serial == self.serial && is_other())
+    }
+
+    fn learn_what_is_barred(&mut self, kept: &Saved) -> Vec<Change> {
+        self.learn_quarantine(kept);
+        self.trust_stable();
+        Vec::new()
     }
 
     /// Starts from a state that is newer than what this edge heard, keeping what it saw itself.
     fn go_on_from(&mut self, kept: Saved, now: Time) -> Vec<Change> {
         let same_trial = kept.identity == self.identity && kept.trial == self.trial;
+        self.restamp(&kept);
         let (mut rollout, changes) = Self::resume(Arc::clone(&self.route), kept, now);
-        (rollout.tripped, rollout.edges) = (self.tripped.take(), self.edges);
+        rollout.quarantine.merge(&self.quarantine);
+        rollout.trust_stable();
+        rollout.bar_what_is_set_back();
+        (rollout.edges, rollout.serial) = (self.edges, rollout.serial.max(self.serial));
         std::mem::swap(&mut rollout.ready, &mut self.ready);
         std::mem::swap(&mut rollout.around, &mut self.around);
         if same_trial {
@@ -106,70 +138,95 @@ impl Rollout {
         changes
     }
 
-    fn settle_as_leader(&mut self) {
-        self.hold_back_what_tripped();
+    /// Counts what was decided by taking the lead, and takes back what is on its way although somebody took it back.
+    fn settle_as_leader(&mut self, mut changes: Vec<Change>, now: Time) -> Vec<Change> {
+        self.lineage = Lineage::Shared;
         self.tripped = None;
-        self.thaw_limit();
-        self.unready_since = None;
+        self.count_decision(&changes);
+        let remembered = self.answer_what_is_remembered(now);
+        self.count_decision(remembered.as_slice());
+        changes.extend(remembered);
         self.arm_limit();
+        changes
     }
 
-    /// What this edge took back and nobody else is known to have heard: a follower tells the leader until that has
-    /// answered; a leader tells its successor, if it is replaced before its state was stored or taken over.
+    fn answer_what_is_remembered(&mut self, now: Time) -> Option<Change> {
+        let (canary, held) = self.barred_on_trial()?;
+        let cause = Cause::Remembered { why: held.why };
+        if self.is_production_since(held.serial) {
+            return Some(self.keep_in_production((&canary, held.revision), cause));
+        }
+        Some(self.take_back(&canary, cause, now))
+    }
+
+    /// Whether the canary came through its bake without anybody knowing of decision number `serial`, which took it back.
+    fn is_production_since(&self, serial: u64) -> bool {
+        self.promoted && matches!(self.phase, Phase::Steady) && serial <= self.serial
+    }
+
+    /// What has come through its bake stays where it is; that it was taken back before is told.
+    fn keep_in_production(&mut self, (canary, revision): (&VersionId, Option<String>), cause: Cause) -> Change {
+        let serial = self.next_serial();
+        self.quarantine.lift_build(canary, revision, serial);
+        self.change((Decision::Alert, cause), self.phase.name(), self.desired().granted)
+    }
+
+    /// What this edge knows to be taken back and nobody else is known to have heard: a follower tells the leader until that
+    /// says what counts; a leader tells its successor, if it is replaced before its state was stored or taken over.
     pub fn trip(&self) -> Option<&Trip> {
         self.tripped.as_ref()
     }
 
-    /// The leader has heard of the trip, and what it says next says so; or this is the leader, and its state was stored.
+    /// The leader has heard of the trip, and what it says next says what counts; or this is the leader, and its state was
+    /// stored.
     pub fn trip_was_heard(&mut self) {
         self.tripped = None;
     }
 
-    /// Another edge, `by`, took a canary back by itself: so does this one, if it is the build that is on trial here. A version
-    /// that has come through its bake meanwhile is production; that is told, and traffic stays.
+    /// Another edge, `by`, knows that a canary was taken back: so does this one, if it is the build that is on trial here and
+    /// was not retried since. The leader answers each trip by what it bars or lifts: a version that has come through its bake
+    /// meanwhile is production, and where stable has no ready endpoint there is nothing to go back to; that is told, and
+    /// traffic stays.
     pub fn take_trip(&mut self, trip: &Trip, by: &str, now: Time) -> Vec<Change> {
-        let on_trial = self.canary().filter(|canary| *canary == trip.version && *canary != self.route.stable);
+        if self.quarantine.lifts(trip) {
+            return Vec::new();
+        }
         let same_build = revision_of(&self.route, &trip.version) == trip.revision;
+        let is_stable = trip.version == self.route.stable && same_build;
         let set_back = matches!(self.phase, Phase::RollingBack(_) | Phase::RolledBack(_));
-        let cause = Cause::Tripped { by: by.to_owned(), why: trip.why.clone() };
-        let Some(canary) = on_trial.filter(|_| same_build && !set_back) else {
-            if trip.version != self.route.stable || !same_build {
-                self.bar_tripped(trip);
+        let on_trial = !is_stable && !set_back && same_build && self.canary().as_ref() == Some(&trip.version);
+        if !on_trial {
+            if !is_stable {
+                self.quarantine.bar_tripped(trip);
             }
             return Vec::new();
-        };
-        if self.promoted && matches!(self.phase, Phase::Steady) {
-            let granted = self.desired().granted;
-            return vec![self.change((Decision::Alert, cause), self.phase.name(), granted)];
         }
+        let cause = Cause::Tripped { by: by.to_owned(), why: trip.why.clone() };
         let change = match self.role {
-            Role::Leader => self.answer_setback(cause, now),
-            Role::Follower => self.may_trip().then(|| self.take_back(&canary, cause, now)),
+            Role::Leader => Some(self.answer_trip(trip, cause, now)),
+            Role::Follower => self.follow_trip(trip, cause, now),
         };
         let changes: Vec<Change> = change.into_iter().collect();
         self.count_decision(&changes);
         changes
     }
 
-    fn bar_tripped(&mut self, trip: &Trip) {
-        let held = Held { revision: trip.revision.clone(), why: trip.why.clone() };
-        self.quarantine.bar_build(&trip.version, held);
+    fn answer_trip(&mut self, trip: &Trip, cause: Cause, now: Time) -> Change {
+        if self.is_production_since(trip.serial) {
+            return self.keep_in_production((&trip.version, trip.revision.clone()), cause);
+        }
+        let serial = self.next_serial().max(trip.serial + 1);
+        if self.readiness(&self.route.stable).up > 0 {
+            return self.take_back_as(serial, (&trip.version, cause), now);
+        }
+        self.quarantine.lift_build(&trip.version, trip.revision.clone(), serial);
+        self.change((Decision::Alert, cause), self.phase.name(), self.desired().granted)
     }
 
-    /// What this edge took back by itself stays back, whatever was decided without knowing of it.
-    fn hold_back_what_tripped(&mut self) {
-        let Some(trip) = self.tripped.clone() else { return };
-        if self.quarantine.has_build(&trip.version, trip.revision.as_deref()) && self.role == Role::Follower {
-            self.tripped = None;
-            return;
-        }
-        self.bar_tripped(&trip);
-        let on_trial = self.canary().is_some_and(|canary| canary == trip.version);
-        let set_back = matches!(self.phase, Phase::RollingBack(_) | Phase::RolledBack(_));
-        if on_trial && !set_back && self.bars(&trip.version) {
-            self.promoted = false;
-            self.phase = Phase::RollingBack(Setback { version: trip.version, why: trip.why });
-        }
+    /// A follower goes back with whoever tripped, and leaves it to the leader what that means for a finished rollout.
+    fn follow_trip(&mut self, trip: &Trip, cause: Cause, now: Time) -> Option<Change> {
+        let may = !self.is_production_since(trip.serial) && self.readiness(&self.route.stable).up > 0;
+        may.then(|| self.take_back_as(trip.serial, (&trip.version, cause), now))
     }
 
     /// What a follower does with a tick: it learns, and takes the canary back if that fails most of its requests here.

@@ -116,9 +116,11 @@ impl Rollout {
     }
 
     fn order_retry(&mut self, version: &VersionId, cause: Cause, now: Time) -> Result<Change, Refusal> {
-        if !self.quarantine.lift(&self.route, version) {
+        let serial = self.next_serial();
+        if !self.quarantine.lift(&self.route, version, serial) {
             return Err(Refusal::NotQuarantined { route: self.route.name.to_string(), version: version.clone() });
         }
+        self.tripped.take_if(|trip| self.quarantine.lifts(trip));
         let (from, before) = (self.phase.name(), self.desired().granted);
         let set_back = matches!(self.phase, Phase::RollingBack(_) | Phase::RolledBack(_));
         let planned = self.identity.canary.as_ref() == Some(version);

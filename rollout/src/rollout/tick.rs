@@ -27,7 +27,7 @@ impl Rollout {
         if self.ready != *seen.ready {
             self.ready.clone_from(seen.ready);
         }
-        self.look_around(seen, now);
+        let is_touched = self.look_around(seen, now);
         if self.role == Role::Follower {
             return self.tick_following(seen, now).into_iter().collect();
         }
@@ -35,11 +35,19 @@ impl Rollout {
         self.compare_mirrored(seen.mirrored);
         self.note_readiness(now);
         if let Some(cause) = self.setback(found, now) {
-            return self.answer_setback(cause, now).into_iter().collect();
+            let changes = self.answer_setback(cause, now).into_iter().collect();
+            return self.with_foreign(changes, is_touched, now);
         }
         self.alert = None;
-        let change = self.doubt(now).or_else(|| self.heed_foreign(now));
-        change.or_else(|| self.advance(seen, now)).into_iter().collect()
+        let changes = self.doubt(now).into_iter().collect();
+        let changes = self.with_foreign(changes, is_touched, now);
+        if changes.is_empty() { self.advance(seen, now).into_iter().collect() } else { changes }
+    }
+
+    /// What was decided, and what that somebody else has a hand on the live Service means for the rest.
+    fn with_foreign(&mut self, mut changes: Vec<Change>, is_news: bool, now: Time) -> Vec<Change> {
+        changes.extend(self.heed_foreign(is_news, now));
+        changes
     }
 
     /// What the tests prove against the canary, with what was seen in this tick.

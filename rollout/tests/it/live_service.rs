@@ -368,6 +368,53 @@ fn a_rollback_is_armed_while_somebody_else_has_the_selector() {
 }
 
 #[test]
+fn a_rollback_in_the_very_tick_of_somebody_elses_change_moves_the_traffic_and_leaves_the_selector() {
+    let broken = || {
+        let mut world = reach(PhaseName::Baking);
+        world.break_version("v2", 2);
+        world
+    };
+    let mut rehearsal = broken();
+    let mut ticks = 0;
+    while rehearsal.phase() == PhaseName::Baking {
+        rehearsal.tick();
+        ticks += 1;
+    }
+    let mut world = broken();
+    (1..ticks).for_each(|_| drop(world.tick()));
+    assert_eq!(world.phase(), PhaseName::Baking);
+    world.cluster().seize(Selected::Version(version("v3")));
+    let changes = world.tick();
+    assert_eq!(changes.iter().map(|change| change.decision).collect::<Vec<_>>(), [D::Rollback, D::Alert]);
+    assert!(matches!(changes[1].cause, Cause::ForeignChange { .. }), "{changes:?}");
+    assert_eq!(world.rollout.desired().selected, None);
+    world.run_for(MINUTE);
+    assert_eq!(*world.applied(), Split::Whole(version("v1")));
+    assert!(world.cluster().selects("v3"), "nobody was asked");
+    world.order(OrderKind::Resume(Resume::Restore)).unwrap();
+    world.run_until(PhaseName::RolledBack, 2 * SECOND);
+    assert!(world.cluster().selects("v1"));
+}
+
+#[test]
+fn whoever_leads_next_neither_writes_over_a_change_that_it_sees_first_nor_forgets_an_answer() {
+    let mut world = reach(PhaseName::RolledBack);
+    world.cluster().seize(Selected::Version(version("v3")));
+    world.restart();
+    world.tick();
+    assert!(world.cluster().selects("v3"));
+    world.cluster().api_is_up = false;
+    world.order(OrderKind::Resume(Resume::Restore)).unwrap();
+    world.restart();
+    let (_, how) = world.rollout.answer_to_foreign().unwrap();
+    assert_eq!(how, Resume::Restore);
+    world.cluster().api_is_up = true;
+    world.run_for(SECOND);
+    assert!(world.cluster().selects("v1"));
+    assert_eq!(world.rollout.answer_to_foreign(), None);
+}
+
+#[test]
 fn whoever_puts_the_selector_back_himself_need_not_be_answered() {
     let mut world = seized(PhaseName::Steady, "v1");
     world.cluster().selector = Selected::Version(version("v2"));

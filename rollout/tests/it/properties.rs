@@ -171,6 +171,7 @@ impl Doubts {
                 | Cause::EmptyService { .. }
                 | Cause::ForeignChange { .. }
                 | Cause::Tripped { .. }
+                | Cause::Remembered { .. }
                 | Cause::Deadline { .. }
                 | Cause::Operator { .. }
                 | Cause::File => {}

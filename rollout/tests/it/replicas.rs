@@ -170,11 +170,15 @@ fn a_trip_stays_until_the_leader_bars_it_too_or_has_heard_of_it() {
 
 #[test]
 fn a_trip_that_was_heard_and_retried_before_the_follower_saw_it_barred_is_over() {
-    let (leader, mut follower) = pair(PhaseName::Shifting);
+    let (mut leader, mut follower) = pair(PhaseName::Shifting);
     follower.run(60, 1_000, 0.9);
-    follower.rollout.trip_was_heard();
+    let trip = follower.rollout.trip().cloned().unwrap();
+    leader.rollout.take_trip(&trip, "edge-2", leader.now());
+    leader.order(OrderKind::Retry(version("v2"))).unwrap();
+    leader.run_until(PhaseName::Shifting, SECOND);
     follower.rollout.follow(leader.rollout.saved(leader.now()), follower.now);
     assert!(follower.share() > 1.0);
+    assert_eq!((follower.rollout.trip(), leader.rollout.take_trip(&trip, "edge-2", leader.now())), (None, Vec::new()));
 }
 
 #[test]
@@ -320,6 +324,126 @@ fn the_leader_judges_the_sum_of_what_all_edges_saw() {
     assert_eq!(decided.first().map(|change| change.decision), Some(Decision::Rollback));
     let counted = decided[0].evidence.clone().unwrap();
     assert_eq!(counted.canary.requests % 60, 0, "20 of 400 requests, from each of three edges");
+}
+
+/// A leader that takes the canary back, who has heard of that, and who has not and leads next.
+fn unheard_rollback() -> (World, Follower, Follower) {
+    let (mut leader, mut heard) = pair(PhaseName::Shifting);
+    let mut next = Follower::of(&leader);
+    leader.order(OrderKind::Rollback).unwrap();
+    heard.rollout.follow(leader.rollout.saved(leader.now()), leader.now());
+    next.tick(100, 0.0);
+    (leader, heard, next)
+}
+
+#[test]
+fn a_rollback_that_an_edge_only_heard_of_outlives_the_leader_that_nobody_else_heard() {
+    let (_, mut heard, mut next) = unheard_rollback();
+    assert_eq!(next.rollout.lead(None, next.now), []);
+    for _ in 0..3 {
+        assert!(heard.rollout.follow(next.rollout.saved(next.now), next.now));
+        assert!(heard.share().abs() < 1e-9, "an older state gives it nothing");
+    }
+    let trip = heard.rollout.trip().cloned().expect("the new leader is to be told");
+    let changes = next.rollout.take_trip(&trip, "edge-2", next.now);
+    assert_eq!(changes.iter().map(|change| change.decision).collect::<Vec<_>>(), [Decision::Rollback]);
+    heard.rollout.follow(next.rollout.saved(next.now), next.now);
+    assert_eq!((heard.rollout.trip(), heard.rollout.phase()), (None, PhaseName::RollingBack));
+}
+
+#[test]
+fn whoever_leads_next_takes_back_what_it_or_the_service_knows_to_be_taken_back() {
+    let (leader, mut heard, mut next) = unheard_rollback();
+    next.rollout.lead(None, next.now);
+    for _ in 0..5 {
+        // Decisions without knowing of the rollback: this state is the newer one.
+        for kind in [OrderKind::Pause, OrderKind::Resume(Resume::GoOn)] {
+            let order = Order { kind, actor: "ada".to_owned(), reason: String::new() };
+            next.rollout.step(Input::Order(&order), next.now).unwrap();
+        }
+    }
+    let newer = next.rollout.saved(next.now);
+    assert!(newer.serial() > heard.rollout.serial());
+    let changes = heard.rollout.lead(Some(newer), heard.now);
+    assert_eq!(changes.iter().map(|change| change.decision).collect::<Vec<_>>(), [Decision::Rollback]);
+    assert!(matches!(changes[0].cause, Cause::Remembered { .. }), "{changes:?}");
+    assert!(heard.share().abs() < 1e-9);
+
+    next.rollout.step_down();
+    next.rollout.lead(Some(leader.rollout.saved(leader.now())), next.now);
+    assert!(next.share().abs() < 1e-9, "and so does the Service, though its state is older");
+    assert_eq!(next.rollout.phase(), PhaseName::RollingBack);
+}
+
+#[test]
+fn of_two_states_with_the_same_number_the_one_that_was_kept_counts() {
+    let (mut leader, mut follower) = pair(PhaseName::Shifting);
+    let mut other = Follower::of(&leader);
+    leader.order(OrderKind::Pause).unwrap();
+    follower.rollout.follow(leader.rollout.saved(leader.now()), follower.now);
+    other.tick(100, 0.0);
+    other.rollout.lead(None, other.now);
+    let order = Order { kind: OrderKind::Promote, actor: "ada".to_owned(), reason: String::new() };
+    let proven = WayBack::Proven { took: Duration::from_millis(30) };
+    let applied = other.rollout.desired().granted;
+    let seen = Seen { way_back: &proven, ..Seen::alone(&[], &other.ready, &applied, &[]) };
+    other.rollout.step(Input::Tick(&seen), other.now).unwrap();
+    other.rollout.step(Input::Order(&order), other.now).unwrap();
+    let kept = other.rollout.saved(other.now);
+    assert_eq!(kept.serial(), follower.rollout.serial());
+    follower.rollout.lead(Some(kept), follower.now);
+    assert_eq!(follower.rollout.phase(), PhaseName::Promoting, "it is not promoted again");
+}
+
+#[test]
+fn after_a_retry_the_version_is_led_again_by_whoever_took_it_back_and_by_everybody_else() {
+    let (mut leader, mut follower) = pair(PhaseName::Shifting);
+    leader.order(OrderKind::Rollback).unwrap();
+    follower.rollout.follow(leader.rollout.saved(leader.now()), follower.now);
+    leader.order(OrderKind::Retry(version("v2"))).unwrap();
+    assert_eq!(leader.rollout.trip(), None);
+    let kept = leader.rollout.saved(leader.now());
+    leader.rollout.step_down();
+    leader.rollout.lead(Some(kept.clone()), leader.now());
+    leader.run_until(PhaseName::Shifting, SECOND);
+    assert_eq!(follower.rollout.lead(Some(kept), follower.now), []);
+    assert_eq!(follower.rollout.phase(), PhaseName::Warming);
+    follower.tick(100, 0.0);
+    assert_eq!(follower.rollout.phase(), PhaseName::Shifting);
+}
+
+#[test]
+fn a_rollback_ordered_at_a_follower_holds_for_a_finished_rollout_and_against_a_guard_that_only_alerts() {
+    let (mut leader, _) = pair(PhaseName::Baking);
+    leader.run_until(PhaseName::Steady, Duration::from_mins(1));
+    let mut noisy = plan(Promotion::Manual);
+    noisy.guard.on_regression = OnRegression::Alert;
+    let mut alerting = World::in_cluster(noisy);
+    alerting.run_until(PhaseName::Shifting, Duration::from_mins(1));
+    for mut leader in [leader, alerting] {
+        let mut follower = Follower::of(&leader);
+        follower.tick(100, 0.0);
+        let order = Order { kind: OrderKind::Rollback, actor: "ada".to_owned(), reason: String::new() };
+        follower.rollout.step(Input::Order(&order), follower.now).unwrap();
+        let trip = follower.rollout.trip().cloned().unwrap();
+        let changes = leader.rollout.take_trip(&trip, "edge-2", leader.now());
+        assert_eq!(changes.iter().map(|change| change.decision).collect::<Vec<_>>(), [Decision::Rollback]);
+        assert_eq!(leader.rollout.desired().granted, Split::Whole(version("v1")));
+    }
+}
+
+#[test]
+fn a_trip_into_an_outage_of_stable_is_answered_so_that_all_edges_agree() {
+    let (mut leader, mut follower) = pair(PhaseName::Baking);
+    follower.run(100, 1_000, 0.9);
+    let trip = follower.rollout.trip().cloned().unwrap();
+    leader.set_ready("v1", 0);
+    leader.tick();
+    let changes = leader.rollout.take_trip(&trip, "edge-2", leader.now());
+    assert_eq!(changes.iter().map(|change| change.decision).collect::<Vec<_>>(), [Decision::Alert]);
+    follower.rollout.follow(leader.rollout.saved(leader.now()), follower.now);
+    assert_eq!(follower.rollout.trip(), None);
+    assert_eq!(follower.rollout.desired().granted, leader.rollout.desired().granted);
 }
 
 /// Everything that happens to two edges and a Service, and what the test remembers of it.
