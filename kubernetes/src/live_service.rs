@@ -170,7 +170,8 @@ impl LiveService {
 
     /// Tells what a call gave, unless a watch was faster.
     fn learn(&self, service: &Service) -> Arc<Observed> {
-        let observed = Arc::new(Observed::of(service));
+        let before = self.known.borrow().service.clone();
+        let observed = Arc::new(Observed::of(service).after(before.as_deref()));
         self.known.send_if_modified(|known| {
             let is_news = known.service.as_ref().is_none_or(|known| observed.is_later_than(known));
             if is_news {
@@ -185,8 +186,9 @@ impl LiveService {
 fn take(known: &watch::Sender<Followed>, heard: Heard<Service>) {
     match heard {
         Heard::Now(services) => {
-            let service = services.first().map(|service| Arc::new(Observed::of(service)));
             known.send_if_modified(|known| {
+                let before = known.service.as_deref();
+                let service = services.first().map(|service| Arc::new(Observed::of(service).after(before)));
                 let now = Followed { service, link: Link::Live };
                 let is_news = *known != now;
                 if is_news {

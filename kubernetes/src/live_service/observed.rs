@@ -51,6 +51,8 @@ pub struct Observed {
     pub state: Found<State>,
     /// The version that is marked as free to be scaled down, as it stands there.
     pub retired: Option<String>,
+    /// Whether Pointsman's annotations were seen on this very object before.
+    was_claimed: bool,
     /// Whether it has annotations at all, ours or others'.
     pub(crate) has_annotations: bool,
     /// The text behind `fence`.
@@ -100,12 +102,22 @@ impl Observed {
                 State::decode(text).map_err(|error| error.to_string())
             }),
             retired: annotation(RETIRED).cloned(),
+            was_claimed: false,
             has_annotations: metadata.annotations.is_some(),
             fence_text,
             selector_writer: owner(managed, &["spec", "selector"]),
             state_writer: state_writer(managed),
             other_writer: last_other(managed),
         }
+    }
+
+    /// The same, by whoever has seen it as it was `before`: annotations that are gone leave no trace of their own on an
+    /// object whose selector was never moved.
+    #[must_use]
+    pub fn after(self, before: Option<&Self>) -> Self {
+        let is_ours = |known: &Self| known.was_claimed || known.fence_text.is_some() || known.state != Found::Nothing;
+        let was_claimed = before.is_some_and(|before| before.uid == self.uid && is_ours(before));
+        Self { was_claimed, ..self }
     }
 
     /// What somebody other than Pointsman changed of what Pointsman keeps here for `route`; none on a Service that
@@ -118,8 +130,11 @@ impl Observed {
             (Found::Nothing, Found::Read(_)) => (format!("the annotation {STATE} was removed"), &self.other_writer),
             (Found::Read(_), Found::Nothing) => (format!("the annotation {FENCE} was removed"), &self.other_writer),
             (Found::Nothing, Found::Nothing) => {
-                // Only ever written together with the selector.
-                self.selector_writer.as_ref().filter(|writer| writer.is_pointsman())?;
+                // Only ever written together with the selector; which stays another's until it is moved.
+                let is_moved = self.selector_writer.as_ref().is_some_and(Writer::is_pointsman);
+                if !is_moved && !self.was_claimed {
+                    return None;
+                }
                 (format!("the annotations {STATE} and {FENCE} were removed"), &self.other_writer)
             }
             (Found::Read(state), Found::Read(_)) => {
@@ -296,6 +311,21 @@ pub(crate) mod tests {
             |service| service["metadata"]["annotations"] = json!({}),
             Some("the annotations pointsman.dev/state and pointsman.dev/fence were removed, by kubectl (Update)"),
         );
+    }
+
+    #[test]
+    fn annotations_that_were_removed_before_the_first_flip_are_missed_by_whoever_saw_them() {
+        let mut bare = left_by_us();
+        bare["metadata"]["annotations"] = Value::Null;
+        bare["metadata"]["managedFields"] = json!([]);
+        let route = "shop".parse().unwrap();
+        assert_eq!(observed(bare.clone()).foreign(&route), None, "nobody here has seen them");
+        let seen = observed(bare.clone()).after(Some(&observed(left_by_us())));
+        assert!(seen.foreign(&route).unwrap().what.contains("were removed"));
+        let later = observed(bare.clone()).after(Some(&seen));
+        assert!(later.foreign(&route).is_some(), "and not only once");
+        bare["metadata"]["uid"] = json!("another");
+        assert_eq!(observed(bare).after(Some(&seen)).foreign(&route), None, "this is another object");
     }
 
     #[test]

@@ -31,6 +31,10 @@ fn in_a_thousand_histories_the_service_is_never_wrong_and_always_comes_to_rest()
         ("Services that were empty after a flip", seen.emptied, 10),
         ("edges that tripped alone", seen.trips, 10),
         ("bakes that came to their end", seen.finished, 50),
+        ("retries", seen.retries, 50),
+        ("steps", seen.steps, 300),
+        ("rollouts that an operator paused", seen.orders_to_pause, 50),
+        ("rollbacks that a new leader remembered", seen.remembered, 1),
     ] {
         assert!(count >= least, "only {count} {what}");
     }

@@ -7,14 +7,14 @@ use std::time::Duration;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use pointsman_chaos::fakes::api_server::{Key, LabelSelector, Resource, Selection, Store};
 use pointsman_config::{
-    LiveService, Plan, Promotion, Retire, Rollout as RolloutPlan, Route, RouteName, Share, Split, Strategy, Version,
-    VersionId,
+    Guard, LiveService, Plan, Promotion, PromotionGuard, Retire, Rollout as RolloutPlan, Route, RouteName, Share,
+    Split, Step, Strategy, Version, VersionId,
 };
 use pointsman_kubernetes::annotation::Fence;
 use pointsman_kubernetes::{
     Election, LeaseTimes, Observed, OnForeign, Picture, PortChoice, Selected, Wanted, service_seen,
 };
-use pointsman_rollout::{Drawn, Observed as Rows, Ready, Rollout, Row, Saved, ServiceSeen, Tally, Time};
+use pointsman_rollout::{Drawn, Observed as Rows, Ready, Resume, Rollout, Row, Saved, ServiceSeen, Tally, Time};
 
 pub const NAMESPACE: &str = "default";
 /// Requests of one edge in a tick.
@@ -28,12 +28,14 @@ pub fn route_name() -> RouteName {
     "shop".parse().unwrap()
 }
 
-/// From v1 to v2 at once, when every endpoint of v2 is ready.
-pub fn route() -> Route {
+/// From v1 to v2: at once, when every endpoint of v2 is ready, or in steps.
+pub fn route(in_steps: bool) -> Route {
+    let step = |percent: u32| Step { weight: Share::from_ppm(percent * 10_000).unwrap(), hold: Duration::from_secs(1) };
+    let strategy = if in_steps { Strategy::Canary([10, 50].map(step).to_vec()) } else { Strategy::BlueGreen };
     let versions = ["v1", "v2"].map(|name| (version(name), Version::at(Vec::new())));
     let plan = RolloutPlan {
         canary: version("v2"),
-        strategy: Strategy::BlueGreen,
+        strategy,
         promotion: Promotion::Automatic,
         bake: Duration::from_secs(6),
         step_deadline: Duration::from_mins(2),
@@ -45,7 +47,10 @@ pub fn route() -> Route {
         retire: Retire::None,
     };
     let route = Route::new(route_name(), version("v1"), versions.into());
-    Route { plan: Plan::Rollout(plan), live_service: Some(live), ..route }
+    // So that steps come to their end within a history.
+    let promotion = PromotionGuard { difference: 0.05, min_soak: Duration::from_secs(1), ..PromotionGuard::default() };
+    let guard = Guard { promotion, max_error_rate: 0.2, ..Guard::default() };
+    Route { plan: Plan::Rollout(plan), live_service: Some(live), guard, ..route }
 }
 
 pub fn lease_times() -> LeaseTimes {
@@ -54,17 +59,26 @@ pub fn lease_times() -> LeaseTimes {
 
 /// What watches show of the store as it is.
 pub struct Shown {
-    pub revision: u64,
+    /// How often the Service, and the slices, had been written.
+    pub written: (u64, u64),
     pub observed: Arc<Observed>,
     pub pictures: BTreeMap<&'static str, Arc<Picture>>,
 }
 
 impl Shown {
-    pub fn of(store: &Store) -> Self {
-        let service = store.get(&Key::new(Resource::Service, NAMESPACE, "live")).unwrap();
-        let observed = Arc::new(Observed::of(&serde_json::from_value(service).unwrap()));
-        let pictures = ["live", "v1", "v2"].map(|name| (name, Arc::new(picture(store, name)))).into();
-        Self { revision: store.revision(), observed, pictures }
+    /// Looks anew at what was written since `before`.
+    pub fn of(store: &Store, written: (u64, u64), before: Option<Self>) -> Self {
+        let look = || {
+            let service = store.get(&Key::new(Resource::Service, NAMESPACE, "live")).unwrap();
+            Arc::new(Observed::of(&serde_json::from_value(service).unwrap()))
+        };
+        let pictures = || ["live", "v1", "v2"].map(|name| (name, Arc::new(picture(store, name)))).into();
+        match before {
+            Some(before) if before.written == written => before,
+            Some(before) if before.written.1 == written.1 => Self { written, observed: look(), ..before },
+            Some(before) if before.written.0 == written.0 => Self { written, pictures: pictures(), ..before },
+            Some(_) | None => Self { written, observed: look(), pictures: pictures() },
+        }
     }
 }
 
@@ -83,20 +97,37 @@ pub struct Edge {
     pub without_peers: u64,
     /// Whether there is something to be written.
     pub is_dirty: bool,
-    /// What an operator said about somebody else's change, until that is written.
-    pub answer: Option<OnForeign>,
-    /// What the test remembers: whether this edge knows that v2 was taken back.
-    pub knows_setback: bool,
-    /// Whether it took v2 back itself, and has neither stored nor told it.
-    pub took_back: bool,
+    /// What the test remembers of what this edge knows.
+    pub knows: Memory,
+    /// Requests of the canary that did not come to a whole one.
+    left_over: u64,
+}
+
+/// What there is to know of v2: what was decided in a later trial counts, and in one trial that it was taken back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Memory {
+    /// How often it was tried anew.
+    pub trial: u64,
+    /// Whether it was taken back in that trial.
+    pub is_taken_back: bool,
+}
+
+impl Memory {
+    pub fn learn(&mut self, other: Self) {
+        *self = (*self).max(other);
+    }
+
+    pub fn next_trial(&mut self) {
+        *self = Self { trial: self.trial + 1, is_taken_back: false };
+    }
 }
 
 impl Edge {
-    pub fn new(name: &str) -> Self {
+    pub fn new(name: &str, in_steps: bool) -> Self {
         Self {
             name: name.to_owned(),
             route: route_name(),
-            rollout: Rollout::follower(Arc::new(route()), None, Time::default()),
+            rollout: Rollout::follower(Arc::new(route(in_steps)), None, Time::default()),
             election: Election::new(name.to_owned(), lease_times()),
             fence: None,
             observed: None,
@@ -105,15 +136,17 @@ impl Edge {
             without_api: 0,
             without_peers: 0,
             is_dirty: true,
-            answer: None,
-            knows_setback: false,
-            took_back: false,
+            knows: Memory::default(),
+            left_over: 0,
         }
     }
 
     /// Takes in what a watch shows.
     pub fn look(&mut self, shown: &Shown) {
-        self.observed = Some(Arc::clone(&shown.observed));
+        if self.observed.as_ref().is_none_or(|seen| seen.resource_version != shown.observed.resource_version) {
+            let seen = Observed::clone(&shown.observed).after(self.observed.as_deref());
+            self.observed = Some(Arc::new(seen));
+        }
         self.pictures = shown.pictures.clone();
     }
 
@@ -143,14 +176,39 @@ impl Edge {
     }
 
     /// What its requests of one tick came to; a broken canary fails them all.
-    pub fn rows(&self, is_broken: bool) -> Rows {
-        let whole = Tally { requests: REQUESTS, errors: 0, slow: 0 };
-        let failed = Tally { errors: if is_broken { REQUESTS } else { 0 }, ..whole };
-        let on_canary = self.applied == Split::Whole(version("v2"));
-        let (stable, tally) = if on_canary { (version("v2"), failed) } else { (version("v1"), whole) };
-        let row = Row { weight: Share::ZERO, canary: Tally::default(), stable: tally };
-        let trial = self.rollout.trial();
-        Rows { stable, canary: None, trial, row, requests: None, drawn: Drawn::default() }
+    pub fn rows(&mut self, is_broken: bool) -> Rows {
+        let tally = |name: &VersionId, requests: u64| {
+            let fails = is_broken && *name == version("v2");
+            Tally { requests, errors: if fails { requests } else { 0 }, slow: 0 }
+        };
+        let (stable, canary, weight) = match self.applied.clone() {
+            Split::Whole(whole) => (whole, None, Share::ZERO),
+            Split::Canary { stable, canary, share } => (stable, Some(canary), share),
+        };
+        let parts = REQUESTS * u64::from(weight.ppm()) + self.left_over;
+        self.left_over = parts % u64::from(Share::PARTS);
+        let of_canary = parts / u64::from(Share::PARTS);
+        let row = Row {
+            weight,
+            canary: canary.as_ref().map(|canary| tally(canary, of_canary)).unwrap_or_default(),
+            stable: tally(&stable, REQUESTS - of_canary),
+        };
+        let drawn = Drawn { canary: row.canary.requests, stable: row.stable.requests };
+        Rows { stable, canary, trial: self.rollout.trial(), row, requests: None, drawn }
+    }
+
+    /// What to do about somebody else's change: what was said about just that one, by whomever that was heard.
+    pub fn on_foreign(&self, selected: Option<&VersionId>) -> OnForeign {
+        let foreign = self.observed.as_ref().and_then(|observed| observed.foreign(&self.route));
+        let (Some(foreign), Some((to, how))) = (foreign, self.rollout.answer_to_foreign()) else {
+            return OnForeign::Leave;
+        };
+        let is_about = (&to.by, &to.what, &to.when) == (&foreign.by, &foreign.what, &foreign.when);
+        match how {
+            Resume::Adopt if is_about => OnForeign::Adopt,
+            Resume::Restore if is_about && selected.is_some() => OnForeign::Restore,
+            Resume::Adopt | Resume::Restore | Resume::GoOn => OnForeign::Leave,
+        }
     }
 
     pub fn wanted<'a>(
@@ -159,8 +217,6 @@ impl Edge {
         saved: &'a Saved,
         desired: &'a pointsman_rollout::Desired,
     ) -> Wanted<'a> {
-        // While the rollout waits for an answer it wants no version; an earlier leader's answer is in its state.
-        let otherwise = if desired.selected.is_some() { OnForeign::Restore } else { OnForeign::Leave };
         Wanted {
             route: &self.route,
             fence,
@@ -169,7 +225,7 @@ impl Edge {
             decisions: &[],
             cut: 0,
             retired: desired.retired.as_ref(),
-            on_foreign: self.answer.unwrap_or(otherwise),
+            on_foreign: self.on_foreign(desired.selected.as_ref()),
         }
     }
 }
