@@ -190,9 +190,13 @@ impl Rollout {
         }
     }
 
-    /// Bars what `saved` bars as well: what a state file that could not be read in time turns out to hold. Lifts nothing.
+    /// Bars what `saved` bars as well: what a state file that could not be read in time turns out to hold. Lifts
+    /// nothing but what is known to have been lifted since.
     pub fn adopt_quarantine(&mut self, saved: &Saved) {
-        self.quarantine.adopt(&saved.quarantine);
+        match self.lineage {
+            Lineage::Own => self.quarantine.adopt(&saved.quarantine),
+            Lineage::Shared => self.quarantine.merge(&saved.quarantine),
+        }
         self.trust_stable();
         self.set_back_if_barred();
     }

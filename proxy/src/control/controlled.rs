@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use pointsman_config::{Plan, Route, Share, Split, VersionId};
 use pointsman_rollout::{
-    AloneSummary, Capacity, Cause, Change, Decision, Foreign, Input, Mirrored, Observed, Order, OrderKind, PhaseName,
-    Ready, Refusal, Resume, Role, Rollout, Saved, Seen, Status, Summary, Time, WayBack,
+    AloneSummary, Capacity, Cause, Change, Decision, Input, Mirrored, Observed, Order, PhaseName, Ready, Refusal, Role,
+    Rollout, Saved, Seen, Status, Summary, Time, WayBack,
 };
 
 pub(crate) use self::shared::{Around, AroundWayBack, Followed};
@@ -53,8 +53,6 @@ pub(crate) struct ControlledRoute {
     has_news: bool,
     /// How things stand with its live Service, if it has one.
     report: Option<Report>,
-    /// What was said about somebody else's change of it.
-    answer: Option<Answer>,
     way_back: WayBack,
     /// What the leader said of it last, and when, as long as this edge follows.
     told_way_back: Option<(WayBack, Time)>,
@@ -86,7 +84,6 @@ impl ControlledRoute {
             decided_at: now,
             has_news: false,
             report: None,
-            answer: None,
             way_back: WayBack::Unproven { why: String::new() },
             told_way_back: None,
             around: Around::default(),
@@ -174,10 +171,6 @@ impl ControlledRoute {
 
     /// What is known of its live Service, and of the way back to the version that [`ControlledRoute::goes_back_to`] names.
     pub(crate) fn hear(&mut self, report: Option<Report>, around: &AroundWayBack, now: Time) {
-        let foreign = report.as_ref().and_then(foreign);
-        if self.answer.as_ref().is_some_and(|answer| Some(&answer.to) != foreign) {
-            self.answer = None;
-        }
         if report.is_some() || self.report.is_some() {
             self.way_back = self.judge_way_back(report.as_ref(), around, now);
         }
@@ -202,7 +195,7 @@ impl ControlledRoute {
             selected: desired.selected,
             retired: desired.retired,
             mandate: Mandate::Alone,
-            answer: self.answer.clone(),
+            answer: self.rollout.answer_to_foreign().map(|(to, how)| Answer { to: to.clone(), how }),
             way_back: self.goes_back_to().cloned(),
         })
     }
@@ -257,10 +250,6 @@ impl ControlledRoute {
     /// If the route's state forbids it.
     pub(crate) fn obey(&mut self, order: &Order, now: Time) -> Result<Vec<Change>, Refusal> {
         let changes = self.rollout.step(Input::Order(order), now)?;
-        if let OrderKind::Resume(how @ (Resume::Adopt | Resume::Restore)) = order.kind {
-            let foreign = self.report.as_ref().and_then(foreign).cloned();
-            self.answer = foreign.map(|to| Answer { to, how });
-        }
         self.note(&changes, now);
         Ok(changes)
     }
@@ -352,11 +341,6 @@ fn is_beginning(change: &Change) -> bool {
         }
         (_, _) => false,
     }
-}
-
-/// What somebody else changed, as it was last seen.
-fn foreign(report: &Report) -> Option<&Foreign> {
-    report.seen.as_ref()?.foreign.as_ref()
 }
 
 /// Whether what is saved of a phase changes while nothing is decided.

@@ -215,3 +215,18 @@ async fn an_edge_that_takes_the_lead_goes_on_from_what_the_one_before_wrote_last
     assert_eq!(cluster.selected(), "v2");
     assert_eq!(second.version_for("").await, "v2");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn annotations_that_somebody_removes_before_the_first_flip_stop_the_rollout() {
+    let (cluster, _models, edge) = ready(PLAN).await;
+    eventually("it is claimed", || cluster.live()["metadata"]["annotations"]["pointsman.dev/state"].is_string()).await;
+    cluster.edit_live("kubectl-edit", |live| live["metadata"]["annotations"] = json!({}));
+    let route = edge.wait_for_phase("paused").await;
+    let foreign = route["live_service"]["foreign"].as_str().unwrap();
+    assert!(foreign.contains("were removed"), "{foreign}");
+    assert_eq!(cluster.selected(), "v1");
+    let answer = edge.order("resume", json!({ "foreign": "restore" })).await;
+    assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+    edge.wait_for_route("nothing foreign", |route| route["live_service"]["foreign"].is_null()).await;
+    assert_eq!(annotation(&cluster)["saved"]["phase"]["name"], "warming");
+}

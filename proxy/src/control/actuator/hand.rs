@@ -118,7 +118,7 @@ pub(super) struct Hand {
     looked_at_serial: Option<u64>,
     /// The last decision that an Event tells of.
     told: u64,
-    /// The version that was scaled down.
+    /// The version that was scaled down by this process: whoever led before may have ended between the mark and the scaling.
     scaled: Option<VersionId>,
     /// What the log was told is wrong.
     told_problem: Option<String>,
@@ -232,7 +232,6 @@ impl Hand {
         self.looked_at_put = Some(put);
         self.looked_at_serial = state.as_ref().map(|state| state.serial);
         self.told = state.as_ref().and_then(|state| state.decisions.last()).map_or(0, |decided| decided.id);
-        self.scaled = state.as_ref().and_then(|state| state.retired.clone());
         // Nobody listens any more only at the end of the process.
         drop(self.found.send(FirstLook { route: self.route.name.clone(), state }));
     }

@@ -94,12 +94,16 @@ impl ControlledRoute {
     /// What stands on the live Service was found late: it counts if it is later, and what it bars is barred either way.
     pub(crate) fn weigh(&mut self, found: Saved, now: Time) -> Vec<Change> {
         match (self.role(), found.serial() > self.serial()) {
-            (Role::Leader, true) => self.go_on_from(found, now),
+            (Role::Leader, _) => {
+                let changes = self.rollout.weigh(Some(found), now);
+                self.note(&changes, now);
+                changes
+            }
             (Role::Follower, true) => {
                 self.rollout.follow(found, now);
                 Vec::new()
             }
-            (Role::Leader | Role::Follower, false) => {
+            (Role::Follower, false) => {
                 self.rollout.adopt_quarantine(&found);
                 Vec::new()
             }
