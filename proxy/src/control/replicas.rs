@@ -422,7 +422,13 @@ impl Control {
             let Found { last_id, saved } = found.unwrap_or_default();
             self.events.go_on_after(last_id, false);
             let known = later.remove(&route.route().name);
-            let changes = route.lead(latest(known, saved), now);
+            let (earlier, latest) = by_age(known, saved);
+            let serial = latest.as_ref().map(Saved::serial);
+            let mut changes = route.lead(latest, now);
+            // What only the earlier one knows to be taken back stays back.
+            if let Some(earlier) = earlier.filter(|earlier| Some(earlier.serial()) < serial) {
+                changes.extend(route.weigh(earlier, now));
+            }
             if !changes.is_empty() {
                 decided.push(Decided { position, changes });
             }
@@ -577,9 +583,9 @@ impl Control {
     }
 }
 
-/// The one with more decisions behind it.
-fn latest(one: Option<Saved>, other: Option<Saved>) -> Option<Saved> {
-    one.into_iter().chain(other).max_by_key(Saved::serial)
+/// The one with fewer decisions behind it first; at a tie the one that was `kept` comes last.
+fn by_age(known: Option<Saved>, kept: Option<Saved>) -> (Option<Saved>, Option<Saved>) {
+    if known.as_ref().map(Saved::serial) > kept.as_ref().map(Saved::serial) { (kept, known) } else { (known, kept) }
 }
 
 /// What was taken back here and the leader has not answered.
