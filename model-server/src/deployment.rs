@@ -104,14 +104,9 @@ impl Deployment {
     ///
     /// # Errors
     /// When there is no room or no time, the model fails, or it predicts what nobody should believe.
-    pub async fn predict(
-        &self,
-        rows: Rows,
-        deadline: Option<Instant>,
-        metrics: &Metrics,
-    ) -> Result<Predictions, PredictError> {
-        let predictions = self.queue.calculate(rows, deadline).await?;
-        if let Some(calculation) = predictions.calculation {
+    pub async fn predict(&self, rows: Rows, asked: Asked, metrics: &Metrics) -> Result<Predictions, PredictError> {
+        let predictions = self.queue.calculate(rows, asked.deadline).await?;
+        for calculation in predictions.earlier.iter().chain(&predictions.calculation) {
             metrics.calculated(calculation.rows, calculation.took);
         }
         self.served.believe(&predictions.values)?;

@@ -12,6 +12,7 @@
 pub mod answer;
 pub mod app;
 pub mod artifact;
+pub mod backlog;
 pub mod batching;
 pub mod bundle;
 pub mod cli;

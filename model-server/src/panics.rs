@@ -17,7 +17,7 @@ pub struct Panics {
 impl Panics {
     /// None so far; the `limit`-th within a minute is one too many.
     pub fn new(limit: NonZeroUsize) -> Self {
-        Self { at: VecDeque::with_capacity(limit.get()), allowed: limit }
+        Self { at: VecDeque::new(), allowed: limit }
     }
 
     /// Notes one; gives whether there are too many.
@@ -35,6 +35,11 @@ impl Panics {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limit_that_nothing_reaches_takes_no_room() {
+        assert!(!Panics::new(NonZeroUsize::MAX).note(Instant::now()));
+    }
 
     #[test]
     fn panics_count_for_a_minute() {

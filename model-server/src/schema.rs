@@ -375,6 +375,32 @@ impl Rows {
         self.texts.extend_from_slice(&other.texts);
         self.count += other.count;
     }
+
+    /// One row alone, without what was changed; none behind the last.
+    pub fn row(&self, number: usize) -> Option<Self> {
+        let (width, texts) = (self.columns.len() / self.count.max(1), self.texts.len() / self.count.max(1));
+        (number < self.count).then(|| Self {
+            columns: self.columns.iter().skip(number * width).take(width).copied().collect(),
+            texts: self.texts.iter().skip(number * texts).take(texts).cloned().collect(),
+            count: 1,
+            warnings: Findings::default(),
+        })
+    }
+
+    /// Takes the first rows off, so many or all that there are. What was changed is known of the rest alone.
+    #[must_use]
+    pub fn take_first(&mut self, count: usize) -> Self {
+        let count = count.min(self.count);
+        let of_each = |values: usize| values / self.count.max(1) * count;
+        let (columns, texts) = (of_each(self.columns.len()), of_each(self.texts.len()));
+        self.count -= count;
+        Self {
+            columns: self.columns.drain(..columns).collect(),
+            texts: self.texts.drain(..texts).collect(),
+            count,
+            warnings: Findings::default(),
+        }
+    }
 }
 
 impl<'s> RowReader<'s> {
@@ -537,6 +563,25 @@ mod tests {
         let mut scanner = Scanner::new(body.as_bytes()).unwrap();
         reader.row(&mut scanner, Place::Body).unwrap();
         reader.finish().map_err(|findings| serde_json::to_string(&findings).unwrap())
+    }
+
+    #[test]
+    fn rows_come_apart_as_they_were_put_together() {
+        let row = |number: f32| Rows {
+            columns: vec![number, number + 0.5],
+            texts: vec![number.to_string()],
+            count: 1,
+            ..Rows::default()
+        };
+        let mut all = Rows::default();
+        for number in [1.0, 2.0, 3.0] {
+            all.append(&row(number));
+        }
+        assert_eq!((all.row(1), all.row(3)), (Some(row(2.0)), None));
+        let mut first = all.take_first(2);
+        assert_eq!((first.count, &all), (2, &row(3.0)));
+        assert_eq!((first.take_first(1), first), (row(1.0), row(2.0)));
+        assert_eq!((all.take_first(9), all.count), (row(3.0), 0));
     }
 
     #[test]
