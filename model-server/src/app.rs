@@ -60,6 +60,11 @@ pub enum AppError {
     /// The model cannot be served.
     #[error(transparent)]
     Deployment(#[from] DeploymentError),
+    /// The model panicked too often.
+    #[error(
+        "the model panicked too often within a minute (MAX_PANICS), and what panics may be broken; the log says over what"
+    )]
+    Panicking,
     /// The system refused something.
     #[error("the system refuses what every server needs")]
     System(#[from] io::Error),
@@ -68,7 +73,8 @@ pub enum AppError {
 /// Serves until SIGTERM has been followed by a drain, or SIGINT came.
 ///
 /// # Errors
-/// When the port or the bundle cannot be used.
+/// When the port or the bundle cannot be used, or the model panics again and again: then too what is under way is finished
+/// first.
 pub fn run(settings: &Settings) -> Result<(), AppError> {
     let listener = listener::bind(&settings.host, settings.port)?;
     let site = Arc::new(Site {
@@ -122,17 +128,20 @@ async fn live(door: Listening, site: &Site, loading: Loading, deadline: Duration
     };
     let until_signal = async {
         tokio::select! {
-            () = terminated => Ok(begin_drain(site, &door.drain)),
+            () = terminated => {
+                site.health.advance(Stage::Draining);
+                Ok((begin_drain(&door.drain), Ok(())))
+            }
+            () = site.health.failing() => Ok((begin_drain(&door.drain), Err(AppError::Panicking))),
             failed = failure(loading) => Err(failed),
         }
     };
-    let ((), begun) = tokio::try_join!(accepting, until_signal)?;
+    let ((), (begun, ended)) = tokio::try_join!(accepting, until_signal)?;
     finish(&door.drain, begun, deadline).await;
-    Ok(())
+    ended
 }
 
-fn begin_drain(site: &Site, drain: &Drain) -> Instant {
-    site.health.advance(Stage::Draining);
+fn begin_drain(drain: &Drain) -> Instant {
     info!(open_connections = drain.in_flight(), "draining");
     drain.begin();
     Instant::now()
@@ -200,5 +209,46 @@ fn terms(settings: &Settings, site: &Site) -> Terms {
         workers: settings.threads(),
         health: Arc::clone(&site.health),
         drift_window: settings.drift_window(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+
+    use super::*;
+    use crate::http::Limits;
+
+    fn site() -> Arc<Site> {
+        let limits = Limits { body_bytes: 1024, batch_rows: 1, patience: Duration::from_mins(1) };
+        let (health, metrics) = (Arc::new(Health::new()), Metrics::new().unwrap());
+        Arc::new(Site { deployment: std::sync::OnceLock::new(), health, metrics, limits })
+    }
+
+    #[test]
+    fn a_server_whose_model_panics_again_and_again_drains_and_ends_with_an_error() {
+        let (site, drain) = (site(), Drain::new());
+        let listener = listener::bind("127.0.0.1", 0).unwrap();
+        let address = listener.local_addr().unwrap();
+        let serving = Serving::start(NonZeroUsize::MIN, &site, &drain).unwrap();
+        let (loaded, loading) = oneshot::channel();
+        let client = async {
+            let mut kept = TcpStream::connect(address).await.unwrap();
+            kept.write_all(b"GET /health HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
+            assert!(kept.read_u8().await.is_ok());
+            loaded.send(Ok(())).unwrap();
+            site.health.advance(Stage::Ready);
+            site.health.advance(Stage::Failing);
+            let mut rest = Vec::new();
+            kept.read_to_end(&mut rest).await.unwrap();
+        };
+        let life = live(Listening { listener, serving, drain }, &site, loading, Duration::from_mins(1));
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let (ended, ()) = runtime.block_on(async { tokio::join!(life, client) });
+        assert!(matches!(ended, Err(AppError::Panicking)), "{ended:?}");
+        assert_eq!(site.health.stage(), Stage::Failing, "whoever still asks is told why");
     }
 }

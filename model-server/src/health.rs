@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use tokio::sync::Notify;
+
 /// A stage of the server's life. It only ever moves forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
@@ -11,7 +13,7 @@ pub enum Stage {
     Checking,
     /// Predicting.
     Ready,
-    /// The model panics again and again: whoever still asks is answered, nobody else should come.
+    /// The model panics again and again: what is under way is finished, then the server ends, to be started anew.
     Failing,
     /// Asked to end: new clients should go elsewhere, those who come are still answered.
     Draining,
@@ -30,13 +32,20 @@ impl Stage {
         }
     }
 
+    /// Whether the server ends once what is under way is finished.
+    pub fn is_ending(self) -> bool {
+        matches!(self, Self::Failing | Self::Draining)
+    }
+
     /// Why the server is not ready, in words; nothing when it is.
     pub fn reason(self) -> Option<&'static str> {
         match self {
             Self::Loading => Some("the model is being loaded"),
             Self::Checking => Some("the golden examples are being checked"),
             Self::Ready => None,
-            Self::Failing => Some("the model panicked too often within a minute; the log says over what"),
+            Self::Failing => {
+                Some("the model panicked too often within a minute, so the server ends; the log says over what")
+            }
             Self::Draining => Some("the server was asked to stop and finishes what is under way"),
         }
     }
@@ -46,12 +55,13 @@ impl Stage {
 #[derive(Debug)]
 pub struct Health {
     stage: AtomicU8,
+    failing: Notify,
 }
 
 impl Health {
     /// Loading.
     pub fn new() -> Self {
-        Self { stage: AtomicU8::new(0) }
+        Self { stage: AtomicU8::new(0), failing: Notify::new() }
     }
 
     /// The present stage.
@@ -64,7 +74,16 @@ impl Health {
     pub fn advance(&self, to: Stage) -> bool {
         let number = Stage::ALL.iter().zip(0_u8..).find_map(|(stage, number)| (*stage == to).then_some(number));
         let number = number.unwrap_or_default();
-        self.stage.fetch_max(number, Ordering::AcqRel) < number
+        let moved = self.stage.fetch_max(number, Ordering::AcqRel) < number;
+        if moved && to == Stage::Failing {
+            self.failing.notify_one();
+        }
+        moved
+    }
+
+    /// Resolves once the server is failing; for the one who ends it.
+    pub async fn failing(&self) {
+        self.failing.notified().await;
     }
 }
 

@@ -63,7 +63,7 @@ pub async fn answer(site: Arc<Site>, request: Request<Incoming>) -> Answer {
         Err(refusal) if matches!(endpoint, Endpoint::Protocol | Endpoint::Infer) => refusal.into_protocol_answer(),
         Err(refusal) => refusal.into_answer(),
     };
-    if site.health.stage() == Stage::Draining && !multiplexed {
+    if site.health.stage().is_ending() && !multiplexed {
         let close = HeaderValue::from_static("close");
         answer.headers_mut().insert(CONNECTION, close);
     }

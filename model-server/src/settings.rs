@@ -55,7 +55,7 @@ pub struct Settings {
     /// Columns and bytes of text that go through the model together at most.
     #[arg(long, env = "MICRO_BATCH_WEIGHT", value_name = "WEIGHT", default_value_t = NonZeroUsize::MIN.saturating_add(16383))]
     pub micro_batch_weight: NonZeroUsize,
-    /// Panics of the model within a minute that make the server not ready.
+    /// Panics of the model within a minute that make the server finish what is under way and end with exit code 1.
     #[arg(long, env = "MAX_PANICS", value_name = "COUNT", default_value_t = NonZeroUsize::MIN.saturating_add(4))]
     pub max_panics: NonZeroUsize,
     /// Seconds of traffic that are compared with training at a time.
