@@ -11,6 +11,12 @@ use crate::predict::{PredictError, Served};
 use crate::queue::Predictions;
 use crate::schema::{Feature, RowReader, Rows, Schema, narrow};
 
+/// How many problems are told.
+const LISTED: usize = 10;
+
+/// How many characters of a name that a client made up are told.
+const LONGEST_NAME: usize = 100;
+
 /// What the elements of a tensor are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Datatype {
@@ -195,23 +201,47 @@ type Placed<'a, 't> = Vec<(&'a Feature, &'a Tensor<'t>)>;
 
 /// Each feature with its tensor, in the order of the schema.
 fn place<'a, 't>(schema: &'a Schema, tensors: &'a [Tensor<'t>]) -> Result<Placed<'a, 't>, Refusal> {
+    let known = schema.features().count();
     let mut problems = Vec::new();
-    for (number, tensor) in tensors.iter().enumerate() {
-        if schema.position_of(&tensor.name).is_none() {
-            problems.push(format!("there is no input `{}`", tensor.name));
-        }
-        if tensors.iter().take(number).any(|before| before.name == tensor.name) {
-            problems.push(format!("the input `{}` stands twice", tensor.name));
+    let mut placed: Vec<Option<&Tensor<'t>>> = vec![None; known];
+    // Of more inputs than there are features one of the first is unknown or stands twice, and no others are looked at.
+    for tensor in tensors.iter().take(known + 1) {
+        let name = shown(&tensor.name);
+        match schema.position_of(&tensor.name).and_then(|position| placed.get_mut(position)) {
+            None => problems.push(format!("there is no input `{name}`")),
+            Some(Some(_)) => problems.push(format!("the input `{name}` stands twice")),
+            Some(place) => *place = Some(tensor),
         }
     }
-    let mut placed = Vec::new();
-    for feature in schema.features() {
-        match tensors.iter().find(|tensor| tensor.name == feature.name()) {
-            Some(tensor) => placed.push((feature, tensor)),
+    if tensors.len() > known {
+        problems.push(format!("there are {} inputs, but the model takes {known}", tensors.len()));
+        return Err(refused(&problems));
+    }
+    let mut each = Vec::with_capacity(known);
+    for (feature, tensor) in schema.features().zip(placed) {
+        match tensor {
+            Some(tensor) => each.push((feature, tensor)),
             None => problems.push(format!("the input `{}` is missing", feature.name())),
         }
     }
-    if problems.is_empty() { Ok(placed) } else { Err(Refusal::BadRequest(problems.join("; "))) }
+    if problems.is_empty() { Ok(each) } else { Err(refused(&problems)) }
+}
+
+/// Problems in one sentence, the first of them.
+fn refused(problems: &[String]) -> Refusal {
+    let listed = problems.get(..LISTED).unwrap_or(problems).join("; ");
+    Refusal::BadRequest(match problems.len().saturating_sub(LISTED) {
+        0 => listed,
+        more => format!("{listed}; and {more} more"),
+    })
+}
+
+/// The beginning of a name that a client made up.
+fn shown(name: &str) -> Cow<'_, str> {
+    match name.char_indices().nth(LONGEST_NAME) {
+        None => Cow::Borrowed(name),
+        Some((end, _)) => Cow::Owned(format!("{}…", name.get(..end).unwrap_or_default())),
+    }
 }
 
 /// How many rows all tensors have.
@@ -237,7 +267,7 @@ fn row_count(placed: &[(&Feature, &Tensor<'_>)]) -> Result<usize, Refusal> {
     }
     match count {
         Some(count) if problems.is_empty() => Ok(count),
-        _ => Err(Refusal::BadRequest(problems.join("; "))),
+        _ => Err(refused(&problems)),
     }
 }
 
@@ -310,6 +340,52 @@ mod tests {
         }
         let refused = Datatype::named("FP16").unwrap_err().detail();
         assert!(refused.contains("`FP16`") && refused.contains("FP32"), "{refused}");
+    }
+
+    fn schema(names: &[&str]) -> Schema {
+        let feature = |name: &&str| serde_json::json!({"name": name, "type": "boolean"});
+        Schema::new(names.iter().map(|name| serde_json::from_value(feature(name)).unwrap()).collect()).unwrap()
+    }
+
+    fn tensors(names: impl IntoIterator<Item = String>) -> Vec<Tensor<'static>> {
+        let tensor = |name| Tensor { name: Cow::Owned(name), shape: vec![1], elements: Elements::Flags(vec![true]) };
+        names.into_iter().map(tensor).collect()
+    }
+
+    #[track_caller]
+    fn check_place(names: &[&str], wanted: Result<&[&str], &str>) {
+        let schema = schema(&["a", "b"]);
+        let tensors = tensors(names.iter().copied().map(str::to_owned));
+        let placed = place(&schema, &tensors).map_err(|refusal| refusal.detail());
+        let placed = placed.map(|placed| placed.iter().map(|(feature, _)| feature.name()).collect::<Vec<_>>());
+        assert_eq!(placed.as_deref().map_err(String::as_str), wanted);
+    }
+
+    #[test]
+    fn every_feature_has_one_tensor_in_any_order() {
+        check_place(&["b", "a"], Ok(&["a", "b"]));
+        check_place(&["b"], Err("the input `a` is missing"));
+        check_place(&["b", "b"], Err("the input `b` stands twice; the input `a` is missing"));
+        check_place(&["c", "a"], Err("there is no input `c`; the input `b` is missing"));
+        check_place(&["a", "b", "c"], Err("there is no input `c`; there are 3 inputs, but the model takes 2"));
+        check_place(
+            &["a", "b", "a", "c"],
+            Err("the input `a` stands twice; there are 4 inputs, but the model takes 2"),
+        );
+    }
+
+    /// As many as a body has room for; comparing each with each would take minutes.
+    #[test]
+    fn many_inputs_are_refused_in_few_words() {
+        let schema = schema(&["a", "b"]);
+        let problem = place(&schema, &tensors((0..1_000_000).map(|number| number.to_string()))).unwrap_err().detail();
+        assert!(problem.ends_with("there are 1000000 inputs, but the model takes 2"), "{problem}");
+        let names: Vec<String> = (0..12).map(|number| format!("f{number}")).collect();
+        let schema = self::schema(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        let problem = place(&schema, &[]).unwrap_err().detail();
+        assert!(problem.contains("`f9` is missing; and 2 more") && !problem.contains("`f10`"), "{problem}");
+        let long = place(&schema, &tensors(["x".repeat(2_000_000)])).unwrap_err().detail();
+        assert!(long.len() < 1000, "{} bytes", long.len());
     }
 
     #[test]
