@@ -101,6 +101,11 @@ pub enum ModelError {
     /// `tokenizer.json` is broken.
     #[error("tokenizer.json cannot be understood; fetch or write the bundle again")]
     Tokenizer(#[source] tokenizers::Error),
+    /// A tokenizer that makes nothing of an empty text.
+    #[error(
+        "tokenizer.json adds no tokens of its own, so that a text can be without any; give it the post-processor of the model ([CLS] and [SEP]) and export again"
+    )]
+    NoTokens,
     /// A text that the tokenizer cannot cut up.
     #[error("the tokenizer cannot read a text")]
     Text(#[source] tokenizers::Error),

@@ -148,7 +148,8 @@ fn check_shape(bundle: &Bundle, shape: &BertShape) -> Result<(), ModelError> {
     Ok(())
 }
 
-/// The tokenizer of a bundle. Whatever its file says of padding and truncation, the description counts.
+/// The tokenizer of a bundle. Whatever its file says of padding and truncation, the description counts. A text without a token
+/// cannot be calculated with, so there must be some that stand around every text.
 fn tokenizer(file: &[u8], shape: &BertShape) -> Result<Tokenizer, ModelError> {
     let mut tokenizer = Tokenizer::from_bytes(file).map_err(ModelError::Tokenizer)?;
     let truncation = TruncationParams { max_length: shape.truncate_at_tokens, ..TruncationParams::default() };
@@ -158,6 +159,9 @@ fn tokenizer(file: &[u8], shape: &BertShape) -> Result<Tokenizer, ModelError> {
     if known > shape.vocabulary {
         let what = format!("that there are {} tokens, but tokenizer.json has {known}", shape.vocabulary);
         return Err(ModelError::Impossible { what });
+    }
+    if tokenizer.encode_fast("", true).map_err(ModelError::Text)?.is_empty() {
+        return Err(ModelError::NoTokens);
     }
     Ok(tokenizer)
 }

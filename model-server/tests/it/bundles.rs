@@ -188,12 +188,19 @@ fn encoders_that_do_not_fit() {
         "`tokenizer.json` is not listed",
     );
     of(|model| model["golden"]["examples"][0]["prediction"] = json!(1.0), "lists 1 values, but a prediction");
-    let mute = |folder: &Path| {
-        fs::write(folder.join("tokenizer.json"), "{}").unwrap();
-        let digest = Sha256::of(b"{}").to_string();
+    let tokenizer = |folder: &Path, text: &str| {
+        fs::write(folder.join("tokenizer.json"), text).unwrap();
+        let digest = Sha256::of(text.as_bytes()).to_string();
         edit(folder, |model| model["digests"]["tokenizer.json"] = json!(digest));
     };
-    check_other(&tiny(), mute, "tokenizer.json cannot be understood");
+    check_other(&tiny(), |folder| tokenizer(folder, "{}"), "tokenizer.json cannot be understood");
+    let bare = |folder: &Path| {
+        let text = fs::read_to_string(folder.join("tokenizer.json")).unwrap();
+        let mut described: Value = serde_json::from_str(&text).unwrap();
+        described["post_processor"] = Value::Null;
+        tokenizer(folder, &described.to_string());
+    };
+    check_other(&tiny(), bare, "tokenizer.json adds no tokens of its own");
 }
 
 #[test]
