@@ -37,6 +37,15 @@ pub enum SourceError {
         /// Why not.
         source: io::Error,
     },
+    /// The cache may hold what somebody else put there.
+    #[error(
+        "the cache {} was made by somebody else, or others may look or write in it; set MODEL_CACHE to a folder of your own",
+        folder.display()
+    )]
+    CacheOfOthers {
+        /// Which.
+        folder: PathBuf,
+    },
     /// The store cannot be talked to at all.
     #[error("{address} cannot be opened; check the address, and the store's credentials in the environment: {problem}")]
     Open {

@@ -1,10 +1,12 @@
 //! The folder in which fetched bundles lie: whole ones under their digests, arriving ones beside them under a lock.
 
 use std::collections::BTreeMap;
+use std::env;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::process;
 
 use serde::Deserialize;
 use tracing::{info, warn};
@@ -15,6 +17,19 @@ use crate::artifact::{ArtifactError, Folder, MODEL_FILE, Sha256, plain};
 /// See the module.
 pub(super) struct Cache {
     folder: PathBuf,
+}
+
+/// Whether nobody else made this folder, or may look in or write there.
+fn is_ours_alone(folder: &Path) -> io::Result<bool> {
+    let found = fs::symlink_metadata(folder)?;
+    if !found.is_dir() || found.mode() & 0o077 != 0 {
+        return Ok(false);
+    }
+    // What we make belongs to us.
+    let ours = folder.join(format!(".owner-{}", process::id()));
+    let owner = File::create_new(&ours).and_then(|file| file.metadata());
+    fs::remove_file(&ours)?;
+    Ok(owner?.uid() == found.uid())
 }
 
 /// What `model.json` says of the other files; whether the rest of it makes sense is for `bundle` to say.
@@ -29,14 +44,17 @@ pub(super) fn digests(description: &[u8]) -> Result<BTreeMap<String, String>, se
 }
 
 impl Cache {
-    /// Makes the folder when it is not there; nobody else may look in.
+    /// Makes the folder when it is not there; nobody else may look in. One that lies in the folder for temporary files may
+    /// be a trap: everybody can make one there, under the name that everybody knows.
     pub(super) fn open(folder: &Path) -> Result<Self, SourceError> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .map_err(|source| SourceError::Cache { folder: folder.to_owned(), source })?;
-        Ok(Self { folder: folder.to_owned() })
+        let cache = Self { folder: folder.to_owned() };
+        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|source| cache.refused(source))?;
+        if folder.parent() == Some(&env::temp_dir())
+            && !is_ours_alone(folder).map_err(|source| cache.refused(source))?
+        {
+            return Err(SourceError::CacheOfOthers { folder: folder.to_owned() });
+        }
+        Ok(cache)
     }
 
     /// A bundle that is here and still whole; one that is spoilt is put away.

@@ -1,8 +1,9 @@
 //! Bundles that are no folder here: archives, and stores that break off, refuse, lie, or speak S3.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::Write;
 use std::net::TcpListener;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -158,6 +159,35 @@ fn nothing_is_written_beside_the_cache() {
     let cache = Cache::new();
     cache.check(&file);
     assert!(!cache.0.path().join("escaped").exists());
+}
+
+/// Without a home the cache lies where everybody can make a folder of its name first.
+#[test]
+fn a_cache_among_temporary_files_is_used_only_when_nobody_else_may_write_there() {
+    let store = stored();
+    let address = store.url("/models/v1");
+    let temporary = tempfile::tempdir().unwrap();
+    let cache = temporary.path().join("model-server");
+    let start = || {
+        let mut command = program(Path::new(&address));
+        command.env("TMPDIR", temporary.path());
+        command
+    };
+    fs::create_dir(&cache).unwrap();
+    for mode in [0o777, 0o755, 0o770] {
+        fs::set_permissions(&cache, Permissions::from_mode(mode)).unwrap();
+        refused(&start().output().unwrap(), "others may look or write in it; set MODEL_CACHE");
+    }
+    fs::remove_dir(&cache).unwrap();
+    let elsewhere = temporary.path().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    symlink(&elsewhere, &cache).unwrap();
+    refused(&start().output().unwrap(), "was made by somebody else");
+    fs::remove_file(&cache).unwrap();
+    for _ in 0..2 {
+        Server::start(&mut start());
+        assert_eq!(fs::metadata(&cache).unwrap().permissions().mode() & 0o777, 0o700);
+    }
 }
 
 #[test]
