@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use thiserror::Error;
 
+use crate::answer::Refusal;
 use crate::batching::{Costs, Trial};
 use crate::drift::Drift;
 use crate::health::Health;
@@ -35,6 +36,15 @@ pub struct Deployment {
     queue: Queue,
     drift: Drift,
     openapi: Bytes,
+}
+
+/// What a request says of itself beside its rows.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Asked {
+    /// When its client stops waiting.
+    pub deadline: Option<Instant>,
+    /// Whether it is a golden call of the edge, which is nobody's traffic.
+    pub is_golden: bool,
 }
 
 /// What a deployment is held to.
@@ -110,8 +120,17 @@ impl Deployment {
             metrics.calculated(calculation.rows, calculation.took);
         }
         self.served.believe(&predictions.values)?;
-        self.drift.note(&predictions.rows, &predictions.values, Instant::now());
+        if !asked.is_golden {
+            self.drift.note(&predictions.rows, &predictions.values, Instant::now());
+        }
         Ok(predictions)
+    }
+
+    /// Counts a request that the schema refused: to drift, too, belongs what does not come through.
+    pub fn note_refused(&self, refusal: &Refusal, asked: Asked) {
+        if matches!(refusal, Refusal::Invalid(_)) && !asked.is_golden {
+            self.drift.refuse(Instant::now());
+        }
     }
 }
 

@@ -37,6 +37,8 @@ const PREDICTION: &str = "prediction";
 pub struct Drift {
     binned: Vec<Binned>,
     shards: Vec<Mutex<Window>>,
+    /// Requests that the schema refused: they have no values that could be counted.
+    refused: Mutex<Window>,
     window: Duration,
 }
 
@@ -129,6 +131,8 @@ pub struct Report {
     pub window_seconds: u64,
     /// How many rows came in it.
     pub rows: u64,
+    /// How many requests in it were refused for their values, and so are counted nowhere else here.
+    pub refused: u64,
     /// How many rows the training had.
     pub reference_rows: u64,
     /// The worst of all.
@@ -160,7 +164,12 @@ impl Drift {
         let bins = binned.iter().map(|binned| binned.trained.len()).sum();
         let now = Instant::now();
         let shards = (0..SHARDS).map(|_| Mutex::new(Window::new(bins, window, now))).collect();
-        Self { binned, shards, window }
+        Self { binned, shards, refused: Mutex::new(Window::new(0, window, now)), window }
+    }
+
+    /// Counts a request whose values the schema refused.
+    pub fn refuse(&self, now: Instant) {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).count(now, std::iter::empty());
     }
 
     /// Counts rows and their predictions.
@@ -185,6 +194,8 @@ impl Drift {
         for shard in &self.shards {
             shard.lock().unwrap_or_else(PoisonError::into_inner).add_to(&mut tally, now);
         }
+        let mut refused = Tally::default();
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).add_to(&mut refused, now);
         let compared = |binned: &Binned| binned.compare(&tally);
         let (predictions, features): (Vec<_>, Vec<_>) =
             self.binned.iter().partition(|binned| binned.source == Source::Prediction);
@@ -195,6 +206,7 @@ impl Drift {
         Report {
             window_seconds: self.window.as_secs(),
             rows: tally.rows,
+            refused: refused.rows,
             reference_rows: self.binned.first().map_or(0, |binned| binned.trained.iter().sum()),
             verdict,
             summary: summary(verdict, tally.rows, all.collect()),

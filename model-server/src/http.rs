@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
-use hyper::header::{CONNECTION, CONTENT_ENCODING, EXPECT, HeaderMap, HeaderValue};
+use hyper::header::{CONNECTION, CONTENT_ENCODING, EXPECT, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, StatusCode, Version};
 use pointsman_telemetry::exposition;
 use serde_json::json;
 use tracing::error;
 
 use crate::answer::{self, Answer, Refusal};
-use crate::deployment::Deployment;
-use crate::health::{Health, Stage};
+use crate::deployment::{Asked, Deployment};
+use crate::health::Health;
 use crate::metrics::{Endpoint, Metrics};
 use crate::predict::{Form, PredictError};
 use crate::queue::{Predictions, QueueError};
@@ -25,6 +25,9 @@ use crate::{deadline, oip};
 /// How much of a body that is too large is read and thrown away, so that the client reads the answer rather
 /// than a reset connection.
 const THROWN_AWAY_BYTES: usize = 16 * 1024 * 1024;
+
+/// Marks the golden calls of the edge.
+const GOLDEN: HeaderName = HeaderName::from_static("x-pointsman-golden");
 
 /// What `/docs` answers: one page that needs nothing else but `/openapi.json`.
 const DOCS: &str = include_str!("docs.html");
@@ -130,9 +133,11 @@ impl Site {
         let (head, body) = request.into_parts();
         check_encoding(&head.headers)?;
         let deadline = deadline::of_http(&head.headers)?.map(|patience| start + patience);
+        let asked = Asked { deadline, is_golden: is_golden(&head.headers) };
         let body = self.body(&head.headers, body).await?;
-        let rows = deployment.served().read(form, &body)?;
-        let predictions = self.calculate(deployment, rows, deadline).await?;
+        let rows = deployment.served().read(form, &body).map_err(Refusal::from);
+        let rows = rows.inspect_err(|refusal| deployment.note_refused(refusal, asked))?;
+        let predictions = self.calculate(deployment, rows, asked).await?;
         Ok(answer::json(StatusCode::OK, deployment.served().write(form, &predictions.rows, &predictions.values)))
     }
 
@@ -140,13 +145,8 @@ impl Site {
     ///
     /// # Errors
     /// When there are none.
-    pub async fn calculate(
-        &self,
-        deployment: &Deployment,
-        rows: Rows,
-        deadline: Option<Instant>,
-    ) -> Result<Predictions, Refusal> {
-        Ok(deployment.predict(rows, deadline, &self.metrics).await.inspect_err(report)?)
+    pub async fn calculate(&self, deployment: &Deployment, rows: Rows, asked: Asked) -> Result<Predictions, Refusal> {
+        Ok(deployment.predict(rows, asked, &self.metrics).await.inspect_err(report)?)
     }
 
     /// The model.
@@ -194,6 +194,11 @@ impl Site {
         };
         tokio::time::timeout(self.limits.patience, reading).await.unwrap_or(Err(Refusal::BodyTimeout))
     }
+}
+
+/// Whether the edge asks to see whether the model still answers rightly.
+pub fn is_golden(headers: &HeaderMap) -> bool {
+    headers.contains_key(&GOLDEN)
 }
 
 /// A body that is compressed is refused.

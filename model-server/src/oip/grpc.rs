@@ -26,6 +26,7 @@ use super::tensor::{self, Datatype, Described, Elements, Tensor, rounded};
 use super::{EXTENSIONS, PLATFORM, SERVER_NAME, check_model};
 use crate::answer::{Refusal, SHED};
 use crate::deadline;
+use crate::deployment::Asked;
 use crate::health::Stage;
 use crate::http::{self, Site};
 use crate::metrics::Endpoint;
@@ -181,9 +182,11 @@ async fn infer(
     let served = deployment.served();
     check_model(served, &request.model_name, &request.model_version)?;
     tensor::check_outputs(served, request.outputs.iter().map(|output| output.name.as_str()))?;
-    let rows = tensor::rows(served, &tensors(&request)?, site.limits.batch_rows)?;
     let patience = patience.or(micros(&request.parameters));
-    let predictions = site.calculate(deployment, rows, patience.map(|patience| start + patience)).await?;
+    let asked = Asked { deadline: patience.map(|patience| start + patience), ..Asked::default() };
+    let rows = tensor::rows(served, &tensors(&request)?, site.limits.batch_rows);
+    let rows = rows.inspect_err(|refusal| deployment.note_refused(refusal, asked))?;
+    let predictions = site.calculate(deployment, rows, asked).await?;
     let output = tensor::output(served);
     Ok(InferResponse {
         model_name: served.name().to_owned(),

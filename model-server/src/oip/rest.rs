@@ -15,6 +15,7 @@ use super::tensor::{self, Datatype, Described, Elements, Tensor, rounded};
 use super::{EXTENSIONS, PLATFORM, SERVER_NAME, check_model};
 use crate::answer::{self, Answer, Refusal};
 use crate::deadline;
+use crate::deployment::Asked;
 use crate::http::{self, Site};
 use crate::predict::Served;
 use crate::queue::Predictions;
@@ -138,9 +139,12 @@ pub async fn infer(site: &Site, request: Request<Incoming>, start: Instant) -> R
     http::check_encoding(&head.headers)?;
     let patience = deadline::of_http(&head.headers)?;
     let body = site.body(&head.headers, body).await?;
-    let (request, rows) = read(served, &head.headers, &body, site.limits.batch_rows)?;
+    let mut asked = Asked { deadline: None, is_golden: http::is_golden(&head.headers) };
+    let read = read(served, &head.headers, &body, site.limits.batch_rows);
+    let (request, rows) = read.inspect_err(|refusal| deployment.note_refused(refusal, asked))?;
     let patience = patience.or(request.parameters.timeout.map(Duration::from_micros));
-    let predictions = site.calculate(deployment, rows, patience.map(|patience| start + patience)).await?;
+    asked.deadline = patience.map(|patience| start + patience);
+    let predictions = site.calculate(deployment, rows, asked).await?;
     Ok(write(served, &request, &predictions))
 }
 

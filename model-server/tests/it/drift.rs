@@ -44,6 +44,35 @@ fn scipy_and_the_plain_formula_find_the_same() {
 }
 
 #[test]
+fn golden_calls_are_no_traffic_and_what_is_refused_is_told() {
+    let server = Server::of("v1");
+    let mut unknown = row();
+    unknown["weather"] = json!("hail");
+    let send = |body: &Value, golden: bool| {
+        let request = ureq::http::Request::post(server.url("/v1/predict"));
+        let request = if golden { request.header("x-pointsman-golden", "1") } else { request };
+        server.send(request.body(body.to_string())).status
+    };
+    for (body, status) in [(&row(), 200), (&unknown, 422)] {
+        assert_eq!((send(body, false), send(body, true)), (status, status));
+    }
+    let text = json!({"inputs": [{"name": "weather", "datatype": "BYTES", "shape": [1], "data": ["hail"]}]});
+    assert_eq!(server.post("/v2/models/delivery-time/infer", &text.to_string()).status, 400, "too few inputs");
+    let tensor = |(name, value): (&String, &Value)| {
+        let datatype = match value {
+            Value::String(_) => "BYTES",
+            Value::Bool(_) => "BOOL",
+            Value::Null | Value::Number(_) | Value::Array(_) | Value::Object(_) => "FP64",
+        };
+        json!({"name": name, "datatype": datatype, "shape": [1], "data": [value]})
+    };
+    let inputs: Vec<Value> = unknown.as_object().unwrap().iter().map(tensor).collect();
+    assert_eq!(server.post("/v2/models/delivery-time/infer", &json!({"inputs": inputs}).to_string()).status, 422);
+    let report = server.get("/v1/drift").json();
+    assert_eq!((&report["rows"], &report["refused"]), (&json!(1), &json!(2)));
+}
+
+#[test]
 fn an_operator_sees_which_feature_moved() {
     let server = Server::of("v1");
     let before = server.get("/v1/drift").json();
