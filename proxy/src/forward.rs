@@ -24,6 +24,9 @@ use crate::trace::{TRACEPARENT, TRACESTATE, Trace};
 
 /// How long the parts of a request took (<https://www.w3.org/TR/server-timing/>); a version may send its own.
 pub(crate) const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+/// Marks a golden call of the edge's own, which is nobody's request: a version leaves it out of what it says of its traffic.
+/// A client's own is cut.
+pub(crate) const GOLDEN: HeaderName = HeaderName::from_static("x-pointsman-golden");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -83,8 +86,10 @@ pub(crate) fn to_version(
     if request.headers.contains_key(EXPECT) {
         request.remove_header(&EXPECT);
     }
-    if request.headers.contains_key(MIRROR) {
-        request.remove_header(&MIRROR);
+    for ours in [MIRROR, GOLDEN] {
+        if request.headers.contains_key(&ours) {
+            request.remove_header(&ours);
+        }
     }
     request.insert_header(REQUEST_ID, request_id.clone())?;
     follow(request, trace)
@@ -244,12 +249,14 @@ mod tests {
             ("x-forwarded-host", "evil"),
             ("forwarded", "for=1.1.1.1"),
             ("x-pointsman-mirror", "1"),
+            ("x-pointsman-golden", "1"),
         ]);
         check(&request, "x-forwarded-for", &["192.0.2.7"]);
         check(&request, "x-forwarded-proto", &["http"]);
         check(&request, "x-forwarded-host", &["m:80"]);
         check(&request, "forwarded", &[]);
         check(&request, "x-pointsman-mirror", &[]);
+        check(&request, "x-pointsman-golden", &[]);
         check(&request, "x-request-id", &["id-1"]);
         check(&forwarded(&[("x-forwarded-host", "evil")]), "x-forwarded-host", &[]);
     }

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 use pointsman_config::{Golden as Examples, HealthCheck, RouteName, Signature, VersionId, WarmUp};
 use thiserror::Error;
@@ -34,6 +35,11 @@ use crate::upstream::Speech;
 const CONCURRENT: usize = 256;
 /// Endpoints that are warmed up at a time, apart from the checks of all others.
 const WARMING: usize = 64;
+/// How often at least an endpoint's description of its model is read again: so long it may be unknown that one was
+/// replaced without missing a check.
+const DESCRIBED_EVERY: Duration = Duration::from_secs(15);
+/// And after so many checks at most, since whoever checks more often wants to know sooner.
+const CHECKS_PER_DESCRIPTION: u32 = 15;
 /// After so many checks without news the standing is told all the same, so that whatever was missed is put right.
 const CHECKS_PER_REPEAT: u32 = 10;
 
@@ -92,10 +98,16 @@ impl Check {
         self.warm_up.as_ref().is_some_and(compares)
     }
 
-    /// What came of golden calls. What this process lacks says nothing of the endpoint, whose last answers grow older.
+    /// Whether its endpoint tells which model it serves.
+    fn reads_descriptions(&self) -> bool {
+        self.warm_up.as_ref().is_some_and(|plan| matches!(plan.golden, Examples::Model(_)))
+    }
+
+    /// What came of golden calls. What this process lacks says nothing of the endpoint, and neither does a call that it had
+    /// no room for: its last answers grow older.
     fn found(&self, answered: &Result<(), WarmUpError>) {
         match answered {
-            Err(error) if error.is_ours() => {}
+            Err(error) if error.is_ours() || error.is_shed() => {}
             Err(error) => self.proof.answers(Err(in_words(error))),
             Ok(()) => self.proof.answers(Ok(())),
         }
@@ -111,6 +123,8 @@ enum CheckError {
     Status { path: String, status: u16 },
     #[error(transparent)]
     WarmUp(#[from] WarmUpError),
+    #[error("`{path}` describes another model than before, which has to prove itself first")]
+    AnotherModel { path: String },
 }
 
 impl CheckError {
@@ -119,8 +133,13 @@ impl CheckError {
         match self {
             Self::Call(error) => error.is_ours(),
             Self::WarmUp(error) => error.is_ours(),
-            Self::Status { .. } => false,
+            Self::Status { .. } | Self::AnotherModel { .. } => false,
         }
+    }
+
+    /// Whether the endpoint had no room for a golden call, which says nothing of one that takes requests already.
+    fn is_shed(&self) -> bool {
+        matches!(self, Self::WarmUp(error) if error.is_shed())
     }
 }
 
@@ -216,6 +235,7 @@ async fn check_for_ever(target: Target, check: Check, common: Common) {
                 unasked.get_or_insert_with(|| Unasked::begin(&common.unasked, &error));
                 false
             }
+            Some(error) if standing.up && error.is_shed() => false,
             problem => {
                 unasked = None;
                 standing.note(problem.map(|error| in_words(&error)))
@@ -233,7 +253,8 @@ async fn check_for_ever(target: Target, check: Check, common: Common) {
 }
 
 impl Common {
-    /// One check; the golden calls as well if it would bring the target up.
+    /// One check; the golden calls as well if it would bring the target up, or follow upon a failure: what did not answer for
+    /// a moment may have been replaced.
     async fn examine(&self, target: &Target, check: &Check, standing: &mut Standing) -> Result<(), CheckError> {
         {
             // The semaphore is never closed.
@@ -242,31 +263,42 @@ impl Common {
         }
         check.proof.passes();
         let Some(plan) = &check.warm_up else { return Ok(()) };
-        if !standing.is_about_to_come_up() {
-            return self.learn_features(target, check, plan).await;
+        if !standing.has_to_prove_itself() {
+            return self.look_again(target, check, standing).await;
         }
         let _place = self.warming.acquire().await;
-        let under_way = format!("its check passes; {} golden calls are under way", plan.calls);
-        standing.untold = None;
-        // If nobody listens any more, the next word is the last one.
-        _ = self.tell(target, check, (false, Some(under_way)));
-        check.proof.describes(None);
+        if !standing.up {
+            let under_way = format!("its check passes; {} golden calls are under way", plan.calls);
+            standing.untold = None;
+            // If nobody listens any more, the next word is the last one.
+            _ = self.tell(target, check, (false, Some(under_way)));
+            check.proof.describes(None);
+        }
         let callee = callee(target.address, check);
         let answered = warm_up(callee, plan).await;
         check.found(&answered);
         answered?;
-        if check.compares_features() {
+        if check.reads_descriptions() {
             check.proof.describes(described(callee, plan).await);
         }
         Ok(())
     }
 
-    /// What counted as up from the start was never asked what it takes. Not to know it is no fault of the endpoint's.
-    async fn learn_features(&self, target: &Target, check: &Check, plan: &WarmUp) -> Result<(), CheckError> {
-        if check.compares_features() && check.proof.takes().is_none() {
-            let _place = self.places.acquire().await;
-            check.proof.describes(described(callee(target.address, check), plan).await);
+    /// Reads the description of the model now and then: at first since what counted as up from the start was never asked,
+    /// later since a model can be replaced between two checks. Not to learn it is no fault of the endpoint's.
+    async fn look_again(&self, target: &Target, check: &Check, standing: &mut Standing) -> Result<(), CheckError> {
+        let Some(plan @ WarmUp { golden: Examples::Model(path), .. }) = &check.warm_up else { return Ok(()) };
+        let after = DESCRIBED_EVERY.min(check.how.interval * CHECKS_PER_DESCRIPTION);
+        if !standing.up || !check.proof.was_described_before(after) {
+            return Ok(());
         }
+        let _place = self.places.acquire().await;
+        let Some(card) = described(callee(target.address, check), plan).await else { return Ok(()) };
+        if check.proof.is_another_model(&card) {
+            standing.up = false;
+            return Err(CheckError::AnotherModel { path: path.clone() });
+        }
+        check.proof.describes(Some(card));
         Ok(())
     }
 
@@ -311,6 +343,11 @@ impl Standing {
         let (healthy_after, unhealthy_after) = (check.how.healthy_after, check.how.unhealthy_after);
         let up = check.starts_up;
         Self { up, healthy_after, unhealthy_after, successes: 0, failures: 0, problem: None, untold: None }
+    }
+
+    /// Whether its golden answers are to be known before one more good check counts.
+    fn has_to_prove_itself(&self) -> bool {
+        if self.up { self.failures > 0 } else { self.is_about_to_come_up() }
     }
 
     /// Whether one more good check brings it up.
@@ -359,7 +396,7 @@ async fn ask(address: SocketAddr, check: &Check) -> Result<(), CheckError> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::sync::Mutex;
 
     use nix::errno::Errno;
     use pointsman_config::{Example, Golden};
@@ -579,5 +616,159 @@ mod tests {
             assert_eq!((told[1].up, told[1].problem.as_deref()), (!wrong, problem));
         }
         checks.set(BTreeMap::new());
+    }
+
+    /// A server that answers by path, at each the first of what it was told to say and the last again and again; and how often
+    /// it was asked for its predictions.
+    #[derive(Clone, Default)]
+    struct Scripted {
+        answers: Arc<Mutex<BTreeMap<&'static str, Vec<String>>>>,
+        predicted: Arc<AtomicUsize>,
+    }
+
+    impl Scripted {
+        fn says(&self, path: &'static str, answers: &[(&str, &str)]) {
+            let whole = |(head, body): &(&str, &str)| {
+                let length = body.len();
+                format!("HTTP/1.1 {head}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}")
+            };
+            self.answers.lock().unwrap().insert(path, answers.iter().map(whole).collect());
+        }
+
+        fn answer(&self, request: &str) -> String {
+            let mut answers = self.answers.lock().unwrap();
+            let answers = answers.get_mut(request.split(' ').nth(1).unwrap()).unwrap();
+            if answers.len() > 1 { answers.remove(0) } else { answers[0].clone() }
+        }
+
+        async fn serve(&self) -> SocketAddr {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let (address, script) = (listener.local_addr().unwrap(), self.clone());
+            tokio::spawn(async move {
+                while let Ok((mut stream, _)) = listener.accept().await {
+                    let (mut request, mut some) = (String::new(), [0; 1024]);
+                    // Every body of the tests is `{}`.
+                    while !(request.ends_with("\r\n\r\n{}")
+                        || request.starts_with("GET") && request.ends_with("\r\n\r\n"))
+                    {
+                        let read = stream.read(&mut some).await.unwrap();
+                        assert!(read > 0, "{request}");
+                        request += std::str::from_utf8(&some[..read]).unwrap();
+                    }
+                    if request.starts_with("POST") {
+                        assert!(request.contains("x-pointsman-golden: 1\r\n"), "{request}");
+                        script.predicted.fetch_add(1, Relaxed);
+                    }
+                    stream.write_all(script.answer(&request).as_bytes()).await.unwrap();
+                }
+            });
+            address
+        }
+    }
+
+    /// An endpoint that is up, checked at the pace of tests, with golden examples of its own.
+    struct Watched {
+        script: Scripted,
+        proof: Proof,
+        turned: mpsc::UnboundedReceiver<Turned>,
+        _checks: HealthChecks,
+    }
+
+    const RIGHT: &[(&str, &str)] = &[("200 OK", r#"{"prediction":1}"#)];
+    const WRONG: &[(&str, &str)] = &[("200 OK", r#"{"prediction":9}"#)];
+    const READY: (&str, &str) = ("200 OK", "{}");
+    const NOT_READY: (&str, &str) = ("503 Service Unavailable", "{}");
+
+    fn description(digest: &str) -> String {
+        let golden = r#"{"tolerance":0.5,"examples":[{"input":{},"prediction":1}]}"#;
+        format!(r#"{{"sha256":"{digest}","golden":{golden}}}"#)
+    }
+
+    impl Watched {
+        async fn start() -> Self {
+            let script = Scripted::default();
+            script.says("/ready", &[READY]);
+            script.says("/v1/model", &[("200 OK", &description("1"))]);
+            script.says("/v1/predict", RIGHT);
+            let address = script.serve().await;
+            let target = Target { route: "r".parse().unwrap(), version: "v1".parse().unwrap(), address };
+            let patience = Duration::from_secs(20);
+            let warm_up = WarmUp {
+                path: "/v1/predict".to_owned(),
+                golden: Golden::Model("/v1/model".to_owned()),
+                signature: Signature::Same,
+                calls: 1,
+                timeout: patience,
+            };
+            let mut check = Check { warm_up: Some(warm_up), starts_up: true, ..by_path(Some("/ready")) };
+            check.how.timeout = patience;
+            let proof = check.proof.clone();
+            let (tell, turned) = mpsc::unbounded_channel();
+            let checks = HealthChecks::start(&tokio::runtime::Handle::current(), tell);
+            checks.set([(target, check)].into());
+            let mut watched = Self { script, proof, turned, _checks: checks };
+            watched.until(|turned| turned.up).await;
+            while watched.proof.takes().is_none() {
+                sleep(Duration::from_millis(1)).await;
+            }
+            watched
+        }
+
+        /// What is told next of which this holds.
+        async fn until(&mut self, is_so: impl Fn(&Turned) -> bool) -> Turned {
+            let waiting = async {
+                loop {
+                    let turned = self.turned.recv().await.unwrap();
+                    if is_so(&turned) {
+                        return turned;
+                    }
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(30), waiting).await.expect("it is told")
+        }
+
+        async fn until_problem(&mut self, up: bool, words: &str) {
+            self.until(|turned| turned.up == up && turned.problem.as_ref().is_some_and(|it| it.contains(words))).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn another_model_at_the_same_address_goes_down_and_proves_itself() {
+        let mut watched = Watched::start().await;
+        watched.script.says("/v1/predict", WRONG);
+        watched.script.says("/v1/model", &[("200 OK", &description("2"))]);
+        watched.until_problem(false, "`/v1/model` describes another model than before").await;
+        watched.until_problem(false, "example 1 should give 1 within 0.5, and gave 9").await;
+        watched.script.says("/v1/predict", RIGHT);
+        let turned = watched.until(|turned| turned.up).await;
+        assert_eq!(turned.problem, None);
+    }
+
+    /// What was away for one check may have come back as something else.
+    #[tokio::test]
+    async fn after_a_failed_check_the_next_good_one_counts_only_with_golden_answers() {
+        let mut watched = Watched::start().await;
+        watched.script.says("/v1/predict", WRONG);
+        watched.script.says("/ready", &[NOT_READY, READY]);
+        watched.until_problem(true, "answered 503").await;
+        watched.until_problem(false, "example 1 should give 1 within 0.5, and gave 9").await;
+        watched.script.says("/v1/predict", RIGHT);
+        watched.until(|turned| turned.up).await;
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_has_no_room_for_golden_calls_stays_up() {
+        let mut watched = Watched::start().await;
+        watched.script.says("/v1/predict", &[("429 Too Many Requests\r\nx-pointsman-shed: 1", "{}")]);
+        watched.script.says("/ready", &[NOT_READY, READY]);
+        watched.until_problem(true, "answered 503").await;
+        while watched.script.predicted.load(Relaxed) < 5 {
+            sleep(Duration::from_millis(1)).await;
+        }
+        assert!(watched.turned.try_recv().is_err(), "nothing is told of calls that it had no room for");
+        assert!(!matches!(watched.proof.golden(), super::Golden::Wrong(_)));
+        watched.script.says("/v1/predict", RIGHT);
+        assert!(watched.until(|turned| turned.problem.is_none()).await.up);
+        assert!(matches!(watched.proof.golden(), super::Golden::Right(_)));
     }
 }

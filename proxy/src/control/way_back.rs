@@ -81,7 +81,7 @@ fn doubt(Checked { address, passed, golden }: &Checked) -> Option<String> {
     }
     match golden {
         Golden::None => None,
-        Golden::Awaited => Some(format!("{address} was not asked for its golden answers yet")),
+        Golden::Awaited => Some(format!("{address} has given no golden answers yet")),
         Golden::Right(age) if *age <= FRESH => None,
         Golden::Right(age) => Some(format!("{address} gave its golden answers {} s ago, and not since", age.as_secs())),
         Golden::Wrong(why) => Some(format!("{address} does not give its golden answers; {why}")),
@@ -192,7 +192,7 @@ mod tests {
         let cases = [
             (unchecked, "v1 at 10.0.0.7:8080 has passed no check yet"),
             (checked(old, Golden::None), "passed its last check 31 s ago"),
-            (checked(SECOND, Golden::Awaited), "not asked for its golden answers yet"),
+            (checked(SECOND, Golden::Awaited), "has given no golden answers yet"),
             (checked(SECOND, Golden::Right(old)), "golden answers 31 s ago"),
             (checked(SECOND, Golden::Wrong("gave 31.7".to_owned())), "does not give its golden answers; gave 31.7"),
         ];

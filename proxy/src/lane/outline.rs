@@ -38,7 +38,7 @@ pub(crate) enum Kind {
 
 /// Every name that is not the version's business alone, in lower case. The hop-by-hop ones are those that the framework
 /// cuts.
-const KNOWN: [(&[u8], Kind); 21] = [
+const KNOWN: [(&[u8], Kind); 22] = [
     (b"host", Kind::Host),
     (b"content-length", Kind::Length),
     (b"connection", Kind::Connection),
@@ -58,6 +58,7 @@ const KNOWN: [(&[u8], Kind); 21] = [
     (b"forwarded", Kind::Replaced),
     (b"x-request-id", Kind::Replaced),
     (b"x-pointsman-mirror", Kind::Replaced),
+    (b"x-pointsman-golden", Kind::Replaced),
     (b"traceparent", Kind::Trace),
     (b"tracestate", Kind::TraceState),
 ];

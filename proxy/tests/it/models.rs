@@ -103,6 +103,29 @@ async fn a_model_server_proves_its_golden_examples_before_its_first_request() {
     assert!(predicted >= 26.0, "{predicted}\n{metrics}");
 }
 
+/// What a sentence encoder predicts is a vector, for its golden examples too. Those calls are nobody's traffic.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_of_embeddings_proves_its_golden_vectors() {
+    let encoder = root().join("model-server/tests/data/bert");
+    let (site, stable, canary) = (Site::new().await, ModelServer::of(&encoder).await, ModelServer::of(&encoder).await);
+    let rest = "health_check: { path: /ready, interval: 50ms, timeout: 1s }
+    warm_up: { model: /v1/model, calls: 5 }
+    weights: { v1: 50%, v2: 50% }";
+    site.write(&config(&[stable.address], &[canary.address], rest));
+    let edge = site.start().await;
+    edge.wait_for_weight(50.0).await;
+    edge.wait_for_route("up", |route| endpoint(route, "v2", canary.address)["state"] == "up").await;
+    let ask = async |request: &str| {
+        let mut client = Client::connect(canary.address).await;
+        client.send(request.as_bytes()).await;
+        client.answer().await.unwrap()
+    };
+    let drift = async || ask("GET /v1/drift HTTP/1.1\r\nhost: m\r\n\r\n").await.json();
+    assert_eq!(drift().await["rows"], 0);
+    assert_eq!(ask(&post("/v1/predict", r#"{"text":"rain"}"#)).await.status, 200);
+    assert_eq!(drift().await["rows"], 1);
+}
+
 /// Its golden examples are as right as ever; but kilometres would be taken for miles.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_that_takes_other_features_than_stable_gets_no_weight_and_says_which() {

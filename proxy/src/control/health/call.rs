@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::request::Builder;
 use http::uri::{Authority, Scheme};
-use http::{Method, Request, StatusCode, Uri, header};
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
@@ -19,6 +20,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::forward::GOLDEN;
+use crate::outcome::Outcome;
+use crate::retry::AnswerSigns;
 use crate::upstream::{HandshakeError, Speech};
 
 /// Longest answer that is read.
@@ -56,6 +60,15 @@ impl CallError {
     }
 }
 
+/// What a golden call was answered.
+#[derive(Debug, Clone)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    /// Whether it was turned away for want of room, not looked at.
+    pub(super) is_shed: bool,
+    pub(super) body: Bytes,
+}
+
 /// Whom to ask, as whom, and for how long.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Callee<'a> {
@@ -84,21 +97,26 @@ impl Callee<'_> {
         self.within(async { self.exchange(self.get(path)?, async |answer| whole(path, answer).await).await }).await
     }
 
-    /// Status and body of the answer to a JSON `body`.
-    pub(super) async fn post(self, path: &str, body: Bytes) -> Result<(StatusCode, Bytes), CallError> {
-        let request = self.request(Method::POST, path, body)?;
-        self.within(self.exchange(request, async |answer| whole(path, answer).await)).await
+    /// What a golden call with a JSON `body` is answered.
+    pub(super) async fn golden(self, path: &str, body: Bytes) -> Result<Answer, CallError> {
+        let marked = Request::builder().method(Method::POST).header(GOLDEN, HeaderValue::from_static("1"));
+        let request = self.request(marked, path, body)?;
+        let read = async |answer: http::Response<Incoming>| {
+            let header = |name: &HeaderName| answer.headers().get(name).map(HeaderValue::as_bytes);
+            let is_shed = AnswerSigns::of(answer.status().as_u16(), header).outcome() == Outcome::Rejected;
+            let (status, body) = whole(path, answer).await?;
+            Ok(Answer { status, is_shed, body })
+        };
+        self.within(self.exchange(request, read)).await
     }
 
     fn get(self, path: &str) -> Result<Request<Full<Bytes>>, CallError> {
-        self.request(Method::GET, path, Bytes::new())
+        self.request(Request::builder().method(Method::GET), path, Bytes::new())
     }
 
-    fn request(self, method: Method, path: &str, body: Bytes) -> Result<Request<Full<Bytes>>, CallError> {
-        let request = Request::builder()
-            .method(method)
-            .header(header::USER_AGENT, "pointsman-health")
-            .header(header::CONTENT_TYPE, "application/json");
+    fn request(self, begun: Builder, path: &str, body: Bytes) -> Result<Request<Full<Bytes>>, CallError> {
+        let request =
+            begun.header(header::USER_AGENT, "pointsman-health").header(header::CONTENT_TYPE, "application/json");
         let request = match self.speech.protocol {
             Protocol::Http1 => request.uri(path).header(header::HOST, self.host).header(header::CONNECTION, "close"),
             Protocol::H2c | Protocol::H2 => request.uri(self.whole_uri(path)?),

@@ -1,6 +1,6 @@
 //! What a model takes, as its description says, and in words how two models differ in it.
 //!
-//! Line: warm-up ► **features** ► endpoints. A model that takes other features than stable's answers 422 to every client of
+//! Line: warm-up ► **features** ► health, endpoints. A model that takes other features than stable's answers 422 to every client of
 //! today, or, worse, 200 with numbers from columns that mean something else.
 
 use std::collections::BTreeMap;
@@ -11,25 +11,46 @@ use serde::Deserialize;
 /// So many differences are told.
 const MOST_TOLD: usize = 5;
 
-/// What an endpoint's description says of it.
+/// A model's description, as far as it matters here.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct ModelCard {
+    /// What tells it from another model.
+    identity: Identity,
+    /// What it takes.
+    pub(super) takes: Takes,
+}
+
+/// The digests of a model's features and of all that makes it; each none if its description has none.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+struct Identity {
+    signature: Option<String>,
+    sha256: Option<String>,
+}
+
+impl ModelCard {
+    /// Reads a description; none if it is none.
+    pub(super) fn read(description: &[u8]) -> Option<Self> {
+        let identity: Identity = serde_json::from_slice(description).ok()?;
+        let takes = match identity.signature {
+            None => Takes::Unsaid,
+            Some(_) => Takes::These(serde_json::from_slice(description).ok()?),
+        };
+        Some(Self { identity, takes })
+    }
+
+    /// Whether `other` is of the same model, as far as descriptions tell.
+    pub(super) fn is_same_model(&self, other: &Self) -> bool {
+        self.identity == other.identity
+    }
+}
+
+/// What an endpoint's description says that its model takes.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Takes {
     /// Nothing: it has no signature.
     Unsaid,
     /// These.
     These(Features),
-}
-
-impl Takes {
-    /// Reads a description; none if it is none.
-    pub(super) fn read(description: &[u8]) -> Option<Self> {
-        #[derive(Deserialize)]
-        struct Signed {
-            signature: Option<String>,
-        }
-        let Signed { signature } = serde_json::from_slice(description).ok()?;
-        if signature.is_none() { Some(Self::Unsaid) } else { serde_json::from_slice(description).ok().map(Self::These) }
-    }
 }
 
 /// What a model takes.
@@ -170,10 +191,25 @@ mod tests {
 
     #[test]
     fn a_description_without_a_signature_says_nothing() {
-        assert_eq!(Takes::read(br#"{"name":"m","features":[{}]}"#), Some(Takes::Unsaid));
-        assert_eq!(Takes::read(b"<html>"), None);
-        let these = Takes::read(br#"{"signature":"a","features":[]}"#);
-        assert_eq!(these, Some(Takes::These(features("a", &json!([])))));
+        let takes = |text: &[u8]| ModelCard::read(text).map(|card| card.takes);
+        assert_eq!(takes(br#"{"name":"m","features":[{}]}"#), Some(Takes::Unsaid));
+        assert_eq!(takes(b"<html>"), None);
+        assert_eq!(takes(br#"{"signature":"a","features":[]}"#), Some(Takes::These(features("a", &json!([])))));
+    }
+
+    #[test]
+    fn a_model_is_another_one_by_its_digests() {
+        let card = |text: &str| ModelCard::read(text.as_bytes()).unwrap();
+        let first = card(r#"{"signature":"a","sha256":"1","version":"v1"}"#);
+        for (other, same) in [
+            (r#"{"signature":"a","sha256":"1","version":"v2"}"#, true),
+            (r#"{"signature":"a","sha256":"2","version":"v1"}"#, false),
+            (r#"{"signature":"b","sha256":"1","version":"v1"}"#, false),
+            (r#"{"version":"v1"}"#, false),
+        ] {
+            assert_eq!(first.is_same_model(&card(other)), same, "{other}");
+        }
+        assert!(card("{}").is_same_model(&card(r#"{"version":"v2"}"#)), "who says nothing is not told apart");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Takes;
+use super::features::ModelCard;
 
 /// Right answers that are older are asked for again, as long as somebody wants them: early enough that they are never older
 /// than the way back allows, which is 30 s.
@@ -31,6 +32,7 @@ struct Known {
     passed_at: Option<Instant>,
     golden: Option<(Instant, Result<(), String>)>,
     is_wanted: bool,
+    card: Option<(Instant, ModelCard)>,
     takes: Option<Arc<Takes>>,
 }
 
@@ -39,7 +41,7 @@ struct Known {
 pub(crate) enum Golden {
     /// The route has no golden calls.
     None,
-    /// It was not asked yet.
+    /// It gave none yet: it was not asked, or had no room for the calls.
     Awaited,
     /// The right ones, so long ago.
     Right(Duration),
@@ -76,9 +78,21 @@ impl Proof {
         known.is_wanted && known.golden.as_ref().is_none_or(is_due)
     }
 
-    /// What its model takes; none if that is not known.
-    pub(super) fn describes(&self, takes: Option<Takes>) {
-        self.known().takes = takes.map(Arc::new);
+    /// How it described its model just now; none if it could not be asked.
+    pub(super) fn describes(&self, card: Option<ModelCard>) {
+        let mut known = self.known();
+        known.takes = card.as_ref().map(|card| Arc::new(card.takes.clone()));
+        known.card = card.map(|card| (Instant::now(), card));
+    }
+
+    /// Whether its description was not read within the last `time`.
+    pub(super) fn was_described_before(&self, time: Duration) -> bool {
+        self.known().card.as_ref().is_none_or(|(at, _)| at.elapsed() >= time)
+    }
+
+    /// Whether it described another model the last time.
+    pub(super) fn is_another_model(&self, card: &ModelCard) -> bool {
+        self.known().card.as_ref().is_some_and(|(_, known)| !known.is_same_model(card))
     }
 
     /// What its model takes, as it said last; none if that is not known.
@@ -121,6 +135,21 @@ mod tests {
         assert!(proof.is_golden_due());
         proof.want_golden(false);
         assert!(!proof.is_golden_due());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_description_grows_old_and_tells_another_model() {
+        let (proof, minute) = (Proof::default(), Duration::from_mins(1));
+        let card = |digest: &str| ModelCard::read(format!(r#"{{"sha256":"{digest}"}}"#).as_bytes());
+        assert!(proof.was_described_before(minute) && !proof.is_another_model(&card("1").unwrap()));
+        proof.describes(card("1"));
+        assert!(!proof.was_described_before(minute));
+        tokio::time::advance(minute).await;
+        assert!(proof.was_described_before(minute));
+        assert!(!proof.is_another_model(&card("1").unwrap()) && proof.is_another_model(&card("2").unwrap()));
+        assert_eq!(proof.takes().as_deref(), Some(&Takes::Unsaid));
+        proof.describes(None);
+        assert_eq!((proof.takes(), proof.is_another_model(&card("2").unwrap())), (None, false));
     }
 
     #[tokio::test(start_paused = true)]
