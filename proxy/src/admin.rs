@@ -39,6 +39,7 @@ pub use serve::serve;
 pub use weights::{WeightsError, split_of};
 
 use crate::control::handle::ControlHandle;
+use crate::control::series::SeriesBook;
 use crate::metrics::Metrics;
 use crate::view::DecisionRow;
 
@@ -50,6 +51,10 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 pub const PROBLEM_TYPE: &str = "application/problem+json";
 /// Request header with the name of who gives an order, for the decision log.
 pub const ACTOR_HEADER: &str = "x-pointsman-actor";
+
+/// Request header with the number of the newest decision that who gives an order had seen, 0 for none: if another was made
+/// since, the order is refused.
+pub const SEEN_HEADER: &str = "x-pointsman-seen-decision";
 
 /// The decision log, as the admin API reads it.
 #[async_trait]
@@ -87,6 +92,8 @@ pub struct AdminContext {
     pub handle: ControlHandle,
     /// The decision log.
     pub decisions: Arc<dyn DecisionLog>,
+    /// The last half hour of every route.
+    pub series: SeriesBook,
     /// What `/metrics` gives.
     pub metrics: Metrics,
     /// Who may come in; none only where the address is loopback.
@@ -120,6 +127,7 @@ fn reading_routes() -> OpenApiRouter<AdminContext> {
     OpenApiRouter::with_openapi(openapi::header())
         .routes(routes!(reads::routes))
         .routes(routes!(reads::route))
+        .routes(routes!(reads::series))
         .routes(routes!(reads::decisions))
         .routes(routes!(reads::decision))
         .routes(routes!(reads::config))

@@ -44,6 +44,7 @@ use crate::control::history::History;
 use crate::control::home::{Home, InCluster};
 use crate::control::publisher::Publisher;
 use crate::control::resolver::{Resolved, Resolver, first_answers};
+use crate::control::series::SeriesBook;
 use crate::control::state::{Opened, Reopened, StateFile};
 use crate::control::{Command, Control, Inputs, LAST_RECORDS, Parts, endpoint_names, endpoint_services, running};
 use crate::listen::{ListenError, Listeners, Patience, Serving};
@@ -409,6 +410,7 @@ async fn start_control(
     let view = Arc::new(ArcSwap::from_pointee(View::default()));
     let handle = ControlHandle::new(orders, Arc::clone(&view), event.clone());
     let token = config.admin.token_file.clone().map(TokenFile::new);
+    let series = SeriesBook::default();
     let parts = Parts {
         config_view: first_view(&path, &config, hash),
         saved: opened.routes,
@@ -421,10 +423,11 @@ async fn start_control(
         discoveries,
         replication,
         view,
+        series: series.clone(),
         config,
     };
     run_control(parts, inputs(Channels { turned, resolved, reopened, replicas })).await?;
-    Ok(AdminContext { metrics: Metrics::new(handle.clone()), handle, decisions: Arc::new(history), token })
+    Ok(AdminContext { metrics: Metrics::new(handle.clone()), handle, decisions: Arc::new(history), series, token })
 }
 
 /// Opens the home of the state, for what it holds.

@@ -26,6 +26,7 @@ pub mod publisher;
 mod reload;
 pub(crate) mod replicas;
 pub(crate) mod resolver;
+pub mod series;
 pub(crate) mod state;
 mod way_back;
 mod window;
@@ -36,7 +37,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use pointsman_config::{Config, Route, RouteName, Split, VersionId};
-use pointsman_rollout::{Change, Decision, Observed, Role, Saved, Time};
+use pointsman_rollout::{Change, Decision, Observed, OrderKind, Role, Saved, Time};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Interval, MissedTickBehavior};
 use tracing::{debug, info, warn};
@@ -56,6 +57,7 @@ use self::home::Home;
 use self::publisher::{Live, Publisher, RoutePicture};
 use self::replicas::{Message, Replication};
 use self::resolver::{Resolved, Resolver};
+use self::series::{Look, SeriesBook};
 use self::state::Reopened;
 use self::state::database::Batch;
 use crate::mirror::books::MirrorCounts;
@@ -63,7 +65,7 @@ use crate::observe::Observers;
 use crate::recorder::{Failure, Taken, Totals};
 use crate::retry::books::RetryCounts;
 use crate::upgrade::LastWords;
-use crate::view::{ConfigView, DecisionRow, EndpointTurn, Event, RouteView, View};
+use crate::view::{ConfigView, DecisionRow, EdgeView, EndpointTurn, Event, RouteView, View};
 
 /// Between two looks at what was counted.
 const TICK: Duration = Duration::from_millis(100);
@@ -176,6 +178,8 @@ pub(crate) struct Parts {
     pub(crate) replication: Option<Replication>,
     /// What people see.
     pub(crate) view: Arc<ArcSwap<View>>,
+    /// What people see of the last half hour.
+    pub(crate) series: SeriesBook,
 }
 
 /// What was decided about the route at a position.
@@ -212,6 +216,7 @@ pub(crate) struct Control {
     discoveries: Discoveries,
     replication: Option<Replication>,
     view: Arc<ArcSwap<View>>,
+    series: SeriesBook,
     observers: Observers,
     /// The last looks, by route.
     looks: BTreeMap<RouteName, RouteView>,
@@ -257,6 +262,7 @@ impl Control {
             discoveries: parts.discoveries,
             replication: parts.replication,
             view: parts.view,
+            series: parts.series,
             observers: Observers::default(),
             looks: BTreeMap::new(),
             counts: BTreeMap::new(),
@@ -431,13 +437,25 @@ impl Control {
     }
 
     async fn obey(&mut self, message: OrderMessage) {
+        if let Some(overtaken) = self.overtaken(&message) {
+            // Whoever asked may be gone.
+            return drop(message.answer.send(Err(overtaken)));
+        }
         if let Some(message) = self.here_or_passed_on(message) {
             self.obey_here(message).await;
         }
     }
 
+    /// Refuses an order whose giver had not seen the last decision. A rollback is never too late.
+    fn overtaken(&self, message: &OrderMessage) -> Option<OrderError> {
+        let seen = message.seen.filter(|_| message.order.kind != OrderKind::Rollback)?;
+        let newest = self.events.newest(&message.route).filter(|newest| newest.id != seen)?;
+        info!(route = %message.route, actor = message.order.actor, seen, newest = newest.id, "order refused, overtaken");
+        Some(OrderError::Overtaken { route: message.route.to_string(), newest: newest.id, what: newest.sentence })
+    }
+
     async fn obey_here(&mut self, message: OrderMessage) {
-        let OrderMessage { route: name, order, answer } = message;
+        let OrderMessage { route: name, order, answer, .. } = message;
         let now = self.now();
         let known = self.routes.iter_mut().enumerate().find(|(_, route)| route.route().name == name);
         let obeyed = match known {
@@ -669,10 +687,14 @@ impl Control {
             }
             if due {
                 self.send_sample(position);
+                self.keep_second(position);
             }
         }
         if few || !news.is_empty() || turn == 0 {
             self.show();
+        }
+        if turn == 0 {
+            self.send_edge();
         }
     }
 
@@ -687,6 +709,33 @@ impl Control {
         if let Some(look) = look.filter(|_| self.events.has_listeners()) {
             self.events.send(Event::Sample(look.clone()));
         }
+    }
+
+    /// Another second of a route for whoever looks back.
+    fn keep_second(&self, position: usize) {
+        let Some(route) = self.routes.get(position) else { return };
+        let name = &route.route().name;
+        let (Some(view), Some(totals)) = (self.looks.get(name), self.counts.get(name)) else { return };
+        let (now, policy) = (self.now(), route.error_policy());
+        let second = self.series.record(&Look { now, unix_ms: events::unix_ms(), policy, totals, view });
+        if self.events.has_listeners() {
+            self.events.send(Event::Second(second));
+        }
+    }
+
+    fn send_edge(&self) {
+        if !self.events.has_listeners() {
+            return;
+        }
+        let view = self.view.load();
+        self.events.send(Event::Edge(EdgeView {
+            at: events::now_in_words(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ready: view.ready,
+            draining: view.draining,
+            state: view.state.clone(),
+            replicas: view.replicas.clone(),
+        }));
     }
 
     fn look_at_all(&mut self) {
@@ -853,6 +902,7 @@ mod tests {
             discoveries: Discoveries::start(&runtime, Connection::default(), mpsc::unbounded_channel().0),
             replication: None,
             view: Arc::new(ArcSwap::from_pointee(View::default())),
+            series: SeriesBook::default(),
         };
         Control::begin(parts).await
     }
@@ -912,15 +962,56 @@ mod tests {
         let hung = rusqlite::Connection::open(folder.path().join("state.db")).unwrap();
         hung.busy_timeout(Duration::from_secs(5)).unwrap();
         hung.execute_batch("BEGIN EXCLUSIVE").unwrap();
-        let order = order(pointsman_rollout::OrderKind::Rollback);
+        let order = order(OrderKind::Rollback);
         let (answer, answered) = oneshot::channel();
         let began = Instant::now();
-        control.obey(OrderMessage { route: "r0".parse().unwrap(), order, answer }).await;
+        control.obey(OrderMessage { route: "r0".parse().unwrap(), order, seen: None, answer }).await;
         assert!(began.elapsed() < 2 * COMMIT_PATIENCE, "{:?}", began.elapsed());
         let done = answered.await.unwrap().unwrap();
         assert_eq!(done.effective, Split::Whole("v1".parse().unwrap()));
         assert_eq!(done.decisions.len(), 1);
         assert!(!done.persisted, "nobody may be told that it is on disk");
+    }
+
+    async fn ordered(control: &mut Control, kind: OrderKind, seen: Option<u64>) -> Result<u64, &'static str> {
+        let (answer, answered) = oneshot::channel();
+        control.obey(OrderMessage { route: "r0".parse().unwrap(), order: order(kind), seen, answer }).await;
+        let done = answered.await.unwrap();
+        done.map(|done| done.decisions[0].id)
+            .map_err(|error| if error.code() == "overtaken" { "overtaken" } else { "" })
+    }
+
+    #[tokio::test]
+    async fn an_order_is_refused_whose_giver_had_not_seen_the_last_decision_and_a_rollback_never() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut control = control(&folder, config(1, 10)).await;
+        bring_up(&mut control, "r0").await;
+        let weights = |percent: &str| {
+            let share = percent.parse().unwrap();
+            OrderKind::SetWeights(Split::canary("v1".parse().unwrap(), "v2".parse().unwrap(), share))
+        };
+        let first = ordered(&mut control, weights("20%"), None).await.unwrap();
+        let before = control.routes[0].asked();
+        assert_eq!(ordered(&mut control, weights("30%"), Some(first - 1)).await, Err("overtaken"));
+        assert_eq!(control.routes[0].asked(), before, "nothing has changed");
+        let second = ordered(&mut control, weights("30%"), Some(first)).await.unwrap();
+        assert!(second > first);
+        assert!(ordered(&mut control, OrderKind::Rollback, Some(first)).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn every_second_of_a_route_is_kept_and_goes_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut control = control(&folder, config(2, 10)).await;
+        bring_up(&mut control, "r0").await;
+        for _ in 0..2 * TICKS_PER_LOOK {
+            control.tick().await;
+        }
+        let name: RouteName = "r1".parse().unwrap();
+        assert!(control.series.of(&name).now_ms > 0);
+        let decided = control.take_up(config(1, 10));
+        control.settle(decided).await;
+        assert_eq!(control.series.of(&name).now_ms, 0);
     }
 
     /// One endpoint of v2 passed its check.
@@ -933,7 +1024,7 @@ mod tests {
         control.tick().await;
     }
 
-    fn order(kind: pointsman_rollout::OrderKind) -> pointsman_rollout::Order {
+    fn order(kind: OrderKind) -> pointsman_rollout::Order {
         pointsman_rollout::Order { kind, actor: "test".to_owned(), reason: String::new() }
     }
 
@@ -955,7 +1046,7 @@ mod tests {
         assert!(is_released);
         // As the guard would, which stays armed; an operator's order is refused meanwhile.
         let now = old.now();
-        let changes = old.routes[0].obey(&order(pointsman_rollout::OrderKind::Rollback), now).unwrap();
+        let changes = old.routes[0].obey(&order(OrderKind::Rollback), now).unwrap();
         old.settle(vec![Decided { position: 0, changes }]).await;
         let words = serde_json::to_string(&old.last_words()).unwrap();
         assert!(!words.contains('\n'), "it is one line");
@@ -980,8 +1071,7 @@ mod tests {
         bring_up(&mut control, "r1").await;
         let (answer, answered) = oneshot::channel();
         let name: RouteName = "r1".parse().unwrap();
-        let message =
-            OrderMessage { route: name.clone(), order: order(pointsman_rollout::OrderKind::Rollback), answer };
+        let message = OrderMessage { route: name.clone(), order: order(OrderKind::Rollback), seen: None, answer };
         control.obey(message).await;
         answered.await.unwrap().unwrap();
         assert!(control.events.counts().keys().any(|(route, _)| *route == name));

@@ -404,4 +404,100 @@ pub enum Event {
     Endpoint(EndpointTurn),
     /// The config file was accepted or refused.
     Config(ConfigView),
+    /// What one route's versions did in one second; also kept, see `GET /api/v1/routes/{route}/series`.
+    Second(SecondView),
+    /// How the edge itself stands, once a second: as long as it comes, the control loop is alive.
+    Edge(EdgeView),
+}
+
+/// How the edge itself stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EdgeView {
+    /// When (RFC 3339).
+    pub at: String,
+    /// The version of the program.
+    pub version: String,
+    /// Whether it takes traffic.
+    pub ready: bool,
+    /// Whether it was told to end.
+    pub draining: bool,
+    /// Where state is kept.
+    pub state: StateView,
+    /// How this edge and others decide together; none if it is alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<ReplicasView>,
+}
+
+/// One second of one route.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SecondView {
+    /// Which route.
+    #[schema(value_type = String)]
+    pub route: RouteName,
+    /// When it ended, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// By version; a version without requests has none.
+    #[schema(value_type = BTreeMap<String, SecondOfVersion>)]
+    pub versions: BTreeMap<VersionId, SecondOfVersion>,
+    /// Which part of the way to a rollback the evidence has come, 1 being there; none while nothing is compared.
+    pub rollback: Option<f64>,
+    /// The same for a promotion.
+    pub promotion: Option<f64>,
+}
+
+/// What one version did in one second, as counted by this edge.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SecondOfVersion {
+    /// Requests per second.
+    pub requests_per_second: f64,
+    /// Errors as a ratio of them.
+    pub error_rate: f64,
+    /// Median latency, in milliseconds.
+    pub p50_ms: Option<f64>,
+    /// 99th percentile.
+    pub p99_ms: Option<f64>,
+    /// Its effective weight at the end, in percent.
+    pub weight: f64,
+}
+
+/// The last half hour of one route, as counted by this edge; less where there are very many routes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SeriesView {
+    /// The last look, in milliseconds since 1970.
+    pub now_ms: u64,
+    /// Seconds between two looks; 0 before the first.
+    pub spacing_s: u64,
+    /// By version.
+    #[schema(value_type = BTreeMap<String, VersionSeries>)]
+    pub versions: BTreeMap<VersionId, VersionSeries>,
+    /// How far the evidence had come.
+    pub judged: JudgedSeries,
+}
+
+/// One version's seconds, oldest first; a second without requests is left out. All lists are of one length.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct VersionSeries {
+    /// When each ended, in milliseconds since 1970.
+    pub at_ms: Vec<u64>,
+    /// Requests per second.
+    pub requests_per_second: Vec<f64>,
+    /// Errors as a ratio of them.
+    pub error_rate: Vec<f64>,
+    /// Median latency, in milliseconds.
+    pub p50_ms: Vec<Option<f64>>,
+    /// 99th percentile.
+    pub p99_ms: Vec<Option<f64>>,
+    /// Effective weight, in percent.
+    pub weight: Vec<f64>,
+}
+
+/// Which part of the way to its line the evidence had come, oldest first, as long as something was compared.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct JudgedSeries {
+    /// When, in milliseconds since 1970.
+    pub at_ms: Vec<u64>,
+    /// To a rollback: that of the nearest test; 1 is there.
+    pub rollback: Vec<Option<f64>>,
+    /// To a promotion: that of the farthest test; 1 is there.
+    pub promotion: Vec<Option<f64>>,
 }

@@ -74,8 +74,11 @@ pub(super) struct OrderProblems;
 impl IntoResponses for OrderProblems {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         problems([
-            ("400", "`bad_body`: no JSON; `bad_actor`"),
-            ("409", "the route's state forbids it; `code` and `detail` say why, and the way out"),
+            ("400", "`bad_body`: no JSON; `bad_actor`; `bad_seen_decision`"),
+            (
+                "409",
+                "the route's state forbids it; `code` and `detail` say why, and the way out. `overtaken`: something was decided after the decision of `x-pointsman-seen-decision`; a rollback is never overtaken",
+            ),
             ("413", "`body_too_large`"),
             ("415", "`not_json`: an order needs content-type application/json"),
             ("422", "`invalid_body`, `bad_weights` or `bad_reason`: JSON, but not what it should be"),

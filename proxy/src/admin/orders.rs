@@ -20,7 +20,7 @@ use utoipa::ToSchema;
 use super::openapi::{CommonProblems, OrderProblems, RouteProblems};
 use super::reads::find;
 use super::weights::split_of;
-use super::{ACTOR_HEADER, AdminContext, Context, Problem};
+use super::{ACTOR_HEADER, AdminContext, Context, Problem, SEEN_HEADER};
 use crate::view::{DecisionRow, RouteView};
 
 /// Longest that an order may take until it is in force.
@@ -112,13 +112,13 @@ pub struct OrderAnswer {
 }
 
 /// Divide the traffic of a route by hand, until the next change of that route in the file.
-#[utoipa::path(put, path = "/api/v1/routes/{route}/weights", tag = "orders", security(("token" = [])), params(("route" = String, Path), ("x-pointsman-actor" = Option<String>, Header)), request_body = WeightsBody, responses(
+#[utoipa::path(put, path = "/api/v1/routes/{route}/weights", tag = "orders", security(("token" = [])), params(("route" = String, Path), ("x-pointsman-actor" = Option<String>, Header), ("x-pointsman-seen-decision" = Option<u64>, Header)), request_body = WeightsBody, responses(
     (status = OK, description = "in force; `persisted` says whether it is on disk too", body = OrderAnswer), CommonProblems, RouteProblems, OrderProblems,
 ))]
 pub(super) async fn weights(
     State(context): Context,
     Path(route): Path<String>,
-    Words { actor, body }: Words<WeightsBody>,
+    Words { giver, body }: Words<WeightsBody>,
 ) -> Result<Json<OrderAnswer>, Problem> {
     let body = body.ok_or_else(no_body)?;
     let found = find(&context.handle, &route)?;
@@ -126,18 +126,18 @@ pub(super) async fn weights(
     let split = split_of(&body.weights, &found.stable, &versions);
     let split =
         split.map_err(|error| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_weights", error.to_string()))?;
-    carry_out(&context, found.name, OrderKind::SetWeights(split), actor, body.reason).await
+    carry_out(&context, found.name, OrderKind::SetWeights(split), (giver, body.reason)).await
 }
 
 macro_rules! order {
     ($(#[$doc:meta])* $name:ident, $path:literal, $kind:expr) => {
         $(#[$doc])*
-        #[utoipa::path(post, path = $path, tag = "orders", security(("token" = [])), params(("route" = String, Path), ("x-pointsman-actor" = Option<String>, Header)), request_body = ReasonBody, responses(
+        #[utoipa::path(post, path = $path, tag = "orders", security(("token" = [])), params(("route" = String, Path), ("x-pointsman-actor" = Option<String>, Header), ("x-pointsman-seen-decision" = Option<u64>, Header)), request_body = ReasonBody, responses(
             (status = OK, description = "in force; `persisted` says whether it is on disk too", body = OrderAnswer), CommonProblems, RouteProblems, OrderProblems,
         ))]
-        pub(super) async fn $name(State(context): Context, Path(route): Path<String>, Words { actor, body }: Words<ReasonBody>) -> Result<Json<OrderAnswer>, Problem> {
+        pub(super) async fn $name(State(context): Context, Path(route): Path<String>, Words { giver, body }: Words<ReasonBody>) -> Result<Json<OrderAnswer>, Problem> {
             let route = find(&context.handle, &route)?.name;
-            carry_out(&context, route, $kind, actor, body.unwrap_or_default().reason).await
+            carry_out(&context, route, $kind, (giver, body.unwrap_or_default().reason)).await
         }
     };
 }
@@ -155,13 +155,13 @@ order! {
     pause, "/api/v1/routes/{route}/pause", OrderKind::Pause
 }
 /// Go on with a paused rollout. Where somebody else changed the live Service, say what counts.
-#[utoipa::path(post, path = "/api/v1/routes/{route}/resume", tag = "orders", security(("token" = [])), params(("route" = String, Path), ("x-pointsman-actor" = Option<String>, Header)), request_body = ResumeBody, responses(
+#[utoipa::path(post, path = "/api/v1/routes/{route}/resume", tag = "orders", security(("token" = [])), params(("route" = String, Path), ("x-pointsman-actor" = Option<String>, Header), ("x-pointsman-seen-decision" = Option<u64>, Header)), request_body = ResumeBody, responses(
     (status = OK, description = "in force; `persisted` says whether it is on disk too", body = OrderAnswer), CommonProblems, RouteProblems, OrderProblems,
 ))]
 pub(super) async fn resume(
     State(context): Context,
     Path(route): Path<String>,
-    Words { actor, body }: Words<ResumeBody>,
+    Words { giver, body }: Words<ResumeBody>,
 ) -> Result<Json<OrderAnswer>, Problem> {
     let ResumeBody { reason, foreign } = body.unwrap_or_default();
     let how = match foreign {
@@ -170,32 +170,32 @@ pub(super) async fn resume(
         Some(ForeignBody::Restore) => Resume::Restore,
     };
     let route = find(&context.handle, &route)?.name;
-    carry_out(&context, route, OrderKind::Resume(how), actor, reason).await
+    carry_out(&context, route, OrderKind::Resume(how), (giver, reason)).await
 }
 
 /// Lift the quarantine of a version that was taken back.
-#[utoipa::path(post, path = "/api/v1/routes/{route}/retry", tag = "orders", security(("token" = [])), params(("route" = String, Path), ("x-pointsman-actor" = Option<String>, Header)), request_body = RetryBody, responses(
+#[utoipa::path(post, path = "/api/v1/routes/{route}/retry", tag = "orders", security(("token" = [])), params(("route" = String, Path), ("x-pointsman-actor" = Option<String>, Header), ("x-pointsman-seen-decision" = Option<u64>, Header)), request_body = RetryBody, responses(
     (status = OK, description = "in force; `persisted` says whether it is on disk too", body = OrderAnswer), CommonProblems, RouteProblems, OrderProblems,
 ))]
 pub(super) async fn retry(
     State(context): Context,
     Path(route): Path<String>,
-    Words { actor, body }: Words<RetryBody>,
+    Words { giver, body }: Words<RetryBody>,
 ) -> Result<Json<OrderAnswer>, Problem> {
     let body = body.ok_or_else(no_body)?;
     let route = find(&context.handle, &route)?.name;
-    carry_out(&context, route, OrderKind::Retry(body.version), actor, body.reason).await
+    carry_out(&context, route, OrderKind::Retry(body.version), (giver, body.reason)).await
 }
 
 async fn carry_out(
     context: &AdminContext,
     route: RouteName,
     kind: OrderKind,
-    actor: String,
-    reason: String,
+    (giver, reason): (Giver, String),
 ) -> Result<Json<OrderAnswer>, Problem> {
-    let order = Order { kind, actor, reason: checked_reason(&reason)? };
-    let done = tokio::time::timeout(CARRIED_OUT_WITHIN, context.handle.order(route.clone(), order)).await;
+    let order = Order { kind, actor: giver.actor, reason: checked_reason(&reason)? };
+    let order = context.handle.order_having_seen(route.clone(), order, giver.seen);
+    let done = tokio::time::timeout(CARRIED_OUT_WITHIN, order).await;
     let Ok(done) = done else { return Err(unconfirmed()) };
     let done = done.map_err(|error| Problem::of_order(&error, &route, &context.handle))?;
     Ok(Json(OrderAnswer { decisions: done.decisions, route: done.route, persisted: done.persisted }))
@@ -221,8 +221,15 @@ fn checked_reason(written: &str) -> Result<String, Problem> {
 
 /// Who gives an order, and its body; none if the request has none.
 pub(super) struct Words<T> {
-    actor: String,
+    giver: Giver,
     body: Option<T>,
+}
+
+/// Who gives an order, and what was known when it was given.
+struct Giver {
+    actor: String,
+    /// The newest decision that was seen, if that is to count.
+    seen: Option<u64>,
 }
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Words<T> {
@@ -230,10 +237,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Words<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         needs_json(request.headers())?;
-        let actor = actor(request.headers())?;
+        let giver = Giver { actor: actor(request.headers())?, seen: seen(request.headers())? };
         let bytes = Bytes::from_request(request, state).await.map_err(|rejection| unreadable(&rejection))?;
         let body = if bytes.is_empty() { None } else { Some(object(&bytes).map_err(|error| not_understood(&error))?) };
-        Ok(Self { actor, body })
+        Ok(Self { giver, body })
     }
 }
 
@@ -262,6 +269,17 @@ fn actor(headers: &HeaderMap) -> Result<String, Problem> {
     }
     let what = format!("`{ACTOR_HEADER}` must be 1 to {ACTOR_CHARS} visible ASCII characters");
     Err(Problem::new(StatusCode::BAD_REQUEST, "bad_actor", what))
+}
+
+/// None where nobody says; then nothing is too late.
+fn seen(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
+    let Some(written) = headers.get(SEEN_HEADER) else { return Ok(None) };
+    let number = written.to_str().ok().and_then(|written| written.trim().parse().ok());
+    number.map(Some).ok_or_else(|| {
+        let what =
+            format!("`{SEEN_HEADER}` must be the number of a decision, 0 for none; leave it out if it is not to count");
+        Problem::new(StatusCode::BAD_REQUEST, "bad_seen_decision", what)
+    })
 }
 
 fn unreadable(rejection: &BytesRejection) -> Problem {

@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use super::openapi::{CommonProblems, RouteProblems};
 use super::{Context, Problem};
 use crate::control::handle::ControlHandle;
-use crate::view::{ConfigView, DecisionRow, ReplicasView, RouteView, StateView};
+use crate::view::{ConfigView, DecisionRow, ReplicasView, RouteView, SeriesView, StateView};
 
 /// Decisions given where nobody says how many.
 const DECISIONS: usize = 50;
@@ -117,6 +117,15 @@ pub(super) async fn routes(State(context): Context) -> Json<RoutesAnswer> {
 ))]
 pub(super) async fn route(State(context): Context, Path(route): Path<String>) -> Result<Json<RouteView>, Problem> {
     find(&context.handle, &route).map(Json)
+}
+
+/// The last half hour of one route, second by second, as counted by this edge.
+#[utoipa::path(get, path = "/api/v1/routes/{route}/series", tag = "routes", security(("token" = [])), params(("route" = String, Path)), responses(
+    (status = OK, description = "oldest first; goes on with the `second` events", body = SeriesView), CommonProblems, RouteProblems,
+))]
+pub(super) async fn series(State(context): Context, Path(route): Path<String>) -> Result<Json<SeriesView>, Problem> {
+    let name = find(&context.handle, &route)?.name;
+    Ok(Json(context.series.of(&name)))
 }
 
 /// The route of this name.

@@ -30,6 +30,11 @@ pub(crate) fn now_in_words() -> String {
     OffsetDateTime::now_utc().format(AT).unwrap_or_default()
 }
 
+/// The present moment in milliseconds since 1970.
+pub(crate) fn unix_ms() -> u64 {
+    u64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000).unwrap_or_default()
+}
+
 /// Numbers decisions and tells of them.
 #[derive(Debug)]
 pub(crate) struct Events {

@@ -31,6 +31,18 @@ pub enum OrderError {
     /// Another process is taking over.
     #[error("the edge is being replaced by another process; nothing has changed, try again in a second")]
     HandingOver,
+    /// Something was decided that its giver had not seen.
+    #[error(
+        "the route has moved on since you looked: {what} (decision {newest}); look at `{route}` again, and give the order again if it is still right"
+    )]
+    Overtaken {
+        /// Which route.
+        route: String,
+        /// The newest decision.
+        newest: u64,
+        /// It, in one sentence.
+        what: String,
+    },
     /// Another edge decides, and there is no way to it from here.
     #[error(
         "this edge follows {}, which decides; give the order there, or `pointsman rollback`, which every edge obeys",
@@ -70,6 +82,7 @@ impl OrderError {
             Self::Refused(refusal) => refusal.code(),
             Self::Stopping => "stopping",
             Self::HandingOver => "handing_over",
+            Self::Overtaken { .. } => "overtaken",
             Self::NotLeader { .. } => "not_leader",
             Self::RefusedByLeader { code, .. } => code,
             Self::LeaderUnreachable { .. } => "leader_unreachable",
@@ -84,6 +97,8 @@ pub struct OrderMessage {
     pub route: RouteName,
     /// What to do.
     pub order: Order,
+    /// The newest decision that its giver had seen; none if nobody says.
+    pub seen: Option<u64>,
     /// Where the decisions it led to, or the refusal, go; sent after they are in force.
     pub answer: oneshot::Sender<Result<Done, OrderError>>,
 }
@@ -130,8 +145,21 @@ impl ControlHandle {
     /// # Errors
     /// If there is no such route, its state forbids the order, or the edge is stopping; nothing has changed then.
     pub async fn order(&self, route: RouteName, order: Order) -> Result<Done, OrderError> {
+        self.order_having_seen(route, order, None).await
+    }
+
+    /// Carries out an order whose giver knows of decisions up to number `seen`; none if nobody says.
+    ///
+    /// # Errors
+    /// As [`ControlHandle::order`], and if something was decided since, unless the order is a rollback.
+    pub async fn order_having_seen(
+        &self,
+        route: RouteName,
+        order: Order,
+        seen: Option<u64>,
+    ) -> Result<Done, OrderError> {
         let (answer, outcome) = oneshot::channel();
-        let message = OrderMessage { route, order, answer };
+        let message = OrderMessage { route, order, seen, answer };
         if self.orders.send(message).await.is_err() {
             return Err(OrderError::Stopping);
         }

@@ -129,6 +129,7 @@ impl Control {
         self.looks.remove(&name);
         self.counts.remove(&name);
         self.events.forget(&name);
+        self.series.forget(&name);
         self.parked.insert(name, saved);
     }
 }

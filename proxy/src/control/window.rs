@@ -94,12 +94,12 @@ pub(crate) fn ratio(part: u64, whole: u64) -> Option<f64> {
 
 /// A count as a float; exact up to 2^53, which no counter here reaches.
 #[expect(clippy::as_conversions, clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
-fn to_f64(count: u64) -> f64 {
+pub(crate) fn to_f64(count: u64) -> f64 {
     count as f64
 }
 
 /// `now - before`, field by field.
-fn difference(now: &Counts, before: &Counts) -> Counts {
+pub(crate) fn difference(now: &Counts, before: &Counts) -> Counts {
     Counts {
         outcomes: subtract(now.outcomes, before.outcomes),
         histogram: subtract(now.histogram, before.histogram),

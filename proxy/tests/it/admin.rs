@@ -415,6 +415,7 @@ fn openapi_describes_every_path_and_resolves_every_reference() {
         "get /api/v1/routes",
         "get /api/v1/routes/{route}",
         "get /api/v1/routes/{route}/decisions",
+        "get /api/v1/routes/{route}/series",
         "get /livez",
         "get /metrics",
         "get /readyz",
@@ -460,7 +461,11 @@ struct Events(Box<dyn BufRead>);
 
 impl Events {
     fn of(edge: &Edge) -> Self {
-        let response = agent().get(edge.url("/api/v1/events")).call().unwrap();
+        Self::at(edge, "/api/v1/events")
+    }
+
+    fn at(edge: &Edge, path: &str) -> Self {
+        let response = agent().get(edge.url(path)).call().unwrap();
         assert_eq!(response.headers()["content-type"], "text/event-stream");
         Self(Box::new(BufReader::new(response.into_body().into_reader())))
     }
@@ -588,4 +593,42 @@ fn an_open_stream_does_not_hold_up_the_end() {
     let mut rest = Vec::new();
     // Cut, not closed well: both are an end. A stream that went on would hold this up for ever.
     drop(events.0.read_to_end(&mut rest));
+}
+
+#[test]
+fn a_reader_with_a_focus_gets_others_in_brief() {
+    let edge = Edge::new(view(vec![shifting(), steady("ranking")]));
+    assert!(get(&edge, "/api/v1/events?colour=red").problem(400, "bad_query").contains("focus=ROUTE"));
+    let mut stream = Events::at(&edge, "/api/v1/events?focus=ranking");
+    let kinds: Vec<String> = (0..3).map(|_| stream.next().0).collect();
+    assert_eq!(kinds, ["config", "sample", "sample"]);
+    let second = |route: &str| {
+        Event::Second(pointsman::view::SecondView {
+            route: route_name(route),
+            at_ms: 7,
+            versions: std::collections::BTreeMap::new(),
+            rollback: None,
+            promotion: None,
+        })
+    };
+    for event in [Event::Sample(shifting()), second("delivery-time"), second("ranking")] {
+        edge.events.send(event).unwrap();
+    }
+    let (kind, _, sample) = stream.next();
+    assert_eq!((kind.as_str(), &sample["name"]), ("sample", &json!("delivery-time")));
+    assert!(sample["analysis"]["summary"].is_null() && sample["weights"].is_object());
+    let (kind, _, second) = stream.next();
+    assert_eq!((kind.as_str(), &second["route"]), ("second", &json!("ranking")), "of others there are no seconds");
+}
+
+#[test]
+fn what_was_seen_must_be_a_number() {
+    let edge = Edge::new(view(vec![shifting()]));
+    let order = |seen: &str| {
+        let headers = [("content-type", "application/json"), ("x-pointsman-seen-decision", seen)];
+        send_with(&edge, "POST", "/api/v1/routes/delivery-time/pause", "{}", &headers)
+    };
+    assert!(order("latest").problem(400, "bad_seen_decision").contains("number of a decision"));
+    assert_eq!(order("43").status, 200);
+    assert_eq!(edge.orders().len(), 1);
 }

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use pointsman::admin::{self, AdminContext, DecisionLog, DecisionLogError, TokenFile};
 use pointsman::control::handle::{ControlHandle, Done, OrderError, OrderMessage};
+use pointsman::control::series::SeriesBook;
 use pointsman::metrics::Metrics;
 use pointsman::mirror::books::{CopyCounts, MirrorCounts, Times};
 use pointsman::observe::ObserverCounts;
@@ -63,6 +64,7 @@ impl Edge {
             metrics: Metrics::new(handle.clone()),
             handle,
             decisions: Arc::new(FixedLog(log)),
+            series: SeriesBook::default(),
             token: token.map(TokenFile::new),
         };
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();

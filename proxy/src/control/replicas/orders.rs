@@ -43,7 +43,7 @@ impl Control {
     /// Another edge passed an order on, taking this one for the leader.
     pub(super) async fn carry_out_for_another(&mut self, passed: PassedOn, answer: oneshot::Sender<Carried>) {
         let (done, outcome) = oneshot::channel();
-        self.obey_here(OrderMessage { route: passed.route, order: passed.order, answer: done }).await;
+        self.obey_here(OrderMessage { route: passed.route, order: passed.order, seen: None, answer: done }).await;
         // Sent by now, since the loop obeys one order after the other.
         let outcome = outcome.await.unwrap_or(Err(OrderError::Stopping));
         drop(answer.send(carried(outcome)));
@@ -58,7 +58,7 @@ fn carried(outcome: Result<Done, OrderError>) -> Carried {
 }
 
 async fn pass_on(client: Client, (leader, address): (String, SocketAddr), message: OrderMessage) {
-    let OrderMessage { route, order, answer } = message;
+    let OrderMessage { route, order, answer, .. } = message;
     let passed = PassedOn { route, order };
     let outcome = match client.ask::<Carried>((address, ORDER), &passed, CARRIED_OUT_WITHIN).await {
         Ok(Carried::Done(done)) => Ok(*done),

@@ -27,6 +27,7 @@ use crate::control::history::History;
 use crate::control::home::Home;
 use crate::control::publisher::Publisher;
 use crate::control::resolver::{Resolved, Resolver};
+use crate::control::series::SeriesBook;
 use crate::control::state::StateFile;
 use crate::control::{Command, Inputs, Parts};
 use crate::outcome::Outcome;
@@ -306,6 +307,7 @@ fn parts(
         discoveries: Discoveries::start(&here, Connection::default(), mpsc::unbounded_channel().0),
         replication: Some(replication),
         view,
+        series: SeriesBook::default(),
     }
 }
 
