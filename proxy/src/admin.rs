@@ -5,6 +5,7 @@
 //! not the thing asked for is an `application/problem+json` with a `code` and a way out.
 
 mod access;
+mod dashboard;
 mod events;
 mod openapi;
 mod orders;
@@ -109,6 +110,7 @@ pub fn router(context: AdminContext) -> Router {
         .route("/openapi.json", get(openapi::document(api)))
         .route_layer(middleware::from_fn_with_state(context.token.clone(), access::check));
     open.merge(closed)
+        .merge(dashboard::pages())
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES))

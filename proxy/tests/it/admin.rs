@@ -596,6 +596,29 @@ fn an_open_stream_does_not_hold_up_the_end() {
 }
 
 #[test]
+fn the_dashboard_is_a_page_that_needs_no_token_and_loads_from_nowhere_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let token = folder.path().join("token");
+    std::fs::write(&token, "secret").unwrap();
+    let edge = Edge::with(view(vec![shifting()]), decisions(), Some(token));
+    for (path, media_type) in [
+        ("/", "text/html; charset=utf-8"),
+        ("/dashboard/app.js", "text/javascript; charset=utf-8"),
+        ("/dashboard/app.css", "text/css; charset=utf-8"),
+        ("/dashboard/icon.svg", "image/svg+xml"),
+    ] {
+        let answer = get(&edge, path);
+        assert_eq!((answer.status, answer.content_type.as_str()), (200, media_type), "{path}");
+        assert!(!answer.text.is_empty(), "{path}");
+        let policy = answer.headers["content-security-policy"].to_str().unwrap();
+        assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+        let tag = answer.headers["etag"].to_str().unwrap().to_owned();
+        assert_eq!(get_with(&edge, path, &[("if-none-match", &tag)]).status, 304, "{path}");
+    }
+    get(&edge, "/api/v1/routes").problem(401, "unauthorized");
+}
+
+#[test]
 fn a_reader_with_a_focus_gets_others_in_brief() {
     let edge = Edge::new(view(vec![shifting(), steady("ranking")]));
     assert!(get(&edge, "/api/v1/events?colour=red").problem(400, "bad_query").contains("focus=ROUTE"));

@@ -69,6 +69,7 @@ impl Stage {
         let (edge, at, admin_at) = cast::edge(&config).await?;
         (places.edge, places.admin) = (at, admin_at);
         say(&format!("edge on http://{at}, admin API on http://{admin_at}, config in {}", config.display()))?;
+        say(&format!("watch it in a browser: http://{admin_at}/"))?;
         let load = Load::start(&chaos, at, args.rate, &bodies())?;
         say(&format!(
             "load: {} predictions per second, sent on time whether or not earlier ones were answered",
@@ -182,7 +183,7 @@ impl Stage {
     pub(super) fn how_to_look_around(&self) -> String {
         let Places { edge, admin, .. } = self.places;
         format!(
-            "\nEverything is left running until Ctrl-C. Try in another terminal:\n  pointsman --admin http://{admin} status --watch\n  pointsman --admin http://{admin} history delivery-time\n  pointsman --admin http://{admin} explain delivery-time\n  $EDITOR {}\n  curl -i http://{edge}/ready\n",
+            "\nEverything is left running until Ctrl-C. The dashboard: http://{admin}/\nTry in another terminal:\n  pointsman --admin http://{admin} status --watch\n  pointsman --admin http://{admin} history delivery-time\n  pointsman --admin http://{admin} explain delivery-time\n  $EDITOR {}\n  curl -i http://{edge}/ready\n",
             self.config_file().display()
         )
     }
