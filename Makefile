@@ -13,9 +13,24 @@ demo: prepare ## the main job on real processes: three acts in under two minutes
 	@cargo build --release --quiet -p pointsman -p model-server -p pointsman-chaos
 	@target/release/pointsman demo $(ARGS)
 
-test: prepare ## every test of every crate, also behind one that fails
+test: prepare browser ## every test of every crate, also behind one that fails
 	@.ci/install kubectl kubernetes-client || echo "without kubectl the manifests are not checked" >&2
 	cargo test --workspace --no-fail-fast
+
+# The dashboard is tested in chromium, driven by Playwright; who has no npm is told by the test that was skipped.
+.PHONY: browser
+browser:
+	@.ci/install chromium || echo "without chromium the dashboard is not tested" >&2
+	@if command -v npm >/dev/null; then cd proxy/dashboard && npm ci --silent --no-audit --no-fund; \
+	  else echo "without npm the dashboard is not tested" >&2; fi
+
+.PHONY: dashboard
+dashboard: browser ## builds the dashboard anew into what the program embeds
+	cd proxy/dashboard && npm run --silent check && npm run --silent build
+
+.PHONY: pictures
+pictures: prepare browser ## takes the pictures of the documents anew
+	UPDATE_DOCS=1 REQUIRE_CHROMIUM=1 cargo test -p pointsman --test it dashboard
 
 .PHONY: test-kube
 test-kube: prepare ## what is counted on of Kubernetes, on the cluster of KUBECONFIG in namespaces of its own

@@ -14,6 +14,7 @@
 
 mod admin;
 mod cli;
+mod dashboard;
 mod endpoints;
 mod evidence;
 mod fast_lane;

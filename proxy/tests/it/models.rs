@@ -53,7 +53,7 @@ fn root() -> &'static Path {
 }
 
 /// Built beside the edge by whoever tests the whole workspace; else here.
-fn model_server() -> PathBuf {
+pub(crate) fn model_server() -> PathBuf {
     let folder = Path::new(env!("CARGO_BIN_EXE_pointsman")).parent().unwrap();
     let program = folder.join("model-server");
     if !program.is_file() {
