@@ -62,6 +62,11 @@ bench-model: prepare ## model-server beside FastAPI with scikit-learn and ONNX R
 	@cargo build --quiet --profile $(PROFILE) -p model-server -p pointsman-benches --bins
 	target/$(PROFILE)/compare_models --python $(MODEL_PEERS)/bin/python --texts target/minilm --name $(NAME) $(ARGS)
 
+.PHONY: simulate
+simulate: prepare ## every comparable scenario in virtual time, beside models of the peers: chaos/results/simulated.md
+	@cargo build --quiet --release -p pointsman-chaos
+	target/release/chaos report chaos/scenarios/*.yaml --out chaos/results $(ARGS)
+
 micro: prepare ## micro-benches: route, split, pick, record, parse, step
 	cargo bench -p pointsman-benches
 

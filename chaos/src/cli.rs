@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use pointsman_chaos::load::LoadError;
+use pointsman_chaos::scenario::ScenarioError;
 use pointsman_telemetry::logs::LogsError;
 use pointsman_telemetry::shutdown;
 use tokio::io::AsyncReadExt;
@@ -17,6 +18,7 @@ use tokio::net::unix::pipe::Receiver;
 
 pub(crate) mod fault;
 pub(crate) mod load;
+pub(crate) mod scenario;
 
 /// Why a subcommand failed.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +37,12 @@ pub(crate) enum CliError {
     Load(#[source] LoadError),
     #[error("the runtime ended before the load did")]
     CutShort,
+    #[error("the scenario cannot be played")]
+    Scenario(#[source] ScenarioError),
+    #[error("{scenario} does not hold with {broke} of {seeds} seeds")]
+    Broken { scenario: String, broke: u64, seeds: u64 },
+    #[error("the report {} cannot be written; name a folder that can be written with --out", path.display())]
+    Report { path: PathBuf, source: io::Error },
     #[error("standard output cannot be written")]
     Output(#[source] io::Error),
 }
@@ -43,9 +51,16 @@ impl CliError {
     /// 2 for what the caller should write differently, 1 for the rest.
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Logs(_) | Self::Body { .. } | Self::Header { .. } => ExitCode::from(2),
+            Self::Logs(_) | Self::Body { .. } | Self::Header { .. } | Self::Scenario(_) | Self::Report { .. } => {
+                ExitCode::from(2)
+            }
             Self::Load(error) if !matches!(error, LoadError::Timer(_)) => ExitCode::from(2),
-            Self::Signals(_) | Self::Listen(_) | Self::Load(_) | Self::CutShort | Self::Output(_) => ExitCode::FAILURE,
+            Self::Signals(_)
+            | Self::Listen(_)
+            | Self::Load(_)
+            | Self::CutShort
+            | Self::Broken { .. }
+            | Self::Output(_) => ExitCode::FAILURE,
         }
     }
 }

@@ -5,5 +5,9 @@
 mod clock;
 pub mod fakes;
 pub mod fault;
+pub mod invariant;
 pub mod load;
+pub mod report;
+pub mod scenario;
 mod serve;
+pub mod sim;

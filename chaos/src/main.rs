@@ -1,4 +1,4 @@
-//! `chaos`: the fault layer and the load generator as processes.
+//! `chaos`: the fault layer and the load generator as processes, and scenarios in virtual time.
 
 use std::process::ExitCode;
 
@@ -24,6 +24,9 @@ struct Arguments {
 enum Command {
     Fault(cli::fault::Arguments),
     Load(cli::load::Arguments),
+    Check(cli::scenario::Check),
+    Run(cli::scenario::Run),
+    Report(cli::scenario::Report),
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -42,5 +45,8 @@ async fn run(arguments: Arguments) -> Result<(), CliError> {
     match arguments.command {
         Command::Fault(arguments) => cli::fault::run(&arguments).await,
         Command::Load(arguments) => cli::load::run(arguments).await,
+        Command::Check(arguments) => cli::scenario::check(&arguments),
+        Command::Run(arguments) => cli::scenario::run(&arguments),
+        Command::Report(arguments) => cli::scenario::report(&arguments),
     }
 }

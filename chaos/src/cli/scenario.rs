@@ -1,0 +1,153 @@
+//! `chaos check`, `chaos run` and `chaos report`: scenarios from the command line.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use pointsman_chaos::report::{Line, markdown, measure, svg};
+use pointsman_chaos::scenario::{Scenario, ScenarioError};
+use pointsman_chaos::sim::{Chosen, play, smallest};
+
+use super::{CliError, print};
+
+/// Reads scenarios and says what is wrong with them
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// Scenario files
+    #[arg(required = true, value_name = "SCENARIO")]
+    files: Vec<PathBuf>,
+}
+
+/// Plays a scenario in virtual time against the edge's own decisions
+///
+/// The same seed gives the same lines, byte by byte. Exits with 1 where something did not hold, and shows the smallest
+/// scenario that still breaks it.
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// A scenario file
+    #[arg(value_name = "SCENARIO")]
+    file: PathBuf,
+    /// In virtual time
+    #[arg(long, required = true)]
+    sim: bool,
+    /// The first seed
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How many seeds, one after the other
+    #[arg(long, default_value_t = 1)]
+    seeds: u64,
+}
+
+/// Plays scenarios with many seeds, decided by Pointsman and as peers would, and writes a table and a picture
+#[derive(Debug, Args)]
+pub(crate) struct Report {
+    /// Scenario files
+    #[arg(required = true, value_name = "SCENARIO")]
+    files: Vec<PathBuf>,
+    /// How many seeds for each
+    #[arg(long, default_value_t = 200)]
+    seeds: u64,
+    /// Where simulated.md and simulated.svg go
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+fn read(file: &Path) -> Result<Scenario, CliError> {
+    let name = file.file_stem().unwrap_or(file.as_os_str()).to_string_lossy().into_owned();
+    let text = fs::read_to_string(file)
+        .map_err(|source| CliError::Scenario(ScenarioError::Unreadable { path: file.to_owned(), source }))?;
+    Scenario::parse(&text, &name).map_err(CliError::Scenario)
+}
+
+pub(crate) fn check(arguments: &Check) -> Result<(), CliError> {
+    for file in &arguments.files {
+        let scenario = read(file)?;
+        print(format_args!(
+            "{}: {} events in {:?}: {}",
+            scenario.name,
+            scenario.events.len(),
+            scenario.end,
+            scenario.about
+        ))?;
+    }
+    Ok(())
+}
+
+pub(crate) fn run(arguments: &Run) -> Result<(), CliError> {
+    let scenario = read(&arguments.file)?;
+    print(format_args!("{}: {}", scenario.name, scenario.about))?;
+    let mut broke = 0;
+    for seed in arguments.seed..arguments.seed.saturating_add(arguments.seeds) {
+        broke += u64::from(!run_one(&scenario, seed, arguments.seeds == 1)?);
+    }
+    if broke > 0 {
+        return Err(CliError::Broken { scenario: scenario.name, broke, seeds: arguments.seeds });
+    }
+    print(format_args!(
+        "everything held, with {} {}",
+        arguments.seeds,
+        if arguments.seeds == 1 { "seed" } else { "seeds" }
+    ))
+}
+
+/// Whether everything held.
+fn run_one(scenario: &Scenario, seed: u64, is_told: bool) -> Result<bool, CliError> {
+    let played = play(scenario, seed, Chosen::Pointsman);
+    let is_told = is_told || !played.broken.is_empty();
+    if is_told {
+        for line in &played.trace {
+            print(line)?;
+        }
+        for (version, books) in &played.books.versions {
+            print(format_args!("{version}: {} requests, {} good, {} bad", books.assigned, books.good, books.bad))?;
+        }
+    }
+    if played.broken.is_empty() {
+        return Ok(true);
+    }
+    for broken in &played.broken {
+        print(format_args!("BROKEN with seed {seed}: {broken}"))?;
+    }
+    let small = smallest(scenario, |smaller| !play(smaller, seed, Chosen::Pointsman).broken.is_empty());
+    print(format_args!("the smallest scenario that shows it ends after {:?} and has these events:", small.end))?;
+    for event in &small.events {
+        print(format_args!("  - {}", event.text))?;
+    }
+    Ok(false)
+}
+
+pub(crate) fn report(arguments: &Report) -> Result<(), CliError> {
+    let mut lines: Vec<Line> = Vec::new();
+    for file in &arguments.files {
+        let scenario = read(file)?;
+        if !scenario.comparable {
+            print(format_args!("{} is left out: peers cannot be given its orders, edits or restarts", scenario.name))?;
+            continue;
+        }
+        for chosen in Chosen::ALL {
+            lines.push(measure(&scenario, chosen, 1..arguments.seeds + 1));
+        }
+        print(format_args!("{} is played", scenario.name))?;
+    }
+    let table = markdown(&lines);
+    let write = |name: &str, text: &str| {
+        let path = arguments.out.join(name);
+        fs::write(&path, text).map_err(|source| CliError::Report { path, source })
+    };
+    fs::create_dir_all(&arguments.out).map_err(|source| CliError::Report { path: arguments.out.clone(), source })?;
+    write("simulated.md", &told(&lines, &table, arguments.seeds))?;
+    write("simulated.svg", &svg(&lines))?;
+    print(table)
+}
+
+/// The table, and what a reader must know to read it.
+fn told(lines: &[Line], table: &str, seeds: u64) -> String {
+    let mut abouts: Vec<String> = lines.iter().map(|line| format!("- **{}**: {}", line.scenario, line.about)).collect();
+    abouts.dedup();
+    format!(
+        "# Simulated rollouts\n\n{seeds} seeds each, in virtual time; `chaos report` makes this page. What decides for Pointsman is the edge's own\n\
+         code. The peers are models of what their documentation sets up, not the programs themselves: docs/chaos.md says\n\
+         what they see and what is left out in their favour.\n\n![bad answers](simulated.svg)\n\n{table}\n{}\n",
+        abouts.join("\n")
+    )
+}

@@ -1,0 +1,218 @@
+//! One scenario: a route under load, what goes wrong and when, and what must hold.
+//!
+//! The route is written as in a config file and read by the same code, so that what is played is what an operator
+//! would write. Where its versions answer is left to the world that plays it.
+
+mod file;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pointsman_config::{ConfigErrors, Route, VersionId};
+use pointsman_rollout::{OrderKind, PhaseName};
+
+/// One scenario, checked.
+#[derive(Debug, Clone)]
+pub struct Scenario {
+    /// What it is called; the file's name without its ending.
+    pub name: String,
+    /// What happens in it, for people.
+    pub about: String,
+    /// The route as the config file gives it at the start.
+    pub route: Arc<Route>,
+    /// How each version behaves as long as nothing is wrong with it.
+    pub versions: BTreeMap<VersionId, Behaviour>,
+    /// Requests per second of the whole route.
+    pub rate: f64,
+    /// What happens, in the order of time.
+    pub events: Vec<Event>,
+    /// When the scenario is over, from its start.
+    pub end: Duration,
+    /// Whether other ways to decide can be shown the same: nobody gives orders, edits the file or kills the edge.
+    pub comparable: bool,
+    /// What must hold at the end.
+    pub holds: Holds,
+}
+
+/// How a version behaves.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Behaviour {
+    /// At how many endpoints.
+    pub endpoints: usize,
+    /// The share of requests that it fails, as a ratio.
+    pub errors: f64,
+    /// The share of requests that it answers later than the guard's latency threshold, as a ratio.
+    pub slow: f64,
+}
+
+/// One thing that happens.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// When, from the start.
+    pub at: Duration,
+    /// Until when; none: it stays, or has no duration.
+    pub until: Option<Duration>,
+    /// What.
+    pub what: What,
+    /// As the file has it, on one line.
+    pub text: String,
+}
+
+impl Event {
+    /// Whether it is in force at `now`.
+    pub fn is_in_force(&self, now: Duration) -> bool {
+        self.at <= now && self.until.is_none_or(|until| now < until)
+    }
+}
+
+/// What can happen.
+#[derive(Debug, Clone, PartialEq)]
+pub enum What {
+    /// A version answers worse.
+    Fault(Fault),
+    /// So many endpoints of a version are gone.
+    Down {
+        /// Which version.
+        version: VersionId,
+        /// How many.
+        endpoints: usize,
+    },
+    /// The load is multiplied.
+    Traffic(f64),
+    /// The edge is killed; it starts again when the event is over.
+    EdgeKilled,
+    /// An operator gives an order.
+    Order(OrderKind),
+    /// The route's part of the config file is edited.
+    Edit(Arc<Route>),
+}
+
+/// How a version answers worse; shares are ratios of its requests and add to its own.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fault {
+    /// Which version.
+    pub version: VersionId,
+    /// Fail at once.
+    pub errors: f64,
+    /// Are answered later than the latency threshold.
+    pub slow: f64,
+    /// Get no answer until the route's timeout.
+    pub hang: f64,
+    /// How long it takes from nothing to the full shares, in a straight line.
+    pub ramp: Duration,
+    /// How many requests in a row fail together; 1: each by itself.
+    pub together: u32,
+}
+
+/// What must hold; the invariants of [`invariant`](crate::invariant) hold besides, in every scenario.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Holds {
+    /// The phase at the end.
+    pub ends: Option<PhaseName>,
+    /// The canary is taken back, this long after the first thing that went wrong with it.
+    pub taken_back_within: Option<Duration>,
+    /// The canary is never taken back.
+    pub never_taken_back: bool,
+    /// The canary is promoted, this long after the start.
+    pub promoted_within: Option<Duration>,
+    /// Clients get no more bad answers from the canary.
+    pub bad_answers_at_most: Option<u64>,
+}
+
+impl Scenario {
+    /// Reads a scenario; `name` is what it will be called, and what messages name.
+    ///
+    /// # Errors
+    /// If something is wrong with it: the first such thing, and the way out.
+    pub fn parse(text: &str, name: &str) -> Result<Self, ScenarioError> {
+        file::read(text, name)
+    }
+
+    /// The version that is tried at the start, if one is.
+    pub fn canary(&self) -> Option<&VersionId> {
+        match &self.route.plan {
+            pointsman_config::Plan::Rollout(plan) => Some(&plan.canary),
+            pointsman_config::Plan::Weights(pointsman_config::Split::Canary { canary, .. }) => Some(canary),
+            pointsman_config::Plan::Weights(pointsman_config::Split::Whole(_)) => None,
+        }
+    }
+
+    /// When the first thing goes wrong with `version`: a fault, an endpoint, or at the start a behaviour that the route's
+    /// guard does not tolerate beside stable's.
+    pub fn first_harm(&self, version: &VersionId) -> Option<Duration> {
+        let guard = &self.route.guard;
+        let of = |version: &VersionId| self.versions.get(version);
+        let is_bad = |stable: &Behaviour, own: &Behaviour| {
+            own.errors > guard.tolerance.ratio * stable.errors + guard.tolerance.difference || own.slow > stable.slow
+        };
+        if of(&self.route.stable).zip(of(version)).is_some_and(|(stable, own)| is_bad(stable, own)) {
+            return Some(Duration::ZERO);
+        }
+        let harms = |event: &&Event| match &event.what {
+            What::Fault(fault) => fault.version == *version,
+            What::Down { version: hit, .. } => hit == version,
+            What::Traffic(_) | What::EdgeKilled | What::Order(_) | What::Edit(_) => false,
+        };
+        self.events.iter().find(harms).map(|event| event.at)
+    }
+}
+
+/// What is wrong with a scenario, and the way out.
+#[derive(Debug, thiserror::Error)]
+pub enum ScenarioError {
+    /// The file cannot be read.
+    #[error("the scenario {} cannot be read", path.display())]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is no YAML, or its keys are others.
+    #[error("{name} is no scenario; docs/chaos.md says how one is written")]
+    Unwritten {
+        /// Which scenario.
+        name: String,
+        /// What the reader says, with line and column.
+        source: Box<serde_saphyr::Error>,
+    },
+    /// Its route is refused.
+    #[error("{name}: {place} is refused, as a config file with it would be: {problems}")]
+    Route {
+        /// Which scenario.
+        name: String,
+        /// `route`, or the event that edits it.
+        place: String,
+        /// What is wrong with it.
+        problems: Problems,
+    },
+    /// Something in it cannot be played.
+    #[error("{name}: {place}: {what}")]
+    Senseless {
+        /// Which scenario.
+        name: String,
+        /// Where.
+        place: String,
+        /// What, and the way out.
+        what: String,
+    },
+}
+
+/// What is wrong with a route, without places: the text around it was made here.
+#[derive(Debug)]
+pub struct Problems(pub(crate) ConfigErrors);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let said: Vec<String> = self
+            .0
+            .problems()
+            .iter()
+            .map(|problem| format!("{}: {}; {}", problem.path, problem.what, problem.way_out))
+            .collect();
+        f.write_str(&said.join("; "))
+    }
+}

@@ -1,0 +1,184 @@
+//! Requests of a simulated world: when they come, who gets them, and when what comes of them is known.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use pointsman_config::{Share, Split, VersionId};
+use pointsman_rollout::{Drawn, Observed, Row, Tally};
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Binomial, Distribution, Poisson};
+
+use super::TICK;
+use super::books::Books;
+use super::fleet::{Answers, Fleet};
+use crate::scenario::{Scenario, What};
+
+/// The stream of requests, and those whose outcome is not known yet.
+pub(super) struct Traffic {
+    chance: ChaCha8Rng,
+    rate: f64,
+    /// From when, until when, how many times as much.
+    bursts: Vec<(Duration, Option<Duration>, f64)>,
+    /// How long after its assignment a slow answer comes, and one that never comes is given up.
+    slow_after: Duration,
+    hangs_for: Duration,
+    /// By the time at which they become known.
+    coming: BTreeMap<Duration, Vec<Observed>>,
+    /// Assigned in this tick.
+    assigned: Vec<(VersionId, u64)>,
+}
+
+/// What comes of one version's requests of one tick, by when it is known.
+#[derive(Debug, Clone, Copy, Default)]
+struct Fates {
+    at_once: Tally,
+    slow: Tally,
+    hung: Tally,
+}
+
+impl Traffic {
+    pub(super) fn new(scenario: &Scenario, chance: ChaCha8Rng) -> Self {
+        let burst = |event: &crate::scenario::Event| match event.what {
+            What::Traffic(times) => Some((event.at, event.until, times)),
+            What::Fault(_) | What::Down { .. } | What::EdgeKilled | What::Order(_) | What::Edit(_) => None,
+        };
+        let route = &scenario.route;
+        Self {
+            chance,
+            rate: scenario.rate,
+            bursts: scenario.events.iter().filter_map(burst).collect(),
+            slow_after: route.guard.latency_threshold + TICK,
+            hangs_for: route.timeouts.read.min(route.timeouts.total),
+            coming: BTreeMap::new(),
+            assigned: Vec::new(),
+        }
+    }
+
+    /// How many requests come in this tick.
+    pub(super) fn arrivals(&mut self, now: Duration) -> u64 {
+        let mean = self.mean(now);
+        self.poisson(mean)
+    }
+
+    /// Requests of one tick, on the average.
+    fn mean(&self, now: Duration) -> f64 {
+        let is_now = |(from, until, _): &&(Duration, Option<Duration>, f64)| {
+            *from <= now && until.is_none_or(|until| now < until)
+        };
+        let times: f64 = self.bursts.iter().filter(is_now).map(|(.., times)| times).product();
+        self.rate * times * TICK.as_secs_f64()
+    }
+
+    /// The requests of this tick are assigned and meet their fates.
+    pub(super) fn serve(&mut self, applied: &Split, trial: u64, now: Duration, fleet: &Fleet) {
+        let (stable, canary, weight) = match applied {
+            Split::Whole(whole) => (whole, None, Share::ZERO),
+            Split::Canary { stable, canary, share } => (stable, Some(canary), *share),
+        };
+        let mean = self.mean(now);
+        // A Poisson stream that is divided by independent draws is two independent Poisson streams.
+        let drawn = Drawn {
+            canary: canary.map_or(0, |_| self.poisson(mean * weight.ratio())),
+            stable: self.poisson(mean * (1.0 - weight.ratio())),
+        };
+        let of_stable = self.fates(drawn.stable, fleet.answers(stable, now));
+        let of_canary = canary.map(|canary| self.fates(drawn.canary, fleet.answers(canary, now))).unwrap_or_default();
+        self.assigned.push((stable.clone(), drawn.stable));
+        self.assigned.extend(canary.map(|canary| (canary.clone(), drawn.canary)));
+        let parts = [
+            (now, of_canary.at_once, of_stable.at_once, drawn),
+            (now + self.slow_after, of_canary.slow, of_stable.slow, Drawn::default()),
+            (now + self.hangs_for, of_canary.hung, of_stable.hung, Drawn::default()),
+        ];
+        for (known, canary_tally, stable_tally, drawn) in parts {
+            if canary_tally.requests + stable_tally.requests + drawn.canary + drawn.stable > 0 {
+                self.coming.entry(known).or_default().push(Observed {
+                    stable: stable.clone(),
+                    canary: canary.cloned(),
+                    trial,
+                    row: Row { weight, canary: canary_tally, stable: stable_tally },
+                    requests: None,
+                    drawn,
+                });
+            }
+        }
+    }
+
+    /// What has become known by now, and into the books with it.
+    pub(super) fn known(&mut self, now: Duration, books: &mut Books) -> Vec<Observed> {
+        for (version, requests) in self.assigned.drain(..) {
+            books.assigned(&version, requests);
+        }
+        let mut rows = Vec::new();
+        while let Some(first) = self.coming.first_entry().filter(|first| *first.key() <= now) {
+            rows.extend(first.remove());
+        }
+        for row in &rows {
+            books.answered(&row.stable, row.row.stable);
+            if let Some(canary) = &row.canary {
+                books.answered(canary, row.row.canary);
+            }
+        }
+        rows
+    }
+
+    /// Requests whose outcome is still to come.
+    pub(super) fn under_way(&self) -> u64 {
+        self.coming.values().flatten().map(|row| row.row.canary.requests + row.row.stable.requests).sum()
+    }
+
+    /// Forgets them: the edge that waited for them was killed.
+    pub(super) fn cut_off(&mut self) -> u64 {
+        let lost = self.under_way();
+        self.coming.clear();
+        lost
+    }
+
+    fn fates(&mut self, requests: u64, answers: Answers) -> Fates {
+        let hung = self.binomial(requests, answers.hang);
+        let slow = self.binomial(requests - hung, ratio(answers.slow, 1.0 - answers.hang));
+        let rest = requests - hung - slow;
+        let errors = self.errors(rest, ratio(answers.errors, 1.0 - answers.hang - answers.slow), answers.together);
+        Fates {
+            at_once: Tally { requests: rest, errors, slow: 0 },
+            slow: Tally { requests: slow, errors: 0, slow },
+            hung: Tally { requests: hung, errors: hung, slow: 0 },
+        }
+    }
+
+    /// Of `requests` so many fail, `together` in a row each time.
+    fn errors(&mut self, requests: u64, share: f64, together: u32) -> u64 {
+        if together <= 1 {
+            return self.binomial(requests, share);
+        }
+        let rows = self.binomial(requests, (share / f64::from(together)).min(1.0));
+        (rows * u64::from(together)).min(requests)
+    }
+
+    fn poisson(&mut self, mean: f64) -> u64 {
+        // A mean of nothing has no law; it gives nothing.
+        Poisson::new(mean).map_or(0, |law| whole(law.sample(&mut self.chance)))
+    }
+
+    fn binomial(&mut self, requests: u64, share: f64) -> u64 {
+        if requests == 0 || share <= 0.0 {
+            return 0;
+        }
+        Binomial::new(requests, share.min(1.0)).map_or(0, |law| law.sample(&mut self.chance))
+    }
+}
+
+/// `part / whole`, at most 1; nothing of nothing.
+fn ratio(part: f64, whole: f64) -> f64 {
+    if whole > 0.0 { (part / whole).min(1.0) } else { 0.0 }
+}
+
+#[expect(
+    clippy::as_conversions,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a count that was drawn as a float; saturates"
+)]
+fn whole(drawn: f64) -> u64 {
+    drawn as u64
+}
