@@ -227,6 +227,7 @@ impl<'a, P: Policy> World<'a, P> {
                 Decision::Start
                 | Decision::Step
                 | Decision::Pause
+                | Decision::Hold
                 | Decision::Resume
                 | Decision::Flip
                 | Decision::Bake

@@ -169,6 +169,13 @@ pub const ALL: &[Metric] = &[
         read: read::evidence_limits,
     },
     Metric {
+        name: "pointsman_gate",
+        kind: Kind::Gauge,
+        labels: &["route", "gate", "outcome"],
+        help: "What others say about the canary, such as the gate drift: 1 for the outcome that holds now, 0 for the others: passes, holds (no step and no promotion; also while nothing is known), fails (the canary goes back). Only while they are asked, by the edge that decides.",
+        read: read::gates,
+    },
+    Metric {
         name: "pointsman_version_quarantined",
         kind: Kind::Gauge,
         labels: &["route", "version"],

@@ -161,6 +161,9 @@ pub struct RouteView {
     /// What copies of stable's requests showed; none if the route copies none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mirror: Option<Box<MirrorView>>,
+    /// What others say about the canary, while they are asked; only the edge that decides asks them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gates: Vec<GateView>,
     /// Versions that were taken back and stay at weight 0.
     pub quarantined: Vec<QuarantineView>,
     /// The last decision; its whole evidence is in the decision log.
@@ -175,6 +178,21 @@ pub struct RouteView {
     /// How many edges apply what is granted; only the leader of several edges knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acknowledged: Option<AcknowledgedView>,
+}
+
+/// What somebody else says about the canary.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct GateView {
+    /// Who: the name of the gate, such as `drift`.
+    pub gate: String,
+    /// `passes`, `holds` (no step and no promotion) or `fails` (the canary goes back).
+    pub outcome: String,
+    /// Why.
+    pub words: String,
+    /// For how long it has stood so, in seconds.
+    pub for_s: f64,
+    /// How long ago the finding was observed, in seconds; none before the first one.
+    pub observed_s_ago: Option<f64>,
 }
 
 /// How many edges apply what is granted.

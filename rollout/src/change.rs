@@ -42,6 +42,8 @@ pub enum Decision {
     Step,
     /// The rollout stopped where it stood.
     Pause,
+    /// It would have gone on, and somebody beside the comparison holds it.
+    Hold,
     /// It went on.
     Resume,
     /// The canary was given all traffic.
@@ -68,10 +70,11 @@ pub enum Decision {
 
 impl Decision {
     /// Every decision.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Start,
         Self::Step,
         Self::Pause,
+        Self::Hold,
         Self::Resume,
         Self::Promote,
         Self::Flip,
@@ -90,6 +93,7 @@ impl Decision {
         match self {
             Self::Step
             | Self::Pause
+            | Self::Hold
             | Self::Resume
             | Self::Promote
             | Self::Rollback
@@ -107,6 +111,7 @@ impl Decision {
             Self::Start => "start",
             Self::Step => "step",
             Self::Pause => "pause",
+            Self::Hold => "hold",
             Self::Resume => "resume",
             Self::Promote => "promote",
             Self::Flip => "flip",
@@ -197,6 +202,22 @@ pub enum Cause {
         /// What is tolerated above it, as a ratio.
         gate: f64,
     },
+    /// Somebody beside the comparison found that the canary must go back.
+    GateFails {
+        /// Which gate.
+        gate: String,
+        /// What was found.
+        found: String,
+    },
+    /// Somebody beside the comparison holds what would have gone on.
+    GateHolds {
+        /// Which gate.
+        gate: String,
+        /// Why.
+        why: String,
+        /// For how long, in seconds.
+        seconds: u64,
+    },
 }
 
 impl fmt::Display for Cause {
@@ -228,6 +249,9 @@ impl fmt::Display for Cause {
                 100.0 * noise,
                 100.0 * gate
             ),
+            Self::GateFails { gate, found } => write!(f, "the gate `{gate}` fails: {found}"),
+            Self::GateHolds { gate, why, seconds: 0 } => write!(f, "the gate `{gate}` holds: {why}"),
+            Self::GateHolds { gate, why, seconds } => write!(f, "the gate `{gate}` holds for {seconds} s: {why}"),
         }
     }
 }
@@ -246,6 +270,7 @@ impl Change {
             Decision::Start => format!("rollout of {canary} started"),
             Decision::Step => format!("{canary} now gets {share}"),
             Decision::Pause => format!("paused with {canary} at {share}"),
+            Decision::Hold => format!("{canary} held at {share}"),
             Decision::Resume => format!("resumed with {canary} at {share}"),
             Decision::Promote => format!("{canary} promoted to all traffic"),
             Decision::Flip => format!("the live Service selects {canary}"),

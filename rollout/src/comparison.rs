@@ -367,6 +367,7 @@ impl Comparison {
             split: Some(self.split.summary()),
             mirror: None,
             alone: None,
+            gates: Vec::new(),
         }
     }
 

@@ -7,6 +7,7 @@ use pointsman_config::{Route, Split, VersionId};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::findings::Gate;
 use crate::phase::PhaseName;
 use crate::service::{NOBODY_LOOKED, ServiceSeen, WayBack};
 use crate::tally::{Drawn, MirrorTally, Requests, Row};
@@ -41,17 +42,29 @@ pub struct Seen<'a> {
     pub way_back: &'a WayBack,
     /// How many edges serve the route, this one included: what each may trip on alone is shared among them.
     pub edges: usize,
+    /// Every question that the route's guard has others answer about the canary, and the last answers.
+    pub gates: &'a [Gate],
 }
 
 impl<'a> Seen<'a> {
-    /// What the only edge of a route without a live Service sees.
+    /// What the only edge of a route without a live Service and without gates sees.
     pub fn alone(
         rows: &'a [Observed],
         ready: &'a BTreeMap<VersionId, Ready>,
         applied: &'a Split,
         mirrored: &'a [Mirrored],
     ) -> Self {
-        Self { rows, ready, applied, mirrored, service: None, acknowledged: true, way_back: &NOBODY_LOOKED, edges: 1 }
+        Self {
+            rows,
+            ready,
+            applied,
+            mirrored,
+            service: None,
+            acknowledged: true,
+            way_back: &NOBODY_LOOKED,
+            edges: 1,
+            gates: &[],
+        }
     }
 }
 

@@ -22,6 +22,7 @@ use crate::by_request::ByRequest;
 use crate::change::{Cause, Change, Decision};
 use crate::comparison::Comparison;
 use crate::desired::Desired;
+use crate::findings::Gates;
 use crate::input::{Input, Ready, Refusal};
 use crate::mirror_gate::MirrorGate;
 use crate::phase::{Paused, Phase, PhaseName, Promoting, Setback, Shifting, Stage};
@@ -79,6 +80,8 @@ pub struct Rollout {
     mirror: Option<MirrorGate>,
     /// Whether it was told that they show another model.
     disagreement_told: bool,
+    /// What others say of the canary.
+    gates: Gates,
     /// What judges a canary that has all traffic, where there is no control group.
     limit: Option<Alone>,
     /// The limit of a state that was taken over, for when this edge decides.
@@ -243,6 +246,7 @@ impl Rollout {
             mismatch_told: false,
             mirror: gate_of(&route),
             disagreement_told: false,
+            gates: Gates::default(),
             limit: None,
             frozen_limit: None,
             by_request: None,
@@ -370,7 +374,7 @@ impl Rollout {
             self.told(summary.verdict)
         };
         let mirror = self.mirror.as_ref().and_then(MirrorGate::summary);
-        Summary { verdict, mirror, alone: alone.map(Alone::summary), ..summary }
+        Summary { verdict, mirror, alone: alone.map(Alone::summary), gates: self.gates.summaries(), ..summary }
     }
 
     /// The canary as it is judged by itself: because it has no control group, or beside one that counts users.
@@ -525,6 +529,7 @@ impl Rollout {
         self.phase = phase;
         self.since = now;
         self.alert = None;
+        self.gates.forget_told();
         self.arm_limit();
         Change { evidence, ..self.change(told, from, before) }
     }
@@ -572,6 +577,7 @@ impl Rollout {
         self.alert = None;
         self.unready_since = None;
         self.emptied_since = None;
+        self.gates.forget_told();
         self.arm_limit();
         Change { evidence, ..self.change((Decision::Rollback, cause), from, before) }
     }

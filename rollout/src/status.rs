@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use pointsman_config::VersionId;
 
+use crate::findings::GateSummary;
 use crate::phase::PhaseName;
 use crate::service::WayBack;
 
@@ -32,6 +33,8 @@ pub struct Status {
     pub quarantined: Vec<Quarantined>,
     /// Whether a comparison is going on.
     pub comparing: bool,
+    /// Where the gates stand that others answer, those that count now.
+    pub gates: Vec<GateSummary>,
 }
 
 /// A version that stays at weight 0 until its revision changes or an operator says `retry`.

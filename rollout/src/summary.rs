@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::findings::GateSummary;
 use crate::forecast::Forecast;
 use crate::mirror_gate::MirrorSummary;
 use crate::split_check::SplitSummary;
@@ -47,6 +48,9 @@ pub struct Summary {
     /// What the canary did by itself, where it was held to an absolute limit; none where it was not.
     #[serde(default)]
     pub alone: Option<AloneSummary>,
+    /// Where the gates stood that others answer; none where none counted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gates: Vec<GateSummary>,
 }
 
 /// A version held to an absolute limit, whatever stable did meanwhile.

@@ -50,11 +50,13 @@ pub enum Waiting {
     MirrorPending,
     /// The canary answers copied requests otherwise than stable.
     MirrorDisagreement,
+    /// The canary is proven non-inferior, and somebody beside the comparison holds the promotion.
+    GateHolds,
 }
 
 impl Verdict {
     /// Every verdict there is.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Rollback(Regression::Catastrophic),
         Self::Rollback(Regression::ErrorRegression),
         Self::Rollback(Regression::LatencyRegression),
@@ -68,6 +70,7 @@ impl Verdict {
         Self::Continue(Waiting::SplitMismatch),
         Self::Continue(Waiting::MirrorPending),
         Self::Continue(Waiting::MirrorDisagreement),
+        Self::Continue(Waiting::GateHolds),
         Self::Inconclusive,
     ];
 
@@ -126,6 +129,7 @@ impl Waiting {
             Self::SplitMismatch => "split_mismatch",
             Self::MirrorPending => "mirror_pending",
             Self::MirrorDisagreement => "mirror_disagreement",
+            Self::GateHolds => "gate_holds",
         }
     }
 }

@@ -34,6 +34,7 @@ impl Told {
             Decision::Start => ("Start", false),
             Decision::Step => ("Step", false),
             Decision::Pause => ("Pause", true),
+            Decision::Hold => ("Hold", false),
             Decision::Resume => ("Resume", false),
             Decision::Promote => ("Promote", false),
             Decision::Flip => ("Flip", false),

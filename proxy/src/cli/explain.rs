@@ -1,7 +1,7 @@
 //! `explain`: one decision, as a doctor writes a letter: what was decided, what was seen, how sure it is, what to do.
 
 use pointsman_config::VersionId;
-use pointsman_rollout::{Cause, Change, Decision, Measure, Summary, Tally};
+use pointsman_rollout::{Cause, Change, Decision, GateSummary, Measure, Summary, Tally};
 
 use super::CliError;
 use super::args::ExplainArgs;
@@ -135,7 +135,14 @@ fn seen(change: &Change, evidence: &Summary) -> String {
     page.extend(evidence.split.and_then(|seen| split(canary, &seen)).map(|line| paragraph(&line, 2)));
     page.extend(evidence.alone.as_ref().map(|seen| paragraph(&alone(canary, seen), 2)));
     page.extend(evidence.mirror.as_ref().map(|seen| paragraph(&copies(stable, seen), 2)));
+    page.extend(evidence.gates.iter().map(|seen| paragraph(&gate(seen), 2)));
     page
+}
+
+/// What somebody else said.
+fn gate(seen: &GateSummary) -> String {
+    let held = span(seen.for_seconds);
+    format!("The gate `{}` had stood at {} for {held}: {}.", seen.gate, seen.outcome.as_str(), seen.words)
 }
 
 fn side(name: &str, tally: Tally, all: Tally) -> String {
@@ -249,6 +256,10 @@ fn advice(row: &DecisionRow) -> String {
             format!("Look at what {} answers to the same requests as {}.", canary_of(&row.change), row.change.stable),
             format!("`pointsman promote {route}` promotes it all the same; `pointsman rollback {route}` gives up."),
         ],
+        Decision::Hold => vec![
+            "Traffic was left as it is; the rollout goes on by itself as soon as the gate passes.".to_owned(),
+            format!("`pointsman promote {route}` does not wait for it; `pointsman rollback {route}` gives up."),
+        ],
         Decision::Pause => vec![
             format!("`pointsman resume {route}` goes on; `pointsman rollback {route}` gives up."),
             "While it is paused, a proven regression still takes the canary back.".to_owned(),
@@ -274,7 +285,8 @@ fn advice(row: &DecisionRow) -> String {
             vec![format!("Nothing; `pointsman status {route}` shows what happens next.")]
         }
     };
-    let style = if matches!(row.change.decision, Decision::Alert | Decision::Pause) { CAREFUL } else { GOOD };
+    let style =
+        if matches!(row.change.decision, Decision::Alert | Decision::Pause | Decision::Hold) { CAREFUL } else { GOOD };
     let listed: String = lines.iter().map(|line| paragraph(line, 2)).collect();
     format!("\n{}\n{listed}", paint(style, "What to do"))
 }
@@ -321,6 +333,8 @@ fn after_rollback(row: &DecisionRow) -> Vec<String> {
         | Cause::Deadline { .. }
         | Cause::SplitMismatch { .. }
         | Cause::MirrorDisagreement { .. }
+        | Cause::GateFails { .. }
+        | Cause::GateHolds { .. }
         | Cause::File => "If the cause lay elsewhere",
     };
     lines.push(format!("{elsewhere}: `pointsman retry {route} {canary} --reason TEXT`."));

@@ -41,7 +41,7 @@ fn entry(row: &DecisionRow) -> String {
 pub(super) const fn style(decision: Decision) -> anstyle::Style {
     match decision {
         Decision::Rollback => BAD,
-        Decision::Alert | Decision::Pause => CAREFUL,
+        Decision::Alert | Decision::Pause | Decision::Hold => CAREFUL,
         Decision::Promote | Decision::Finish => GOOD,
         Decision::Start
         | Decision::Step

@@ -166,6 +166,7 @@ fn needs_a_look(change: &Change) -> bool {
         }
         Decision::Start
         | Decision::Step
+        | Decision::Hold
         | Decision::Resume
         | Decision::Promote
         | Decision::Flip
@@ -183,6 +184,7 @@ const fn message(decision: Decision) -> &'static str {
         Decision::Start => "rollout started",
         Decision::Step => "canary moved to its next weight",
         Decision::Pause => "rollout paused",
+        Decision::Hold => "rollout held",
         Decision::Resume => "rollout resumed",
         Decision::Promote => "canary promoted",
         Decision::Flip => "live Service follows the traffic",

@@ -6,14 +6,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pointsman_config::VersionId;
-use pointsman_rollout::{Forecast, Measure, Quarantined, Status, Summary, Time, WayBack};
+use pointsman_rollout::{Forecast, GateSummary, Measure, Quarantined, Status, Summary, Time, WayBack};
 
 use super::actuator::Report;
 use super::controlled::ControlledRoute;
 use super::window::{self, LONGEST, Window};
 use crate::view::{
-    AcknowledgedView, AnalysisView, DecisionLine, DifferenceView, EndpointView, EvidenceView, LiveServiceView,
-    MirrorView, QuarantineView, RollbackReadyView, RouteView, VersionView, WeightView,
+    AcknowledgedView, AnalysisView, DecisionLine, DifferenceView, EndpointView, EvidenceView, GateView,
+    LiveServiceView, MirrorView, QuarantineView, RollbackReadyView, RouteView, VersionView, WeightView,
 };
 
 /// The span of observed weights and requests per second.
@@ -63,6 +63,7 @@ pub(crate) fn of(route: &ControlledRoute, mut beside: Beside, now: Time) -> Rout
         since_s: status.since.as_secs_f64(),
         next: status.next,
         why: why(status.why, [route.cut_in_words(), beside.users_saturated.then(|| SATURATED.to_owned())]),
+        gates: status.gates.into_iter().map(gate).collect(),
         quarantined: status.quarantined.into_iter().map(quarantine).collect(),
     }
 }
@@ -114,6 +115,16 @@ fn why(phase: String, besides: [Option<String>; 2]) -> String {
 
 fn count(count: usize) -> u64 {
     u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+fn gate(gate: GateSummary) -> GateView {
+    GateView {
+        outcome: gate.outcome.as_str().to_owned(),
+        gate: gate.gate,
+        words: gate.words,
+        for_s: gate.for_seconds,
+        observed_s_ago: gate.observed_seconds_ago,
+    }
 }
 
 fn quarantine(held: Quarantined) -> QuarantineView {

@@ -221,6 +221,7 @@ mod tests {
             versions: BTreeMap::new(),
             analysis: AnalysisView { evidence, ..AnalysisView::default() },
             mirror: None,
+            gates: Vec::new(),
             quarantined: Vec::new(),
             last_decision: None,
             live_service: None,

@@ -1,7 +1,7 @@
 //! How each metric is read from the view.
 
 use pointsman_config::{RouteName, VersionId};
-use pointsman_rollout::{Decision, PhaseName};
+use pointsman_rollout::{Decision, Outcome as GateOutcome, PhaseName};
 use pointsman_telemetry::buckets::LATENCY_SECONDS;
 use prometheus::proto;
 
@@ -11,7 +11,7 @@ use crate::outcome::Outcome;
 use crate::recorder::Counts;
 use crate::retry::books::{RetryCounts, RetryResult};
 use crate::tls::{self, FileStatus};
-use crate::view::{EndpointView, EvidenceView, RouteView, VersionView};
+use crate::view::{EndpointView, EvidenceView, GateView, RouteView, VersionView};
 
 impl Sample {
     pub(super) fn number<const N: usize>(labels: [&str; N], value: f64) -> Self {
@@ -155,6 +155,19 @@ pub(super) fn phases(scrape: &Scrape<'_>) -> Vec<Sample> {
     let of_route = |route: &RouteView| {
         PhaseName::ALL
             .map(|phase| Sample::number([route.name.as_str(), phase.as_str()], flag(route.phase == phase.as_str())))
+    };
+    scrape.view.routes.iter().flat_map(of_route).collect()
+}
+
+pub(super) fn gates(scrape: &Scrape<'_>) -> Vec<Sample> {
+    let of_route = |route: &RouteView| {
+        let of_gate = |gate: &GateView| {
+            GateOutcome::ALL.map(|outcome| {
+                let labels = [route.name.as_str(), gate.gate.as_str(), outcome.as_str()];
+                Sample::number(labels, flag(gate.outcome == outcome.as_str()))
+            })
+        };
+        route.gates.iter().flat_map(of_gate).collect::<Vec<_>>()
     };
     scrape.view.routes.iter().flat_map(of_route).collect()
 }

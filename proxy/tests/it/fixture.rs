@@ -234,6 +234,7 @@ pub(crate) fn regression() -> Summary {
         split: None,
         mirror: None,
         alone: None,
+        gates: Vec::new(),
     }
 }
 
@@ -303,6 +304,7 @@ pub(crate) fn shifting() -> RouteView {
             summary: Some(Box::new(collecting())),
         },
         mirror: None,
+        gates: Vec::new(),
         quarantined: Vec::new(),
         last_decision: Some(line(41)),
         live_service: None,

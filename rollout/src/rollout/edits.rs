@@ -70,6 +70,7 @@ impl Rollout {
         self.emptied_since = None;
         self.taken_over_at = None;
         self.alert = None;
+        self.gates.forget_told();
         self.since = now;
         self.phase = self.first_phase();
         self.arm_limit();

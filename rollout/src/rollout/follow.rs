@@ -10,6 +10,7 @@ use pointsman_config::{OnRegression, Route, Share, Split, VersionId};
 use super::{Lineage, Rollout};
 use crate::absolute::Alone;
 use crate::change::{Cause, Change, Decision};
+use crate::findings::Gates;
 use crate::input::Seen;
 use crate::phase::{Phase, PhaseName};
 use crate::recover::{Saved, revision_of};
@@ -70,6 +71,7 @@ impl Rollout {
             self.role = Role::Follower;
             self.limit = None;
             self.alert = None;
+            self.gates = Gates::default();
         }
     }
 

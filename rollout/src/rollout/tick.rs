@@ -7,6 +7,7 @@ use pointsman_config::{OnRegression, Promotion, Route, Share, Split, Step, Strat
 use super::{Alert, Rollout};
 use crate::by_request::ByRequest;
 use crate::change::{Cause, Change, Decision};
+use crate::findings::Subject;
 use crate::input::{Mirrored, Observed, Ready, Seen};
 use crate::mirror_gate::{MirrorGate, MirrorVerdict};
 use crate::phase::{Paused, Phase, Promoting, Setback, Shifting, Stage};
@@ -31,6 +32,7 @@ impl Rollout {
         if self.role == Role::Follower {
             return self.tick_following(seen, now).into_iter().collect();
         }
+        self.look_at_gates(seen, now);
         let found = self.judge(seen.rows);
         self.compare_mirrored(seen.mirrored);
         self.note_readiness(now);
@@ -141,6 +143,24 @@ impl Rollout {
         }
     }
 
+    /// What others say about the canary.
+    fn look_at_gates(&mut self, seen: &Seen<'_>, now: Time) {
+        let subject = if seen.gates.is_empty() { None } else { self.on_trial() };
+        self.gates.look(seen.gates, subject, now);
+    }
+
+    /// Whom gates are asked about: the canary while it is tried, until its bake is over.
+    pub fn on_trial(&self) -> Option<Subject> {
+        let version = self.canary()?;
+        let has_traffic = self.desired().granted.share_of(&version) > Share::ZERO;
+        let is_tried = match &self.phase {
+            Phase::Warming | Phase::Shifting(_) | Phase::Paused(_) | Phase::Promoting(_) | Phase::Baking => true,
+            Phase::Steady => has_traffic && (!self.promoted || self.by_hand.is_some()),
+            Phase::RollingBack(_) | Phase::RolledBack(_) => false,
+        };
+        is_tried.then_some(Subject { version, trial: self.trial, has_traffic })
+    }
+
     /// What copies of requests say about the canary of this rollout, as long as there is something to hold: not once it
     /// has all traffic, nor when it was taken back.
     pub(super) fn mirror_verdict(&self) -> MirrorVerdict {
@@ -159,8 +179,16 @@ impl Rollout {
                 Verdict::Continue(Waiting::Suspect)
             }
             Verdict::Promote | Verdict::Continue(_) | Verdict::Inconclusive | Verdict::Rollback(_) => {
-                self.with_mirror(verdict)
+                self.with_gates(self.with_mirror(verdict))
             }
+        }
+    }
+
+    /// `verdict`, unless somebody else holds the promotion that it would allow.
+    fn with_gates(&self, verdict: Verdict) -> Verdict {
+        match verdict {
+            Verdict::Promote if !self.gates.are_open() => Verdict::Continue(Waiting::GateHolds),
+            Verdict::Promote | Verdict::Continue(_) | Verdict::Inconclusive | Verdict::Rollback(_) => verdict,
         }
     }
 
@@ -249,7 +277,7 @@ impl Rollout {
         match (found, unready) {
             (Some(regression), _) => Some(Cause::Evidence { regression }),
             (None, Some(unready)) => Some(Cause::NotReady { seconds: unready.as_secs() }),
-            (None, None) => self.emptied(now),
+            (None, None) => self.gates.failure().or_else(|| self.emptied(now)),
         }
     }
 
@@ -330,16 +358,17 @@ impl Rollout {
         let blue_green = plan_of_route.strategy == Strategy::BlueGreen;
         let automatic = plan_of_route.promotion == Promotion::Automatic;
         let deadline = plan_of_route.step_deadline;
-        if all_up(ready) && self.mirror_verdict() == MirrorVerdict::Open {
-            if !blue_green && self.readiness(&self.route.stable).up > 0 {
-                return Some(self.enter_step(0, "every endpoint of the canary is ready", now));
-            }
-            let told = || plan(Decision::Promote, "blue-green: every endpoint of the canary is ready");
-            if blue_green
-                && automatic
-                && let Some(change) = self.promote(told(), now)
-            {
-                return Some(change);
+        let may_move = if blue_green { automatic } else { self.readiness(&self.route.stable).up > 0 };
+        if all_up(ready) && self.mirror_verdict() == MirrorVerdict::Open && may_move {
+            let change = match self.gates.are_open() {
+                false => self.tell_hold(),
+                true if blue_green => {
+                    self.promote(plan(Decision::Promote, "blue-green: every endpoint of the canary is ready"), now)
+                }
+                true => Some(self.enter_step(0, "every endpoint of the canary is ready", now)),
+            };
+            if change.is_some() {
+                return change;
             }
         }
         (now.since(self.since) >= deadline).then(|| self.pause_for(self.next_in_words(now), now))
@@ -352,24 +381,39 @@ impl Rollout {
         let lasted = now.since(self.since);
         let last = shifting.step + 1 == self.steps().len();
         if self.step_is_done(&shifting, &step, now) {
-            if !last {
-                return Some(self.enter_step(
-                    shifting.step + 1,
-                    "the step held, with enough requests and no suspicion",
-                    now,
-                ));
-            }
-            if automatic
-                && self.verdict == Verdict::Promote
-                && let Some(change) = self.promote(plan(Decision::Promote, "proven to be no worse than stable"), now)
-            {
-                return Some(change);
-            }
-            if automatic && self.verdict == Verdict::Inconclusive {
-                return Some(self.pause_for("the proof that the canary is no worse than stable".to_owned(), now));
+            let change = if last {
+                self.advance_last_step(automatic, now)
+            } else if self.gates.are_open() {
+                let reason = "the step held, with enough requests and no suspicion";
+                Some(self.enter_step(shifting.step + 1, reason, now))
+            } else {
+                self.tell_hold()
+            };
+            if change.is_some() {
+                return change;
             }
         }
         (lasted >= step.hold.saturating_add(deadline)).then(|| self.pause_for(self.next_in_words(now), now))
+    }
+
+    /// What becomes of the last step, once it has held.
+    fn advance_last_step(&mut self, automatic: bool, now: Time) -> Option<Change> {
+        match self.verdict {
+            Verdict::Promote if automatic => {
+                self.promote(plan(Decision::Promote, "proven to be no worse than stable"), now)
+            }
+            Verdict::Continue(Waiting::GateHolds) if automatic => self.tell_hold(),
+            Verdict::Inconclusive if automatic => {
+                Some(self.pause_for("the proof that the canary is no worse than stable".to_owned(), now))
+            }
+            Verdict::Promote | Verdict::Continue(_) | Verdict::Inconclusive | Verdict::Rollback(_) => None,
+        }
+    }
+
+    /// Tells, once in each step, of a gate that holds what would go on otherwise.
+    fn tell_hold(&mut self) -> Option<Change> {
+        let cause = self.gates.tell_hold()?;
+        Some(self.change((Decision::Hold, cause), self.phase.name(), self.desired().granted))
     }
 
     fn advance_bake(&mut self, now: Time) -> Option<Change> {
@@ -390,7 +434,7 @@ impl Rollout {
         now.since(self.since) >= step.hold && shifting.fresh.requests >= self.step_requests() && !self.held_back()
     }
 
-    /// Whether the evidence forbids going on: a suspicion, a common cause, no data, a split that is not as configured, or
+    /// Whether the evidence, apart from gates, forbids going on: a suspicion, a common cause, no data, a split that is not as configured, or
     /// answers to copied requests that may be other ones.
     pub(super) fn held_back(&self) -> bool {
         let waiting = matches!(

@@ -44,6 +44,7 @@ impl Rollout {
             way_back: self.route.live_service.as_ref().map(|_| self.around.way_back.clone()),
             quarantined: self.quarantined(),
             comparing: super::tick::compared(&self.desired().granted).is_some(),
+            gates: self.gates.summaries(),
         }
     }
 
@@ -70,8 +71,10 @@ impl Rollout {
             Phase::Steady if self.by_hand.is_some() => {
                 "weights were set by hand; they hold until the route's next change in the file".to_owned()
             }
-            Phase::Steady | Phase::Shifting(_) => self.held_in_words().unwrap_or_default(),
-            Phase::Warming => self.mirror_in_words().unwrap_or_default(),
+            Phase::Steady | Phase::Shifting(_) => {
+                self.held_in_words().or_else(|| self.gates.hold_in_words()).unwrap_or_default()
+            }
+            Phase::Warming => self.mirror_in_words().or_else(|| self.gates.hold_in_words()).unwrap_or_default(),
             Phase::Promoting(_) | Phase::Baking => String::new(),
         }
     }
@@ -96,7 +99,7 @@ impl Rollout {
             Verdict::Continue(Waiting::Collecting) if self.mirror_verdict() == MirrorVerdict::Pending => {
                 Some(self.pending_in_words())
             }
-            Verdict::Continue(Waiting::Collecting)
+            Verdict::Continue(Waiting::Collecting | Waiting::GateHolds)
             | Verdict::Promote
             | Verdict::Inconclusive
             | Verdict::Rollback(_) => None,
@@ -225,6 +228,9 @@ impl Rollout {
         if self.mirror_verdict() != MirrorVerdict::Open {
             return format!("waits until {} is known to answer copied requests as stable does", plan.canary);
         }
+        if let Some(held) = self.gates.hold_in_words() {
+            return format!("waits since {held}");
+        }
         match (&plan.strategy, plan.promotion) {
             (Strategy::Canary(_), _) if self.readiness(&self.route.stable).up == 0 => {
                 format!("waits until {} has a ready endpoint to compare with", self.route.stable)
@@ -251,6 +257,9 @@ impl Rollout {
         }
         if self.held_back() {
             return format!("{goal} when nothing speaks against it any more");
+        }
+        if let Some(held) = self.gates.hold_in_words() {
+            return format!("{goal} waits since {held}");
         }
         match self.plan().map(|plan| plan.promotion) {
             Some(_) if last && self.way_back_doubt().is_some() => self.doubt_in_words(),

@@ -13,6 +13,7 @@ mod budget;
 mod cluster;
 mod comparison;
 mod evidence;
+mod findings;
 mod live_service;
 mod mirror;
 mod properties;

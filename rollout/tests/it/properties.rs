@@ -174,6 +174,8 @@ impl Doubts {
                 | Cause::Remembered { .. }
                 | Cause::Deadline { .. }
                 | Cause::Operator { .. }
+                | Cause::GateFails { .. }
+                | Cause::GateHolds { .. }
                 | Cause::File => {}
             }
         }

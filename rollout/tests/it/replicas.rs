@@ -517,6 +517,7 @@ impl History {
                 Decision::Retry | Decision::Start => self.promotions = 0,
                 Decision::Step
                 | Decision::Pause
+                | Decision::Hold
                 | Decision::Resume
                 | Decision::Bake
                 | Decision::Finish

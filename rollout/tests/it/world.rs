@@ -9,7 +9,7 @@ use pointsman_config::{
     Step, Strategy, Version, VersionId,
 };
 use pointsman_rollout::{
-    Change, Drawn, Input, MirrorTally, Mirrored, Observed, Order, OrderKind, PhaseName, Ready, Refusal, Requests,
+    Change, Drawn, Gate, Input, MirrorTally, Mirrored, Observed, Order, OrderKind, PhaseName, Ready, Refusal, Requests,
     Rollout, Row, Saved, Seen, Tally, Time,
 };
 
@@ -93,6 +93,8 @@ pub(crate) struct World {
     pub(crate) mirrored: MirrorTally,
     /// Whether the units of rows are users who all had their first error long ago, so that no error is told by them.
     pub(crate) users_had_errors: bool,
+    /// What others are asked about the canary, and what they said.
+    pub(crate) gates: Vec<Gate>,
     /// What becomes known in the next tick besides.
     pub(crate) late: Vec<Observed>,
     /// The live Service and the other edges, for a route that has one.
@@ -117,6 +119,7 @@ impl World {
             true_share: None,
             mirrored: MirrorTally::default(),
             users_had_errors: false,
+            gates: Vec::new(),
             late: Vec::new(),
             cluster: None,
             now: Time::default(),
@@ -177,6 +180,7 @@ impl World {
         let mirrored = [Mirrored { stable: version("v1"), version: version("v2"), tally: self.mirrored }];
         let service = self.cluster.as_ref().and_then(|cluster| cluster.seen(&self.ready));
         let mut seen = Seen::alone(&rows, &self.ready, &applied, &mirrored);
+        seen.gates = &self.gates;
         if let Some(cluster) = &self.cluster {
             seen.service = service.as_ref();
             seen.acknowledged = cluster.acknowledged && cluster.elsewhere == self.rollout.desired().granted;

@@ -571,6 +571,7 @@ impl World {
                 Decision::Step => self.counts.steps += 1,
                 Decision::Start
                 | Decision::Pause
+                | Decision::Hold
                 | Decision::Resume
                 | Decision::Promote
                 | Decision::Bake

@@ -10,7 +10,8 @@ use crate::cli::words::{
     question, rates, signed_points, span, split, weight, wrapped,
 };
 use crate::view::{
-    AcknowledgedView, AnalysisView, DecisionLine, EvidenceView, QuarantineView, RouteView, VersionView, WeightView,
+    AcknowledgedView, AnalysisView, DecisionLine, EvidenceView, GateView, QuarantineView, RouteView, VersionView,
+    WeightView,
 };
 
 /// Width of the labels at the left, the two spaces before them included.
@@ -31,6 +32,7 @@ pub(super) fn block(route: &RouteView, now: OffsetDateTime) -> String {
     page.push_str(&comparison(route));
     page.push_str(&judged_alone(route));
     page.push_str(&labelled("copies", &mirrored(route)));
+    page.push_str(&gates(route));
     page.push_str(&quarantine(route));
     page.push_str(&live_service(route));
     page.push('\n');
@@ -71,6 +73,21 @@ fn labelled_in(style: Style, label: &str, text: &str) -> String {
 /// The left column.
 fn left(label: &str) -> String {
     paint(DIM, &format!("  {label:<width$}", width = LABELS - 2))
+}
+
+/// What others say about the canary.
+fn gates(route: &RouteView) -> String {
+    let line = |seen: &GateView| {
+        let style = match seen.outcome.as_str() {
+            "passes" => Style::new(),
+            "fails" => BAD,
+            _ => CAREFUL,
+        };
+        let looked = seen.observed_s_ago.map_or_else(String::new, |ago| format!(", seen {} ago", span(ago)));
+        let text = format!("{} {} for {}{looked}: {}", seen.gate, seen.outcome, span(seen.for_s), seen.words);
+        labelled_in(style, "gate", &text)
+    };
+    route.gates.iter().map(line).collect()
 }
 
 /// What serves, and what is tried.
