@@ -1,21 +1,21 @@
 //! How the traffic differs from what the model was trained on: every feature and the predictions are counted in the
 //! bins of the bundle's training reference, over a window that moves, and compared with it. `deployment` has rows
-//! counted; `/v1/drift` and the metrics tell.
+//! counted; `/v1/drift`, `/v1/drift/sketch` and the metrics tell.
 
-mod statistics;
 mod window;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use pointsman_telemetry::drift::{self, PREDICTION, Sketch};
 use serde::Serialize;
 
 use crate::bundle::{Histogram, Reference};
 use crate::schema::{Feature, Rows, Schema};
 use window::{Tally, Window};
 
-pub use statistics::{Distance, distance};
+pub use pointsman_telemetry::drift::{Distance, distance};
 
 /// Into how many parts the counts are split, so that threads do not wait for each other.
 const SHARDS: usize = 16;
@@ -29,17 +29,23 @@ const MODERATE: f64 = 0.1;
 /// From here on it is another one.
 const LARGE: f64 = 0.25;
 
-/// What predictions are called beside the features.
-const PREDICTION: &str = "prediction";
-
 /// The counts of a model's traffic.
 #[derive(Debug)]
 pub struct Drift {
     binned: Vec<Binned>,
-    shards: Vec<Mutex<Window>>,
+    shards: Vec<Mutex<Shard>>,
     /// Requests that the schema refused: they have no values that could be counted.
     refused: Mutex<Window>,
     window: Duration,
+    instance: String,
+}
+
+/// What some threads counted.
+#[derive(Debug)]
+struct Shard {
+    window: Window,
+    /// One for each of the `binned`; empty where it has no numbers.
+    sketches: Vec<Sketch>,
 }
 
 /// One feature, or the prediction, and its bins.
@@ -50,6 +56,8 @@ struct Binned {
     bins: Bins,
     trained: Vec<u64>,
     first_bin: usize,
+    /// Of what has no order, the name of each bin.
+    categories: Vec<String>,
 }
 
 /// Where its value stands.
@@ -154,6 +162,9 @@ impl Drift {
             let source = if feature.texts() > 0 { Source::Text(text) } else { Source::Column(column) };
             if let Some(histogram) = reference.features.get(feature.name()) {
                 push(&mut binned, feature.name(), (source, bins_of(feature, histogram)), histogram);
+                if let Some(last) = binned.last_mut() {
+                    last.categories = categories_of(feature);
+                }
             }
             column += feature.columns();
             text += feature.texts();
@@ -163,8 +174,11 @@ impl Drift {
         }
         let bins = binned.iter().map(|binned| binned.trained.len()).sum();
         let now = Instant::now();
-        let shards = (0..SHARDS).map(|_| Mutex::new(Window::new(bins, window, now))).collect();
-        Self { binned, shards, refused: Mutex::new(Window::new(0, window, now)), window }
+        let sketches = vec![Sketch::default(); binned.len()];
+        let shard = || Shard { window: Window::new(bins, window, now), sketches: sketches.clone() };
+        let shards = (0..SHARDS).map(|_| Mutex::new(shard())).collect();
+        let refused = Mutex::new(Window::new(0, window, now));
+        Self { binned, shards, refused, window, instance: instance() }
     }
 
     /// Counts a request whose values the schema refused.
@@ -177,7 +191,8 @@ impl Drift {
         let Some(shard) = self.shards.get(own_shard()) else {
             return;
         };
-        let mut window = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        let Shard { window, sketches } = &mut *shard;
         for number in 0..rows.count {
             let row = Row {
                 columns: part(&rows.columns, number, rows.count),
@@ -185,6 +200,9 @@ impl Drift {
                 prediction: part(predictions, number, rows.count),
             };
             window.count(now, self.binned.iter().map(|binned| binned.first_bin + binned.bin(&row)));
+            for (binned, sketch) in self.binned.iter().zip(&mut *sketches).filter(|(binned, _)| binned.has_order()) {
+                sketch.count(binned.number(&row));
+            }
         }
     }
 
@@ -192,7 +210,7 @@ impl Drift {
     pub fn report(&self, now: Instant) -> Report {
         let mut tally = Tally::default();
         for shard in &self.shards {
-            shard.lock().unwrap_or_else(PoisonError::into_inner).add_to(&mut tally, now);
+            shard.lock().unwrap_or_else(PoisonError::into_inner).window.add_to(&mut tally, now);
         }
         let mut refused = Tally::default();
         self.refused.lock().unwrap_or_else(PoisonError::into_inner).add_to(&mut refused, now);
@@ -214,11 +232,41 @@ impl Drift {
             prediction,
         }
     }
+
+    /// What was counted since the start, for whoever adds up endpoints and compares versions; `name` and `version` are
+    /// the model's.
+    pub fn sketch(&self, (name, version): (&str, &str)) -> drift::Report {
+        let mut tally = Tally::default();
+        let mut sketches = vec![Sketch::default(); self.binned.len()];
+        for shard in &self.shards {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            shard.window.add_all_to(&mut tally);
+            for (sum, part) in sketches.iter_mut().zip(&shard.sketches) {
+                sum.add(part);
+            }
+        }
+        let distributions = self.binned.iter().zip(sketches);
+        drift::Report {
+            format: drift::FORMAT,
+            instance: self.instance.clone(),
+            model: name.to_owned(),
+            version: version.to_owned(),
+            rows: tally.rows,
+            distributions: distributions.map(|(binned, sketch)| binned.distribution(&tally, sketch)).collect(),
+        }
+    }
+}
+
+/// A name for this process that no other one has: counts begin at nothing with it.
+fn instance() -> String {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    format!("{:x}-{:x}", since_1970.as_nanos(), std::process::id())
 }
 
 fn push(binned: &mut Vec<Binned>, name: &str, (source, bins): (Source, Bins), histogram: &Histogram) {
     let first_bin = binned.last().map_or(0, |last| last.first_bin + last.trained.len());
-    binned.push(Binned { name: name.to_owned(), source, bins, trained: histogram.counts.clone(), first_bin });
+    let (name, trained, categories) = (name.to_owned(), histogram.counts.clone(), Vec::new());
+    binned.push(Binned { name, source, bins, trained, first_bin, categories });
 }
 
 fn bins_of(feature: &Feature, histogram: &Histogram) -> Bins {
@@ -226,6 +274,15 @@ fn bins_of(feature: &Feature, histogram: &Histogram) -> Bins {
         Feature::Numeric { .. } | Feature::Text { .. } => edges(histogram),
         Feature::Boolean { .. } => Bins::Flag,
         Feature::Categorical { categories, .. } => Bins::OneOf(categories.len()),
+    }
+}
+
+/// The names of a feature's bins, where they have no order.
+fn categories_of(feature: &Feature) -> Vec<String> {
+    match feature {
+        Feature::Numeric { .. } | Feature::Text { .. } => Vec::new(),
+        Feature::Boolean { .. } => ["false", "true"].map(str::to_owned).to_vec(),
+        Feature::Categorical { categories, .. } => categories.clone(),
     }
 }
 
@@ -264,12 +321,47 @@ impl Binned {
         }
     }
 
-    fn compare(&self, tally: &Tally) -> Compared {
+    /// Whether its values are numbers.
+    fn has_order(&self) -> bool {
+        matches!(self.bins, Bins::Edges(_))
+    }
+
+    /// The value, where it is a number.
+    fn number(&self, row: &Row<'_>) -> f32 {
+        match self.source {
+            Source::Column(first) => row.columns.get(first).copied().unwrap_or_default(),
+            Source::Text(position) => characters(row.texts.get(position)),
+            Source::Prediction => row.prediction.first().copied().unwrap_or_default(),
+        }
+    }
+
+    /// Rows in each of its bins.
+    fn counts(&self, tally: &Tally) -> Vec<u64> {
         let bins = self.trained.len();
-        let counts =
-            tally.counts.get(self.first_bin..self.first_bin + bins).map_or_else(|| vec![0; bins], <[u64]>::to_vec);
+        tally.counts.get(self.first_bin..self.first_bin + bins).map_or_else(|| vec![0; bins], <[u64]>::to_vec)
+    }
+
+    /// Its name, and its values as they are handed over.
+    fn distribution(&self, tally: &Tally, sketch: Sketch) -> (String, drift::Distribution) {
+        let counts = self.counts(tally);
+        let edges = match &self.bins {
+            Bins::Edges(edges) => Some(edges.iter().copied().map(f64::from).collect()),
+            Bins::Flag | Bins::OneOf(_) => None,
+        };
+        let values = if edges.is_some() {
+            drift::Values::Numbers(sketch)
+        } else {
+            drift::Values::Categories { counts: self.categories.iter().cloned().zip(counts.iter().copied()).collect() }
+        };
+        let training = Some(drift::Training { edges, trained: self.trained.clone(), counts });
+        let is_prediction = self.source == Source::Prediction;
+        (self.name.clone(), drift::Distribution { is_prediction, values, training })
+    }
+
+    fn compare(&self, tally: &Tally) -> Compared {
+        let counts = self.counts(tally);
         let distance = distance(&counts, &self.trained);
-        let ordered = distance.filter(|_| matches!(self.bins, Bins::Edges(_)));
+        let ordered = distance.filter(|_| self.has_order());
         Compared {
             name: self.name.clone(),
             verdict: verdict(distance, ordered, tally.rows),

@@ -82,6 +82,7 @@ fn endpoint_of(path: &str) -> Endpoint {
         "/ready" => Endpoint::Ready,
         "/v1/model" => Endpoint::Model,
         "/v1/drift" => Endpoint::Drift,
+        "/v1/drift/sketch" => Endpoint::DriftSketch,
         "/metrics" => Endpoint::Metrics,
         "/openapi.json" => Endpoint::Openapi,
         "/docs" => Endpoint::Docs,
@@ -102,6 +103,7 @@ fn check_method(endpoint: Endpoint, method: &Method) -> Result<(), Refusal> {
         | Endpoint::Ready
         | Endpoint::Model
         | Endpoint::Drift
+        | Endpoint::DriftSketch
         | Endpoint::Metrics
         | Endpoint::Openapi
         | Endpoint::Docs
@@ -121,6 +123,11 @@ impl Site {
             Endpoint::Ready => Ok(self.ready()),
             Endpoint::Model => Ok(answer::json(StatusCode::OK, self.deployment()?.served().described())),
             Endpoint::Drift => Ok(answer::state(StatusCode::OK, &json!(self.deployment()?.drift().report(start)))),
+            Endpoint::DriftSketch => {
+                let deployment = self.deployment()?;
+                let model = (deployment.served().name(), deployment.served().version());
+                Ok(answer::state(StatusCode::OK, &json!(deployment.drift().sketch(model))))
+            }
             Endpoint::Metrics => self.exposed(),
             Endpoint::Openapi => Ok(answer::json(StatusCode::OK, self.deployment()?.openapi())),
             Endpoint::Docs => Ok(answer::page(DOCS)),

@@ -36,6 +36,8 @@ pub enum Endpoint {
     Model,
     /// `/v1/drift`
     Drift,
+    /// `/v1/drift/sketch`
+    DriftSketch,
     /// `/metrics`
     Metrics,
     /// `/openapi.json`
@@ -53,7 +55,7 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
-    const COUNT: usize = 13;
+    const COUNT: usize = 14;
 
     fn label(self) -> &'static str {
         match self {
@@ -63,6 +65,7 @@ impl Endpoint {
             Self::Ready => "ready",
             Self::Model => "model",
             Self::Drift => "drift",
+            Self::DriftSketch => "drift_sketch",
             Self::Metrics => "metrics",
             Self::Openapi => "openapi",
             Self::Docs => "docs",
@@ -88,6 +91,7 @@ impl Endpoint {
             Self::Protocol => 10,
             Self::Infer => 11,
             Self::Grpc => 12,
+            Self::DriftSketch => 13,
         }
     }
 }

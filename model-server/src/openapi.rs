@@ -74,6 +74,7 @@ fn paths(model: Described<'_>, kind: &str) -> Value {
         "/v1/predict/batch": predict("predictBatch", "Many predictions at once", [&format!("{kind}Batch"), &format!("{kind}Predictions")], &many),
         "/v1/model": read("describeModel", "The bundle without its weights", &json!({"type": "object", "required": ["name", "version", "features", "signature", "sha256"]})),
         "/v1/drift": read("drift", "How the traffic differs from training", &json!({"type": "object", "required": ["verdict", "summary", "rows", "features"]})),
+        "/v1/drift/sketch": read("driftSketch", "Counts of inputs and predictions since the start, which add up over servers", &json!({"type": "object", "required": ["format", "instance", "model", "version", "rows", "distributions"]})),
         "/health": read("health", "200 while the process can work", &status_schema(&["ok"])),
         "/ready": ready(),
         "/metrics": text("metrics", "Prometheus' text format", "text/plain"),

@@ -10,6 +10,8 @@ const SLICES: u32 = 6;
 #[derive(Debug, Clone)]
 pub(super) struct Window {
     slices: Vec<Slice>,
+    /// What was forgotten.
+    past: Tally,
     began: Instant,
     length: Duration,
 }
@@ -34,7 +36,7 @@ impl Window {
     pub(super) fn new(bins: usize, window: Duration, now: Instant) -> Self {
         let empty = Slice { number: None, counts: vec![0; bins], rows: 0 };
         let slices = (0..SLICES).map(|_| empty.clone()).collect();
-        Self { slices, began: now, length: (window / SLICES).max(Duration::from_millis(1)) }
+        Self { slices, past: Tally::default(), began: now, length: (window / SLICES).max(Duration::from_millis(1)) }
     }
 
     /// The counts to which a row at this time is added.
@@ -44,6 +46,7 @@ impl Window {
             return;
         };
         if slice.number != Some(number) {
+            self.past.add(slice);
             slice.counts.fill(0);
             slice.rows = 0;
             slice.number = Some(number);
@@ -61,17 +64,35 @@ impl Window {
         let number = self.number(now);
         let recent = |slice: &&Slice| slice.number.is_some_and(|began| number.saturating_sub(began) < SLICES);
         for slice in self.slices.iter().filter(recent) {
-            tally.rows += slice.rows;
-            tally.counts.resize(tally.counts.len().max(slice.counts.len()), 0);
-            for (sum, count) in tally.counts.iter_mut().zip(&slice.counts) {
-                *sum += count;
-            }
+            tally.add(slice);
+        }
+    }
+
+    /// Adds everything that ever happened.
+    pub(super) fn add_all_to(&self, tally: &mut Tally) {
+        tally.add_counts(self.past.rows, &self.past.counts);
+        for slice in &self.slices {
+            tally.add(slice);
         }
     }
 
     fn number(&self, now: Instant) -> u32 {
         let passed = now.saturating_duration_since(self.began).as_nanos() / self.length.as_nanos();
         u32::try_from(passed).unwrap_or(u32::MAX)
+    }
+}
+
+impl Tally {
+    fn add(&mut self, slice: &Slice) {
+        self.add_counts(slice.rows, &slice.counts);
+    }
+
+    fn add_counts(&mut self, rows: u64, counts: &[u64]) {
+        self.rows += rows;
+        self.counts.resize(self.counts.len().max(counts.len()), 0);
+        for (sum, count) in self.counts.iter_mut().zip(counts) {
+            *sum += count;
+        }
     }
 }
 
@@ -106,6 +127,9 @@ mod tests {
         assert_eq!(counts(&window, 70), (0, vec![]));
         window.count(at(300), [0].into_iter());
         assert_eq!(counts(&window, 300), (1, vec![1, 0]));
+        let mut all = Tally::default();
+        window.add_all_to(&mut all);
+        assert_eq!((all.rows, all.counts), (4, vec![2, 2]), "what is forgotten is still counted since the start");
     }
 
     proptest! {

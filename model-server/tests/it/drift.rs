@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use model_server::drift::{Drift, Verdict};
 use model_server::schema::{Rows, Schema};
+use pointsman_telemetry::drift::{Report, Sketch, Values};
 use serde_json::{Value, json};
 
 use crate::server::{Server, row};
@@ -100,6 +101,40 @@ fn an_operator_sees_which_feature_moved() {
         let line = metrics.lines().find(|line| line.starts_with(series)).unwrap_or_else(|| panic!("no {series}"));
         assert!(line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() > 0.25, "{line}");
     }
+}
+
+#[test]
+fn counts_since_the_start_are_told_for_whoever_adds_them_up() {
+    let server = Server::of("v1");
+    server.post("/v1/predict/batch", &json!({"instances": vec![row(); 30]}).to_string());
+    let mut far = row();
+    far["distance_km"] = json!(14.5);
+    server.post("/v1/predict", &far.to_string());
+    let told: Report = serde_json::from_str(&server.get("/v1/drift/sketch").body).unwrap();
+    assert_eq!((told.format, told.model.as_str(), told.version.as_str(), told.rows), (1, "delivery-time", "v1", 31));
+    for (name, found) in &told.distributions {
+        let counted = match &found.values {
+            Values::Numbers(sketch) => sketch.total(),
+            Values::Categories { counts } => counts.values().sum(),
+        };
+        let training = found.training.as_ref().unwrap();
+        assert_eq!((counted, training.counts.iter().sum::<u64>()), (31, 31), "{name}");
+        assert_eq!(found.is_prediction, name == "prediction");
+    }
+    let Values::Numbers(distance) = &told.distributions["distance_km"].values else { panic!("{told:?}") };
+    let mut same = Sketch::default();
+    let near = row()["distance_km"].as_f64().unwrap() as f32;
+    for _ in 0..30 {
+        same.count(near);
+    }
+    same.count(14.5);
+    assert_eq!(*distance, same);
+    let Values::Categories { counts } = &told.distributions["priority"].values else { panic!("{told:?}") };
+    assert_eq!(counts.keys().collect::<Vec<_>>(), ["false", "true"]);
+    let again: Report = serde_json::from_str(&server.get("/v1/drift/sketch").body).unwrap();
+    assert_eq!(again, told, "the process is the same, and nothing was counted");
+    let other: Report = serde_json::from_str(&Server::of("v1").get("/v1/drift/sketch").body).unwrap();
+    assert_ne!(other.instance, told.instance);
 }
 
 #[test]

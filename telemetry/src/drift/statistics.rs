@@ -1,5 +1,7 @@
 //! How far two distributions over the same bins are apart, and from where on that is more than chance. Pure.
 
+use std::collections::BTreeMap;
+
 /// The share that stands in for an empty bin, so that the logarithm has an end (the convention of the population
 /// stability index, e.g. in Evidently: 0.0001).
 const LEAST_SHARE: f64 = 1e-4;
@@ -15,7 +17,9 @@ const PSI_DEVIATIONS: f64 = 4.0;
 pub struct Distance {
     /// The population stability index: Σ (p − q) · ln(p / q).
     pub psi: f64,
-    /// What chance alone seldom exceeds in it, with so few rows in so many bins.
+    /// What chance alone makes of it on average, with so few rows in so many bins.
+    pub psi_expected: f64,
+    /// What chance alone seldom exceeds in it.
     pub psi_noise: f64,
     /// The Kolmogorov-Smirnov statistic: the largest distance of the two cumulative distributions at a bin's edge. It
     /// means nothing for categories, which have no order.
@@ -42,14 +46,28 @@ pub fn distance(seen: &[u64], trained: &[u64]) -> Option<Distance> {
         ks = ks.max((below - reference_below).abs());
     }
     let uncertainty = 1.0 / rows + 1.0 / reference;
-    Some(Distance { psi, psi_noise: psi_noise(seen.len(), uncertainty), ks, ks_noise: KS_FACTOR * uncertainty.sqrt() })
+    // Of equal distributions, PSI / (1/n + 1/m) follows χ² with one degree of freedom less than there are bins (Yurdakul
+    // and Naranjo, 2020): its mean is that number, its variance twice that.
+    let freedom = f64::from(u32::try_from(seen.len().saturating_sub(1)).unwrap_or(u32::MAX));
+    let psi_expected = uncertainty * freedom;
+    let psi_noise = psi_expected + uncertainty * PSI_DEVIATIONS * (2.0 * freedom).sqrt();
+    Some(Distance { psi, psi_expected, psi_noise, ks, ks_noise: KS_FACTOR * uncertainty.sqrt() })
 }
 
-/// Of equal distributions, PSI / (1/n + 1/m) follows χ² with one degree of freedom less than there are bins
-/// (Yurdakul and Naranjo, 2020): its mean is that number, its variance twice that.
-fn psi_noise(bins: usize, uncertainty: f64) -> f64 {
-    let freedom = f64::from(u32::try_from(bins.saturating_sub(1)).unwrap_or(u32::MAX));
-    uncertainty * (freedom + PSI_DEVIATIONS * (2.0 * freedom).sqrt())
+/// Fine bins of two samples, in the order of the values, put together into at most `groups` that hold about the same
+/// share of the second sample each: the population stability index is made for few bins.
+pub fn by_quantiles(both: &[[u64; 2]], groups: u32) -> Vec<[u64; 2]> {
+    let all = total(&both.iter().map(|[_, second]| *second).collect::<Vec<_>>());
+    let mut put_together: BTreeMap<u32, [u64; 2]> = BTreeMap::new();
+    let mut below = 0.0;
+    for [first, second] in both {
+        let middle = (below + 0.5 * number(*second)) / all.max(1.0);
+        let group = (1..groups).take_while(|group| middle * f64::from(groups) >= f64::from(*group)).count();
+        let [sum, beside] = put_together.entry(u32::try_from(group).unwrap_or(groups)).or_default();
+        (*sum, *beside) = (sum.saturating_add(*first), beside.saturating_add(*second));
+        below += number(*second);
+    }
+    put_together.into_values().filter(|counts| *counts != [0, 0]).collect()
 }
 
 fn total(counts: &[u64]) -> f64 {
@@ -79,6 +97,20 @@ mod tests {
         let far = distance(&[1000, 0], &[500, 500]).unwrap();
         assert!(far.psi > 0.25 && far.psi.is_finite(), "{far:?}");
         assert!((far.ks - 0.5).abs() < 1e-12);
+    }
+
+    #[test]
+    fn groups_hold_about_the_same_of_the_second_sample_and_keep_the_order() {
+        let both: Vec<[u64; 2]> = (0..100).map(|bin| [u64::from(bin >= 90), 10]).collect();
+        let groups = by_quantiles(&both, 10);
+        assert_eq!(groups, [vec![[0, 100]; 9], vec![[10, 100]]].concat());
+        let heavy = by_quantiles(&[[1, 0], [2, 970], [3, 10], [4, 20], [5, 0]], 10);
+        assert_eq!(
+            heavy,
+            [[1, 0], [2, 970], [12, 30]],
+            "what is never seen beside stays apart below, and is last above"
+        );
+        assert_eq!(by_quantiles(&[[0, 0]], 10), Vec::<[u64; 2]>::new());
     }
 
     #[test]
