@@ -13,6 +13,7 @@ use crate::{Admin, Config, Listener, Match, Replicas, Route, State};
 
 mod assign;
 mod cluster;
+mod drift;
 mod endpoints;
 mod guard;
 mod limits;

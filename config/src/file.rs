@@ -10,9 +10,9 @@ use std::time::Duration;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
-use crate::plan::{ErrorKind, OnRegression, Promotion};
+use crate::plan::{Against, ErrorKind, OnDrift, OnRegression, Promotion};
 use crate::read::{Entries, Written};
-use crate::scalar::{Factor, ObjectName, PathPrefix, Percent, Text, Value};
+use crate::scalar::{CheckPath, Count, Factor, ObjectName, PathPrefix, Percent, Text, Value};
 use crate::{Endpoint, Host, Protocol, RouteName, Share, VersionId};
 
 mod cluster;
@@ -281,6 +281,41 @@ pub(crate) struct GuardFile {
     /// Which outcomes count as errors of a version; at least one.
     #[schemars(extend("default" = ["5xx", "timeout", "connect", "reset"]))]
     pub(crate) count_as_error: List<ErrorKind>,
+    /// The model servers' own counts of inputs and predictions as a gate named `drift`; left out: they are not asked.
+    pub(crate) drift: Written<DriftFile>,
+}
+
+/// Compares what the canary takes and answers with what stable does at the same time, or with what its model was trained
+/// on. While it cannot be known, no step is taken. docs/drift.md says what is compared and how.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename = "`drift`")]
+#[schemars(rename = "DriftGuard")]
+pub(crate) struct DriftFile {
+    /// Where every endpoint of both versions is asked for its counts.
+    #[schemars(extend("default" = "/v1/drift/sketch"))]
+    pub(crate) path: Value<CheckPath>,
+    /// With what the canary's rows are compared.
+    #[schemars(extend("default" = "stable"))]
+    pub(crate) against: Written<Against>,
+    /// The population stability index from which a distribution counts as another one, over what chance explains. More
+    /// than 0, at most 10; 0.1 is a moderate, 0.25 a large shift.
+    #[schemars(extend("default" = 0.25))]
+    pub(crate) max_psi: Value<Factor>,
+    /// The same for the Kolmogorov-Smirnov statistic of numbers. More than 0, at most 1.
+    #[schemars(extend("default" = 0.2))]
+    pub(crate) max_ks: Value<Factor>,
+    /// Fewer rows of a version say nothing; 200 or more.
+    #[schemars(extend("default" = 1000))]
+    pub(crate) min_rows: Value<Count>,
+    /// How often every endpoint is asked, while a rollout is under way; 1s or more.
+    #[schemars(extend("default" = "10s"))]
+    pub(crate) every: Value<Duration>,
+    /// How far back rows count; at least three times `every`, and at most `1d`.
+    #[schemars(extend("default" = "10m"))]
+    pub(crate) window: Value<Duration>,
+    /// What another distribution does. Left out: `rollback` against stable, and `hold` against training, since the world may
+    /// have changed and not the canary.
+    pub(crate) action: Written<OnDrift>,
 }
 
 /// How much worse than stable is still fine.

@@ -42,7 +42,10 @@ pub use limits::{Concurrency, Limits, RateKey, RateLimit};
 pub use listener::{Listener, ListenerTls};
 pub use mirror::{Compare, Mirror};
 pub use observe::{AccessLog, Traces};
-pub use plan::{ErrorKind, Guard, OnRegression, Plan, Promotion, PromotionGuard, Rollout, Step, Strategy, Tolerance};
+pub use plan::{
+    Against, DriftGuard, ErrorKind, Guard, OnDrift, OnRegression, Plan, Promotion, PromotionGuard, Rollout, Step,
+    Strategy, Tolerance,
+};
 pub use reference::{json_schema, reference_markdown};
 pub use retries::{Replay, Retries};
 pub use route::{Backends, DEFAULT_SLOW_START, Endpoint, Host, Match, Route, Timeouts, Version};

@@ -80,6 +80,8 @@ pub struct Guard {
     pub latency_threshold: Duration,
     /// Which outcomes count as errors. Default all.
     pub count_as_error: BTreeSet<ErrorKind>,
+    /// What the model servers' own counts of inputs and predictions hold or take back. Default nothing.
+    pub drift: Option<DriftGuard>,
 }
 
 impl Default for Guard {
@@ -92,8 +94,65 @@ impl Default for Guard {
             max_error_rate: 0.05,
             latency_threshold: Duration::from_millis(500),
             count_as_error: [ErrorKind::Status5xx, ErrorKind::Timeout, ErrorKind::Connect, ErrorKind::Reset].into(),
+            drift: None,
         }
     }
+}
+
+/// How far the canary's inputs and predictions may be from others before that holds it or takes it back.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct DriftGuard {
+    /// Where every endpoint of both versions is asked for its counts.
+    pub path: String,
+    /// With what they are compared. Default stable.
+    pub against: Against,
+    /// Population stability index from which a distribution is another one. Default 0.25.
+    pub max_psi: f64,
+    /// The same of the Kolmogorov-Smirnov statistic, for what has an order. Default 0.2.
+    pub max_ks: f64,
+    /// Fewer rows of a version say nothing. Default 1000.
+    pub min_rows: u32,
+    /// How often endpoints are asked. Default 10 s.
+    pub every: Duration,
+    /// How far back rows count. Default 10 min.
+    pub window: Duration,
+    /// What another distribution does. Default rollback against stable, hold against training.
+    pub action: OnDrift,
+}
+
+impl Default for DriftGuard {
+    fn default() -> Self {
+        Self {
+            path: "/v1/drift/sketch".to_owned(),
+            against: Against::Stable,
+            max_psi: 0.25,
+            max_ks: 0.2,
+            min_rows: 1000,
+            every: Duration::from_secs(10),
+            window: Duration::from_mins(10),
+            action: OnDrift::Rollback,
+        }
+    }
+}
+
+/// With what the canary's rows are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Against {
+    /// With those that stable took at the same time: what changes in the world changes both.
+    Stable,
+    /// With those that its model was trained on.
+    Training,
+}
+
+/// What another distribution does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnDrift {
+    /// No step and no promotion as long as it lasts.
+    Hold,
+    /// Weight 0 at once, and quarantine.
+    Rollback,
 }
 
 /// What a proven regression does.

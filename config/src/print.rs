@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use crate::units::{print_duration, print_percent};
 use crate::{
-    Config, ErrorKind, Guard, Host, OnRegression, Plan, Promotion, Rollout, Route, Share, Split, Step, Strategy,
-    Version, VersionId,
+    Against, Config, DriftGuard, ErrorKind, Guard, Host, OnDrift, OnRegression, Plan, Promotion, Rollout, Route, Share,
+    Split, Step, Strategy, Version, VersionId,
 };
 
 mod cluster;
@@ -138,6 +138,28 @@ impl Page {
         self.line(3, format!("max_error_rate: {}", print_percent(guard.max_error_rate)));
         self.line(3, format!("latency: {{ threshold: {} }}", print_duration(guard.latency_threshold)));
         self.line(3, format!("count_as_error: [{}]", error_kinds(&guard.count_as_error)));
+        if let Some(drift) = &guard.drift {
+            self.drift(drift);
+        }
+    }
+
+    fn drift(&mut self, drift: &DriftGuard) {
+        let against = match drift.against {
+            Against::Stable => "stable",
+            Against::Training => "training",
+        };
+        let action = match drift.action {
+            OnDrift::Hold => "hold",
+            OnDrift::Rollback => "rollback",
+        };
+        self.line(3, "drift:");
+        self.line(4, format!("path: {}", quote(&drift.path)));
+        self.line(4, format!("against: {against}"));
+        self.line(4, format!("max_psi: {}", drift.max_psi));
+        self.line(4, format!("max_ks: {}", drift.max_ks));
+        self.line(4, format!("min_rows: {}", drift.min_rows));
+        self.durations(4, [("every", drift.every), ("window", drift.window)]);
+        self.line(4, format!("action: {action}"));
     }
 
     fn durations<const N: usize>(&mut self, level: usize, durations: [(&str, Duration); N]) {

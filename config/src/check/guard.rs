@@ -8,6 +8,7 @@ use crate::read::Written;
 use crate::units::print_duration;
 use crate::{Guard, PromotionGuard, Timeouts, Tolerance};
 
+use super::drift::drift;
 use super::range::{BELOW_ONE, above_zero, factor, percent, positive};
 use super::retries::kinds;
 
@@ -38,6 +39,7 @@ pub(super) fn guard(file: &Written<GuardFile>, findings: &Findings) -> Guard {
             positive(&latency.threshold, default.latency_threshold, findings)
         }),
         count_as_error: kinds(&file.count_as_error, default.count_as_error, findings),
+        drift: drift(&file.drift, findings),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::read::Written;
 use crate::scalar::PathPrefix;
 use crate::{Backends, Endpoint, Host, Match, Route, State, Version, VersionId};
 
-use super::{assign, cluster, endpoints, guard, items, limits, mirror, plan, required, retries, tls};
+use super::{assign, cluster, drift, endpoints, guard, items, limits, mirror, plan, required, retries, tls};
 
 /// The versions of a route as far as they could be read. A bad one counts as known, so that using it is no second
 /// problem.
@@ -30,6 +30,7 @@ pub(super) fn route(spot: &Spot, file: &RouteFile, state: &State, findings: &Fin
     let timeouts = limits::timeouts(&file.timeouts, findings);
     let guard = guard::guard(&file.guard, findings);
     guard::warn_of_mute_latency(file, &guard, &timeouts, findings);
+    drift::warn_of_blind_drift(file, plan.as_ref(), &guard, findings);
     plan::warn_of_short_comparison(file, plan.as_ref(), &guard, findings);
     let limits = limits::limits(&file.limits, findings);
     let sticky = assign::sticky(&file.sticky, findings);

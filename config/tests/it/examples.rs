@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
-use pointsman_config::{Config, Parsed, Plan, Share, Split, State, Strategy};
+use pointsman_config::{Against, Config, DriftGuard, OnDrift, Parsed, Plan, Share, Split, State, Strategy};
 
 fn example(name: &str) -> Parsed {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name);
@@ -120,4 +121,37 @@ fn names_that_yaml_takes_for_something_else_stay_names() {
         route.versions.values().flat_map(pointsman_config::Version::endpoints).map(ToString::to_string).collect();
     assert_eq!(endpoints, ["x:2", "x:3", "[::1]:1", "a_b.c:65535"]);
     assert_eq!(Config::parse(&parsed.config.to_yaml(), "printed.yaml").map(|again| again.config), Ok(parsed.config));
+}
+
+/// The drift guard of a route whose guard has this written under `drift`.
+#[track_caller]
+fn drift_guard(written: &str) -> DriftGuard {
+    let text = format!(
+        "listeners: [{{ address: 127.0.0.1:0 }}]\nroutes: [{{ name: r, stable: v1, versions: {{ v1: {{ endpoints: [a:1] }} }}, guard: {{ drift: {written} }} }}]"
+    );
+    let parsed = Config::parse(&text, "drift.yaml").unwrap_or_else(|errors| panic!("{errors}"));
+    let printed = parsed.config.to_yaml();
+    assert_eq!(Config::parse(&printed, "drift.yaml").unwrap().config, parsed.config, "{printed}");
+    parsed.config.routes[0].guard.drift.clone().unwrap()
+}
+
+#[test]
+fn a_drift_guard_takes_back_for_what_differs_from_stable_and_holds_for_what_differs_from_training() {
+    let default = DriftGuard::default();
+    assert_eq!(drift_guard("{}"), default);
+    let training = DriftGuard { against: Against::Training, action: OnDrift::Hold, ..default.clone() };
+    assert_eq!(drift_guard("{ against: training }"), training);
+    assert_eq!(drift_guard("{ action: hold }"), DriftGuard { action: OnDrift::Hold, ..default.clone() });
+    let written = "{ path: /counts, against: training, max_psi: 0.1, max_ks: 1, min_rows: 200, every: 1s, window: 3s, action: rollback }";
+    let wanted = DriftGuard {
+        path: "/counts".to_owned(),
+        against: Against::Training,
+        max_psi: 0.1,
+        max_ks: 1.0,
+        min_rows: 200,
+        every: Duration::from_secs(1),
+        window: Duration::from_secs(3),
+        action: OnDrift::Rollback,
+    };
+    assert_eq!(drift_guard(written), wanted);
 }
