@@ -18,6 +18,7 @@ mod endpoints;
 mod guard;
 mod limits;
 mod mirror;
+mod notify;
 mod observe;
 mod plan;
 mod range;
@@ -41,8 +42,10 @@ pub(crate) fn config(file: &Written<File>, findings: &Findings) -> Option<Config
     refuse_loops(file, &listeners, findings);
     let access_log = observe::access_log(&file.access_log);
     let traces = observe::traces(&file.traces, findings);
+    let notifications = notify::webhooks(file, findings);
+    let fast_lane = file.fast_lane.or(true);
     let listeners = listeners.into_iter().map(|(_, listener)| listener).collect();
-    Some(Config { listeners, admin, state, replicas, access_log, traces, fast_lane: file.fast_lane.or(true), routes })
+    Some(Config { listeners, admin, state, replicas, access_log, traces, notifications, fast_lane, routes })
 }
 
 /// What stands for a required key; a missing one is reported at its owner.

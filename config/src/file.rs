@@ -17,12 +17,14 @@ use crate::{Endpoint, Host, Protocol, RouteName, Share, VersionId};
 
 mod cluster;
 mod endpoints;
+mod notify;
 mod observe;
 mod protection;
 mod traffic;
 
 pub(crate) use cluster::{KubernetesStateFile, LiveServiceFile, PortFile, ReplicasFile, RetireFile};
 pub(crate) use endpoints::{EjectionFile, ExampleFile, HealthCheckFile, UpstreamTlsFile, WarmUpFile};
+pub(crate) use notify::WebhookFile;
 pub(crate) use observe::{AccessLogFile, TracesFile};
 pub(crate) use protection::{LimitsFile, RateFile, RateKeyFile, TimeoutsFile};
 pub(crate) use traffic::{BudgetFile, CompareFile, MirrorFile, OverrideFile, RetriesFile, StickyFile};
@@ -51,6 +53,8 @@ pub(crate) struct File {
     pub(crate) access_log: Written<AccessLogFile>,
     /// Spans for OpenTelemetry; none, if left out.
     pub(crate) traces: Written<TracesFile>,
+    /// Webhooks that are told of changes; none, if left out. Names are unique.
+    pub(crate) notifications: List<WebhookFile>,
     /// Whether plain requests take the short way through the edge. Answers are the same either way.
     #[schemars(extend("default" = true))]
     pub(crate) fast_lane: Value<bool>,

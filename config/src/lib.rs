@@ -19,6 +19,7 @@ mod kubernetes;
 mod limits;
 mod listener;
 mod mirror;
+mod notify;
 mod observe;
 mod paths;
 mod plan;
@@ -41,6 +42,7 @@ pub use kubernetes::{KubernetesState, LiveService, Peers, Replicas, Retire, Serv
 pub use limits::{Concurrency, Limits, RateKey, RateLimit};
 pub use listener::{Listener, ListenerTls};
 pub use mirror::{Compare, Mirror};
+pub use notify::{NewsKind, SecretSource, Webhook, WebhookFormat, WebhookUrl};
 pub use observe::{AccessLog, Traces};
 pub use plan::{
     Against, DriftGuard, ErrorKind, Guard, OnDrift, OnRegression, Plan, Promotion, PromotionGuard, Rollout, Step,
@@ -49,7 +51,7 @@ pub use plan::{
 pub use reference::{json_schema, reference_markdown};
 pub use retries::{Replay, Retries};
 pub use route::{Backends, DEFAULT_SLOW_START, Endpoint, Host, Match, Route, Timeouts, Version};
-pub use split::{NameError, RouteName, Share, ShareError, Split, VersionId};
+pub use split::{Name, NameError, RouteName, Share, ShareError, Split, VersionId};
 pub use units::{UnitError, parse_duration, parse_percent, parse_size, print_duration, print_percent, print_size};
 
 use error::Findings;
@@ -69,6 +71,8 @@ pub struct Config {
     pub access_log: Option<AccessLog>,
     /// Where spans go; none: there are none.
     pub traces: Option<Traces>,
+    /// Who outside is told of changes; names are unique.
+    pub notifications: Vec<Webhook>,
     /// Whether plain requests take the short way. Default yes.
     pub fast_lane: bool,
     /// What is served; names are unique, and so are matches. At least one.

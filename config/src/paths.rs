@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::{CertificateFiles, Config, Route, State, Sticky};
+use crate::{CertificateFiles, Config, Route, SecretSource, State, Sticky, Webhook, WebhookUrl};
 
 impl Config {
     /// The paths of the file: state, token, log, certificates, keys and secrets. Relative ones start at the folder of the
@@ -13,6 +13,7 @@ impl Config {
             certificates.chain(&mut tls.client_ca)
         });
         let log = self.access_log.as_mut().and_then(|log| log.file.as_mut());
+        let webhooks = self.notifications.iter_mut().flat_map(paths_of_webhook);
         let routes = self.routes.iter_mut().flat_map(paths_of_route);
         let state = match &mut self.state {
             State::File(file) => Some(file),
@@ -20,7 +21,22 @@ impl Config {
         };
         let replicas = self.replicas.as_mut().map(|replicas| &mut replicas.token_file);
         let tokens = self.admin.token_file.iter_mut().chain(replicas);
-        state.into_iter().chain(tokens).chain(log).chain(listeners).chain(routes)
+        state.into_iter().chain(tokens).chain(log).chain(webhooks).chain(listeners).chain(routes)
+    }
+}
+
+fn paths_of_webhook(webhook: &mut Webhook) -> impl Iterator<Item = &mut PathBuf> {
+    let url = match &mut webhook.url {
+        WebhookUrl::Plain(_) => None,
+        WebhookUrl::Secret(source) => Some(source),
+    };
+    url.into_iter().chain(&mut webhook.secret).filter_map(path_of_secret)
+}
+
+fn path_of_secret(source: &mut SecretSource) -> Option<&mut PathBuf> {
+    match source {
+        SecretSource::File(file) => Some(file),
+        SecretSource::Env(_) => None,
     }
 }
 

@@ -13,6 +13,7 @@ use crate::{
 };
 
 mod cluster;
+mod notify;
 mod traffic;
 mod upstream;
 
@@ -36,6 +37,7 @@ impl Config {
             page.replicas(replicas);
         }
         page.observation(self);
+        page.notifications(self);
         page.line(0, format!("fast_lane: {}", self.fast_lane));
         page.line(0, "routes:");
         self.routes.iter().for_each(|route| page.route(route));

@@ -11,11 +11,7 @@ use serde::forward_to_deserialize_any;
 use serde_json::{Map, Value, json};
 
 use crate::file::{
-    AccessLogFile, AdminFile, BudgetFile, CertificateFile, CompareFile, DriftFile, EjectionFile, ExampleFile, File,
-    GuardFile, HealthCheckFile, KubernetesStateFile, LatencyFile, LimitsFile, ListenerFile, ListenerTlsFile,
-    LiveServiceFile, MatchFile, MirrorFile, OverrideFile, PromotionFile, RateFile, ReplicasFile, RetriesFile,
-    RolloutFile, RouteFile, StateFile, StepFile, StickyFile, TimeoutsFile, ToleranceFile, TracesFile, UpstreamTlsFile,
-    VersionFile, WarmUpFile,
+    AccessLogFile, AdminFile, BudgetFile, CertificateFile, CompareFile, DriftFile, EjectionFile, ExampleFile, File, GuardFile, HealthCheckFile, KubernetesStateFile, LatencyFile, LimitsFile, ListenerFile, ListenerTlsFile, LiveServiceFile, MatchFile, MirrorFile, OverrideFile, PromotionFile, RateFile, ReplicasFile, RetriesFile, RolloutFile, RouteFile, StateFile, StepFile, StickyFile, TimeoutsFile, ToleranceFile, TracesFile, UpstreamTlsFile, VersionFile, WarmUpFile, WebhookFile,
 };
 
 /// The JSON schema (draft 2020-12) of the config file; editors complete and check from it. The parser checks more:
@@ -223,6 +219,7 @@ fn declared_keys() -> Vec<(String, &'static [&'static str])> {
         of::<ReplicasFile>(),
         of::<AccessLogFile>(),
         of::<TracesFile>(),
+        of::<WebhookFile>(),
         of::<RouteFile>(),
         of::<MatchFile>(),
         of::<VersionFile>(),

@@ -17,7 +17,7 @@ use serde::de::{self, Deserializer, Visitor};
 use crate::error::{Words, quoted};
 use crate::read::Written;
 use crate::units;
-use crate::{Endpoint, Host, RouteName, Share, VersionId};
+use crate::{Endpoint, Host, Name, RouteName, Share, VersionId};
 
 mod cluster;
 mod numbers;
@@ -25,7 +25,9 @@ mod texts;
 
 pub(crate) use cluster::{LabelKey, ObjectName, RetireWord, is_label_value};
 pub(crate) use numbers::{Count, Gate, SignedNumber};
-pub(crate) use texts::{CollectorUrl, CookieName, HeaderName, JsonBody, Pointer, RateKeyWord, ServerName};
+pub(crate) use texts::{
+    CollectorUrl, CookieName, EnvName, HeaderName, JsonBody, Pointer, RateKeyWord, ServerName, WebUrl,
+};
 
 /// A value that one text holds.
 pub(crate) trait Scalar: Sized {
@@ -137,6 +139,18 @@ impl Scalar for RouteName {
 
     fn schema() -> Schema {
         json_schema!({ "type": "string", "pattern": NAME_PATTERN, "description": "The name of a route: 1 to 63 of a-z, A-Z, 0-9, -, _ and ., starting with a letter or digit." })
+    }
+}
+
+impl Scalar for Name {
+    const NAME: &'static str = "name";
+
+    fn read(text: &str) -> Result<Self, Words> {
+        text.parse().map_err(words)
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "string", "pattern": NAME_PATTERN, "description": "A name: 1 to 63 of a-z, A-Z, 0-9, -, _ and ., starting with a letter or digit." })
     }
 }
 

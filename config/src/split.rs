@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// Why a text is no name of a route or version.
+/// Why a text is no name.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("`{text}` is no name; use 1 to 63 of a-z, A-Z, 0-9, `-`, `_` and `.`, starting with a letter or digit")]
 pub struct NameError {
@@ -78,6 +78,11 @@ name_type! {
 name_type! {
     /// The name of a route, such as `delivery-time`; cheap to clone.
     RouteName
+}
+
+name_type! {
+    /// The name of something else that an operator names, such as a webhook; cheap to clone.
+    Name
 }
 
 /// A share of traffic in parts per million, from nothing to all.

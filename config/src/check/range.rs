@@ -73,6 +73,19 @@ pub(super) fn positive(value: &Value<Duration>, default: Duration, findings: &Fi
     duration
 }
 
+/// A duration within a range.
+pub(super) fn between(
+    value: &Value<Duration>,
+    default: Duration,
+    range: &RangeInclusive<Duration>,
+    findings: &Findings,
+) -> Duration {
+    let duration = value.or(default);
+    let words = format!("{} to {}", print_duration(*range.start()), print_duration(*range.end()));
+    within(&duration, range, value.good().map(|(spot, _)| (spot, print_duration(duration))), &words, findings);
+    duration
+}
+
 fn within<T: PartialOrd>(
     number: &T,
     range: &RangeInclusive<T>,

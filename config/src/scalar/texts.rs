@@ -148,6 +148,52 @@ impl Scalar for ServerName {
     }
 }
 
+/// The name of an environment variable.
+#[derive(Debug, Clone)]
+pub(crate) struct EnvName(pub(crate) String);
+
+impl Scalar for EnvName {
+    const NAME: &'static str = "environment variable";
+
+    fn read(text: &str) -> Result<Self, Words> {
+        let name = text.trim();
+        let starts_well = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
+        let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        if starts_well && is_plain && name.len() <= MOST_NAME_BYTES {
+            return Ok(Self(name.to_owned()));
+        }
+        let way_out = "write the name alone, such as ON_CALL_URL, of letters, digits and _";
+        Err(Words::new(format!("{} is no name of an environment variable", quoted(text)), way_out))
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]{0,255}$", "description": "The name of an environment variable that the edge was started with, such as ON_CALL_URL." })
+    }
+}
+
+/// Where something is asked or told, without anything that is a secret as a rule.
+#[derive(Debug, Clone)]
+pub(crate) struct WebUrl(pub(crate) String);
+
+impl Scalar for WebUrl {
+    const NAME: &'static str = "plain URL";
+
+    fn read(text: &str) -> Result<Self, Words> {
+        // A URL that is refused may be so for the secret in it, so it is not shown.
+        CollectorUrl::read(text).map_err(|_shown| {
+            let way_out = "write a URL such as https://hooks.example.com/pointsman, without user, query or fragment, or name \
+                           a file with `url_file` that holds it";
+            Words::new("what stands here is no plain URL", way_out)
+        })?;
+        // Its path means what it says, with a slash at the end.
+        Ok(Self(text.trim().to_owned()))
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "string", "pattern": "^https?://[^/?#@]+[^?#]*$", "description": "A URL such as https://hooks.example.com/pointsman, without user, query or fragment." })
+    }
+}
+
 /// Where a collector takes spans; without a slash at the end.
 #[derive(Debug, Clone)]
 pub(crate) struct CollectorUrl(pub(crate) String);

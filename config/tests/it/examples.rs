@@ -62,7 +62,10 @@ fn paths(name: &str) -> Vec<String> {
 
 #[test]
 fn every_path_of_a_file_is_found() {
-    assert_eq!(paths("production.yaml"), ["/var/lib/pointsman/state.db", "admin-token", "access.log"]);
+    assert_eq!(
+        paths("production.yaml"),
+        ["/var/lib/pointsman/state.db", "admin-token", "access.log", "on-call-url", "audit-secret"]
+    );
     assert_eq!(paths("sticky.yaml"), ["state.db", "cookie-secret"]);
     let tls = paths("tls.yaml");
     let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/tls.yaml")).unwrap();

@@ -11,6 +11,7 @@ mod bad;
 mod cluster;
 mod examples;
 mod fuzz;
+mod notify;
 mod places;
 mod reference;
 mod traffic;

@@ -64,6 +64,7 @@ fn the_documented_defaults_are_the_real_ones() {
     let mirror = |rest: &Value| both(&serde_json::json!({ "version": "v2", "share": "1%" }), rest);
     let warm_up = |rest: &Value| both(&serde_json::json!({ "model": "/v1/model" }), rest);
     let traces = |rest: &Value| both(&serde_json::json!({ "endpoint": "http://127.0.0.1:4318" }), rest);
+    let webhook = |rest: &Value| serde_json::json!([both(&serde_json::json!({ "name": "a", "url_env": "A" }), rest)]);
     let mut rollout = of("Rollout");
     rollout["canary"] = "v2".into();
     let route = |rest: &Value| {
@@ -95,12 +96,14 @@ fn the_documented_defaults_are_the_real_ones() {
         given[key] = value;
     }
     let mut top = serde_json::json!({ "admin": of("Admin"), "state": of("State"), "access_log": of("AccessLog"), "traces": traces(&of("Traces")) });
+    top["notifications"] = webhook(&of("Webhook"));
     top["fast_lane"] = schema["properties"]["fast_lane"]["default"].clone();
     let written_out = file(&top, route(&given));
     let bare = serde_json::json!({
         "rollout": { "canary": "v2" }, "mirror": mirror(&nothing), "warm_up": warm_up(&nothing), "limits": { "rate": [rate] }
     });
-    let left_out = file(&serde_json::json!({ "access_log": {}, "traces": traces(&nothing) }), route(&bare));
+    let top = serde_json::json!({ "access_log": {}, "traces": traces(&nothing), "notifications": webhook(&nothing) });
+    let left_out = file(&top, route(&bare));
     assert_eq!(written_out, left_out);
 }
 
