@@ -11,7 +11,11 @@ use serde::forward_to_deserialize_any;
 use serde_json::{Map, Value, json};
 
 use crate::file::{
-    AccessLogFile, AdminFile, BudgetFile, CertificateFile, CompareFile, DriftFile, EjectionFile, ExampleFile, File, GuardFile, HealthCheckFile, KubernetesStateFile, LatencyFile, LimitsFile, ListenerFile, ListenerTlsFile, LiveServiceFile, MatchFile, MirrorFile, OverrideFile, PromotionFile, RateFile, ReplicasFile, RetriesFile, RolloutFile, RouteFile, StateFile, StepFile, StickyFile, TimeoutsFile, ToleranceFile, TracesFile, UpstreamTlsFile, VersionFile, WarmUpFile, WebhookFile,
+    AccessLogFile, AdminFile, BudgetFile, CertificateFile, CompareFile, DriftFile, EjectionFile, ExampleFile, File,
+    GuardFile, HealthCheckFile, KubernetesStateFile, LatencyFile, LimitsFile, ListenerFile, ListenerTlsFile,
+    LiveServiceFile, MatchFile, MirrorFile, OverrideFile, PromotionFile, RateFile, ReplicasFile, RetriesFile,
+    RolloutFile, RouteFile, StateFile, StepFile, StickyFile, TimeoutsFile, ToleranceFile, TracesFile, UpstreamTlsFile,
+    VersionFile, WarmUpFile, WebhookFile,
 };
 
 /// The JSON schema (draft 2020-12) of the config file; editors complete and check from it. The parser checks more:

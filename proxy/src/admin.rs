@@ -7,6 +7,7 @@
 mod access;
 mod dashboard;
 mod events;
+mod notifications;
 mod openapi;
 mod orders;
 mod problem;
@@ -42,6 +43,7 @@ pub use weights::{WeightsError, split_of};
 use crate::control::handle::ControlHandle;
 use crate::control::series::SeriesBook;
 use crate::metrics::Metrics;
+use crate::notify::Notifier;
 use crate::view::DecisionRow;
 
 /// Largest request body that is read, in bytes; an order takes a few hundred.
@@ -97,6 +99,8 @@ pub struct AdminContext {
     pub series: SeriesBook,
     /// What `/metrics` gives.
     pub metrics: Metrics,
+    /// Who outside is told of changes.
+    pub notifier: Notifier,
     /// Who may come in; none only where the address is loopback.
     pub token: Option<TokenFile>,
 }
@@ -145,6 +149,7 @@ fn order_routes() -> OpenApiRouter<AdminContext> {
         .routes(routes!(orders::pause))
         .routes(routes!(orders::resume))
         .routes(routes!(orders::retry))
+        .routes(routes!(notifications::test))
 }
 
 async fn unknown_path(request: Request) -> Problem {

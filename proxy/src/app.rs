@@ -46,9 +46,12 @@ use crate::control::publisher::Publisher;
 use crate::control::resolver::{Resolved, Resolver, first_answers};
 use crate::control::series::SeriesBook;
 use crate::control::state::{Opened, Reopened, StateFile};
-use crate::control::{Command, Control, Inputs, LAST_RECORDS, Parts, endpoint_names, endpoint_services, running};
+use crate::control::{
+    Command, Control, Inputs, LAST_NEWS, LAST_RECORDS, Parts, endpoint_names, endpoint_services, running,
+};
 use crate::listen::{ListenError, Listeners, Patience, Serving};
 use crate::metrics::Metrics;
+use crate::notify::Notifier;
 use crate::snapshot::Snapshots;
 use crate::tls::TlsFileError;
 use crate::upgrade::{Door, Farewell, Inherited, Offer, Successor, UpgradeError};
@@ -301,6 +304,7 @@ struct Started {
     /// None where state is in a cluster: nobody takes over there.
     door: Option<Door>,
     snapshots: Arc<Snapshots>,
+    notifier: Notifier,
 }
 
 /// Starts everything; the receiver hears when another process has taken over.
@@ -333,6 +337,7 @@ async fn start(
     let offer = offer(&listeners, &admin).map_err(refused("the door for an upgrade"))?;
     let serving = listeners.serve(&snapshots, Patience::default())?;
     commands.send(Command::Ready).map_err(|_gone| AppError::Control)?;
+    let notifier = context.notifier.clone();
     let admin = Admin::start(admin, context).map_err(refused("the admin API"))?;
     let (tell_replaced, replaced) = mpsc::unbounded_channel();
     let door = match &state {
@@ -345,7 +350,7 @@ async fn start(
         None => {}
     }
     say_where(serving.addresses(), admin_address);
-    Ok((Started { serving, commands, watch, admin, door, snapshots }, replaced))
+    Ok((Started { serving, commands, watch, admin, door, snapshots, notifier }, replaced))
 }
 
 /// Waits, on a thread of its own, for what the process decided last that this one took over from.
@@ -411,6 +416,7 @@ async fn start_control(
     let handle = ControlHandle::new(orders, Arc::clone(&view), event.clone());
     let token = config.admin.token_file.clone().map(TokenFile::new);
     let series = SeriesBook::default();
+    let notifier = Notifier::default();
     let parts = Parts {
         config_view: first_view(&path, &config, hash),
         saved: opened.routes,
@@ -422,12 +428,14 @@ async fn start_control(
         resolver: Resolver::start(&checks, tell_resolved),
         discoveries,
         replication,
+        notifier: notifier.clone(),
         view,
         series: series.clone(),
         config,
     };
     run_control(parts, inputs(Channels { turned, resolved, reopened, replicas })).await?;
-    Ok(AdminContext { metrics: Metrics::new(handle.clone()), handle, decisions: Arc::new(history), series, token })
+    let (metrics, decisions) = (Metrics::new(handle.clone()), Arc::new(history));
+    Ok(AdminContext { handle, decisions, series, metrics, notifier, token })
 }
 
 /// Opens the home of the state, for what it holds.
@@ -592,7 +600,7 @@ async fn second_terminate() {
 /// Says that we are leaving and serves on while that gets about; then lets requests in flight end, and lets the control
 /// path keep what it knows.
 async fn drain(started: Started, delay: Duration) {
-    let Started { serving, commands, watch: _watch, admin, door, snapshots: _snapshots } = started;
+    let Started { serving, commands, watch: _watch, admin, door, snapshots: _snapshots, notifier: _notifier } = started;
     // The loop lives as long as this process, or has taken it down.
     drop(commands.send(Command::Drain));
     info!(delay_ms = delay.as_millis(), "told to end; not ready any more, serving on for the delay");
@@ -612,13 +620,14 @@ async fn drain(started: Started, delay: Duration) {
 /// Another process serves and decides: lets requests in flight end, and what is to be told of them be written. New
 /// connections are that one's.
 async fn leave(started: Started) {
-    let Started { serving, commands: _commands, watch: _watch, admin, door, snapshots } = started;
+    let Started { serving, commands: _commands, watch: _watch, admin, door, snapshots, notifier } = started;
     if let Some(door) = door {
         door.close();
     }
     tokio::join!(admin.close(), serving.drain(DRAIN_DEADLINE));
     // The control loop has let go; nobody else does this for it.
-    snapshots.load().observers.flush(LAST_RECORDS).await;
+    let observers = snapshots.load().observers.clone();
+    tokio::join!(observers.flush(LAST_RECORDS), notifier.flush(LAST_NEWS));
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ mod client;
 mod demo;
 mod explain;
 mod history;
+mod notify;
 mod orders;
 mod print;
 mod run;
@@ -101,6 +102,14 @@ pub enum CliError {
         /// What it says.
         problem: Box<Problem>,
     },
+    /// A webhook did not take its test.
+    #[error("webhook `{webhook}` did not take it: {problem}")]
+    NotDelivered {
+        /// The webhook.
+        webhook: String,
+        /// Why.
+        problem: String,
+    },
     /// There is nothing to explain.
     #[error("`{route}` has no decision yet; `pointsman status {route}` shows where it stands")]
     NoDecision {
@@ -151,6 +160,7 @@ impl CliError {
             | Self::Strange { .. }
             | Self::NoDecision { .. }
             | Self::OtherRoute { .. }
+            | Self::NotDelivered { .. }
             | Self::Demo(_)
             | Self::Output(_)
             | Self::Watch { .. } => FAILED.into(),
@@ -228,6 +238,7 @@ fn carried_out(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Pause(args) => orders::simple(&Admin::new(&connection)?, "pause", &args)?,
         Command::Resume(args) => orders::resume(&Admin::new(&connection)?, &args)?,
         Command::Retry(args) => orders::retry(&Admin::new(&connection)?, &args)?,
+        Command::Notify(args) => notify::notify(&Admin::new(&connection)?, &args)?,
         Command::History(args) => history::history(&Admin::new(&connection)?, &args)?,
         Command::Explain(args) => explain::explain(&Admin::new(&connection)?, &args)?,
     }

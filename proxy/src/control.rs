@@ -21,6 +21,7 @@ pub(crate) mod health;
 pub(crate) mod history;
 pub(crate) mod home;
 pub(crate) mod leader;
+mod news;
 mod picture;
 pub mod publisher;
 mod reload;
@@ -54,6 +55,7 @@ use self::events::Events;
 use self::handle::{Done, OrderError, OrderMessage};
 use self::health::{HealthChecks, Turned};
 use self::home::Home;
+use self::news::Newsroom;
 use self::publisher::{Live, Publisher, RoutePicture};
 use self::replicas::{Message, Replication};
 use self::resolver::{Resolved, Resolver};
@@ -61,6 +63,7 @@ use self::series::{Look, SeriesBook};
 use self::state::Reopened;
 use self::state::database::Batch;
 use crate::mirror::books::MirrorCounts;
+use crate::notify::Notifier;
 use crate::observe::Observers;
 use crate::recorder::{Failure, Taken, Totals};
 use crate::retry::books::RetryCounts;
@@ -78,6 +81,8 @@ const CLOCK_BEGINS_AT: Duration = Duration::from_hours(24 * 365 * 100);
 /// Longest that the state file may take for its last words.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
+/// Longest that the last notifications may take.
+pub(crate) const LAST_NEWS: Duration = Duration::from_secs(1);
 /// Longest that the last lines and spans may take.
 pub(crate) const LAST_RECORDS: Duration = Duration::from_millis(500);
 
@@ -176,6 +181,8 @@ pub(crate) struct Parts {
     pub(crate) discoveries: Discoveries,
     /// Other edges, if this one is not alone.
     pub(crate) replication: Option<Replication>,
+    /// Who outside is told.
+    pub(crate) notifier: Notifier,
     /// What people see.
     pub(crate) view: Arc<ArcSwap<View>>,
     /// What people see of the last half hour.
@@ -215,6 +222,7 @@ pub(crate) struct Control {
     resolver: Resolver,
     discoveries: Discoveries,
     replication: Option<Replication>,
+    newsroom: Newsroom,
     view: Arc<ArcSwap<View>>,
     series: SeriesBook,
     observers: Observers,
@@ -261,6 +269,7 @@ impl Control {
             resolver: parts.resolver,
             discoveries: parts.discoveries,
             replication: parts.replication,
+            newsroom: Newsroom::new(parts.notifier),
             view: parts.view,
             series: parts.series,
             observers: Observers::default(),
@@ -311,10 +320,10 @@ impl Control {
 
     async fn stop(self, stopped: oneshot::Sender<()>) {
         let now = self.now();
-        let Self { mut routes, mut state, observers, .. } = self;
+        let Self { mut routes, mut state, observers, newsroom, .. } = self;
         let saved: Vec<_> = routes.iter_mut().map(|route| (route.route().name.clone(), route.save(now))).collect();
         state.put(saved, []);
-        observers.flush(LAST_RECORDS).await;
+        tokio::join!(observers.flush(LAST_RECORDS), newsroom.notifier.flush(LAST_NEWS));
         state.close(LAST_WORDS).await;
         // Whoever waited for the end may be gone.
         _ = stopped.send(());
@@ -387,6 +396,7 @@ impl Control {
         self.publisher.forget_drained(began);
         self.publisher.let_go();
         let mut decided = self.take_or_leave_the_lead(now);
+        self.tell_of_lead();
         for (position, route) in self.routes.iter_mut().enumerate() {
             let own = rows_of(&mut self.publisher, &route.route().name, began);
             let mirrored = self.publisher.take_mirrored(&route.route().name);
@@ -524,6 +534,7 @@ impl Control {
         }
         for row in &rows {
             self.events.tell(row);
+            self.tell_of_decision(row);
         }
         Settled { rows, persisted }
     }
@@ -688,6 +699,7 @@ impl Control {
             if due {
                 self.send_sample(position);
                 self.keep_second(position);
+                self.tell_of_hold(position);
             }
         }
         if few || !news.is_empty() || turn == 0 {
@@ -795,6 +807,7 @@ impl Control {
             mirrors: self.mirrors(),
             decisions: self.events.counts().clone(),
             observed: self.observers.counts(),
+            notifications: self.newsroom.notifier.views(),
             replicas: self.replication.as_ref().map(|replication| replication.view(self.now())),
             ready: self.life != Life::Starting && self.knows_endpoints,
             draining: self.life == Life::Draining,
@@ -901,6 +914,7 @@ mod tests {
             resolver: Resolver::start(&runtime, mpsc::unbounded_channel().0),
             discoveries: Discoveries::start(&runtime, Connection::default(), mpsc::unbounded_channel().0),
             replication: None,
+            notifier: Notifier::default(),
             view: Arc::new(ArcSwap::from_pointee(View::default())),
             series: SeriesBook::default(),
         };

@@ -288,6 +288,27 @@ pub const ALL: &[Metric] = &[
         read: read::spans,
     },
     Metric {
+        name: "pointsman_notifications_total",
+        kind: Kind::Counter,
+        labels: &["webhook", "result"],
+        help: "Rows for webhooks, by what became of them: delivered, given_up (the receiver did not take them, however often they were tried) and dropped (too many waited, and the oldest went).",
+        read: read::notifications,
+    },
+    Metric {
+        name: "pointsman_notification_retries_total",
+        kind: Kind::Counter,
+        labels: &["webhook"],
+        help: "Tries to deliver a row after the first one.",
+        read: read::notification_retries,
+    },
+    Metric {
+        name: "pointsman_notifications_waiting",
+        kind: Kind::Gauge,
+        labels: &["webhook"],
+        help: "Rows that are neither delivered nor given up yet.",
+        read: read::notifications_waiting,
+    },
+    Metric {
         name: "pointsman_build_info",
         kind: Kind::Gauge,
         labels: &["version"],

@@ -35,6 +35,8 @@ pub struct View {
     pub decisions: BTreeMap<(RouteName, &'static str), u64>,
     /// What became of the records that were made of requests.
     pub observed: ObserverCounts,
+    /// Who outside is told of changes, in the order of the file.
+    pub notifications: Vec<WebhookView>,
     /// Other edges; none if this one is alone.
     pub replicas: Option<ReplicasView>,
     /// True once the first config is in force and the listeners accept.
@@ -89,6 +91,42 @@ pub struct StateView {
     /// What happened to it since the start and is over, such as that a damaged file was moved aside; none if nothing did.
     #[serde(default)]
     pub note: Option<String>,
+}
+
+/// A webhook that is told of changes, and what became of that since the process started.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WebhookView {
+    /// Its name.
+    pub name: String,
+    /// `json` or `slack`.
+    pub format: String,
+    /// Rows that its receiver took.
+    pub delivered: u64,
+    /// Rows that it did not take, however often they were tried.
+    pub given_up: u64,
+    /// Rows that were not tried, since too many waited.
+    pub dropped: u64,
+    /// Tries after the first of a row.
+    pub retries: u64,
+    /// Rows that wait to be delivered.
+    pub waiting: u64,
+    /// Whether its last try failed.
+    pub failing: bool,
+    /// The last try that failed; none if none has.
+    pub last_failure: Option<DeliveryFailureView>,
+    /// When a row was last taken (RFC 3339); none if none was.
+    pub last_delivered_at: Option<String>,
+}
+
+/// A try that failed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DeliveryFailureView {
+    /// When (RFC 3339).
+    pub at: String,
+    /// What was to be told.
+    pub event: String,
+    /// Why it was not.
+    pub problem: String,
 }
 
 /// How this edge and others decide together.

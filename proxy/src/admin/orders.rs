@@ -232,6 +232,13 @@ struct Giver {
     seen: Option<u64>,
 }
 
+impl<T> Words<T> {
+    /// Who gives it, where the rest says nothing more.
+    pub(super) fn into_actor(self) -> String {
+        self.giver.actor
+    }
+}
+
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Words<T> {
     type Rejection = Problem;
 

@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use super::openapi::{CommonProblems, RouteProblems};
 use super::{Context, Problem};
 use crate::control::handle::ControlHandle;
-use crate::view::{ConfigView, DecisionRow, ReplicasView, RouteView, SeriesView, StateView};
+use crate::view::{ConfigView, DecisionRow, ReplicasView, RouteView, SeriesView, StateView, WebhookView};
 
 /// Decisions given where nobody says how many.
 const DECISIONS: usize = 50;
@@ -46,6 +46,9 @@ pub struct ConfigAnswer {
     /// How this edge and others decide together; none if it is alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<ReplicasView>,
+    /// Who outside is told of changes, in the order of the file; left out if nobody is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notifications: Vec<WebhookView>,
 }
 
 /// Which decisions.
@@ -190,5 +193,10 @@ pub(super) async fn decision(State(context): Context, Path(id): Path<String>) ->
 ))]
 pub(super) async fn config(State(context): Context) -> Json<ConfigAnswer> {
     let view = context.handle.view();
-    Json(ConfigAnswer { config: view.config.clone(), state: view.state.clone(), replicas: view.replicas.clone() })
+    Json(ConfigAnswer {
+        config: view.config.clone(),
+        state: view.state.clone(),
+        replicas: view.replicas.clone(),
+        notifications: view.notifications.clone(),
+    })
 }

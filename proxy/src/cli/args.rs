@@ -47,6 +47,8 @@ pub enum Command {
     Resume(ResumeArgs),
     /// Lift the quarantine of a version that was taken back
     Retry(RetryArgs),
+    /// Ask about webhooks that are told of changes
+    Notify(NotifyArgs),
     /// List the decisions of a route
     History(HistoryArgs),
     /// Explain a decision: counts, odds, interval, failing requests, and what to do
@@ -151,6 +153,32 @@ pub struct RetryArgs {
     /// Why, for the decision log
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub reason: String,
+}
+
+/// `notify`
+#[derive(Debug, Args)]
+pub struct NotifyArgs {
+    /// What to do with webhooks.
+    #[command(subcommand)]
+    pub command: NotifyCommand,
+}
+
+/// What to do with webhooks.
+#[derive(Debug, Subcommand)]
+pub enum NotifyCommand {
+    /// Post a test row to a webhook, once, from the edge that is asked
+    Test(NotifyTestArgs),
+}
+
+/// `notify test`
+#[derive(Debug, Args)]
+pub struct NotifyTestArgs {
+    /// Webhook, by its name in `notifications`
+    #[arg(value_name = "NAME")]
+    pub name: pointsman_config::Name,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `history`

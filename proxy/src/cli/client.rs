@@ -5,14 +5,15 @@ use std::time::Duration;
 use std::{fs, io};
 
 use clap::Args;
-use pointsman_config::RouteName;
+use pointsman_config::{Name, RouteName};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use ureq::{Agent, Body};
 
 use super::CliError;
-use crate::admin::{ACTOR_HEADER, ConfigAnswer, DecisionsAnswer, OrderAnswer, Problem, RoutesAnswer};
+use crate::admin::{ACTOR_HEADER, ConfigAnswer, DecisionsAnswer, OrderAnswer, Problem, ReasonBody, RoutesAnswer};
+use crate::notify::TestAnswer;
 use crate::view::{DecisionRow, RouteView};
 
 /// Longest that an answer may take; an order waits until it is in force.
@@ -94,6 +95,12 @@ impl Admin {
     pub(crate) fn order(&self, route: &RouteName, verb: &str, body: &impl Serialize) -> Result<OrderAnswer, CliError> {
         let request = self.agent.post(format!("{}/api/v1/routes/{route}/{verb}", self.base));
         self.send(request, body)
+    }
+
+    /// Posts a test row to a webhook.
+    pub(crate) fn test_webhook(&self, name: &Name) -> Result<TestAnswer, CliError> {
+        let request = self.agent.post(format!("{}/api/v1/notifications/{name}/test", self.base));
+        self.send(request, &ReasonBody::default())
     }
 
     /// Sets the weights of a route.

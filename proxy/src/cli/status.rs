@@ -17,7 +17,7 @@ use super::print::{Page, complain};
 use super::words::{BAD, BOLD, CAREFUL, moment, paint, paragraph};
 use crate::admin::ConfigAnswer;
 use crate::control::actuator::PLACE;
-use crate::view::{ReplicasView, RouteView};
+use crate::view::{ReplicasView, RouteView, WebhookView};
 
 /// Between two looks of `--watch`.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -98,7 +98,8 @@ fn interrupted(page: &Page, error: &CliError) -> Result<(), CliError> {
 
 /// The whole page.
 fn in_words(seen: &Seen, now: OffsetDateTime) -> String {
-    let mut page = state_problem(seen) + &config_problem(seen) + &needs_restart(seen) + &who_decides(seen);
+    let mut page =
+        state_problem(seen) + &config_problem(seen) + &needs_restart(seen) + &untold(seen) + &who_decides(seen);
     match seen.routes.as_slice() {
         [only] => page.push_str(&route::block(only, now)),
         routes => {
@@ -169,6 +170,22 @@ fn needs_restart(seen: &Seen) -> String {
     let head = paint(CAREFUL, "The config file holds changes that only a restart of the edge puts in force.");
     let changes: String = waiting.iter().map(|change| paragraph(change, 2)).collect();
     format!("{head}\n{changes}\n")
+}
+
+/// Webhooks that do not take what they are told.
+fn untold(seen: &Seen) -> String {
+    let failing = seen.config.notifications.iter().filter(|hook| hook.failing);
+    failing.map(untold_hook).collect()
+}
+
+fn untold_hook(hook: &WebhookView) -> String {
+    let head = paint(CAREFUL, &format!("Webhook {} does not take its notifications.", hook.name));
+    let failure = hook.last_failure.as_ref();
+    let why = failure
+        .map_or(String::new(), |failure| format!("{} ({}, {})", failure.problem, failure.event, moment(&failure.at)));
+    let lost = hook.given_up + hook.dropped;
+    let counts = format!("{} wait, {lost} are lost; `pointsman notify test {}` tries it", hook.waiting, hook.name);
+    format!("{head}\n{}\n", paragraph(&format!("{why}; {counts}"), 2))
 }
 
 /// Which edge this is among several; nothing if it is alone.

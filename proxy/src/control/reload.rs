@@ -12,6 +12,7 @@ use super::config_watch::{Edit, Refusal, Reload};
 use super::controlled::ControlledRoute;
 use super::events::now_in_words;
 use super::{Control, Decided, endpoints};
+use crate::notify::News;
 use crate::view::{ConfigErrorView, Event};
 
 impl Control {
@@ -52,6 +53,7 @@ impl Control {
         self.settle(decided).await;
         // For people, and as dear as all the rest with a thousand routes: after the edit is in force.
         self.config_view.running = running(&self.config);
+        self.tell_news(News::of_config(&self.config_view, self.config.routes.len()));
     }
 
     fn refuse(&mut self, refusal: Refusal) {
@@ -62,6 +64,7 @@ impl Control {
             "config file refused; the last good one stays in force"
         );
         self.config_view.reloads_failed += 1;
+        self.tell_news(News::of_refused_config(&self.config_view, &problems));
         self.config_view.last_error = Some(ConfigErrorView { at: now_in_words(), hash, problems });
     }
 
@@ -88,6 +91,7 @@ impl Control {
         self.discoveries.set(endpoints::services(&config.routes));
         self.observers = self.observers.adjusted(&config);
         self.publisher.observe_with(self.observers.clone());
+        self.newsroom.notifier.adjust(&config.notifications);
         self.state.hold(&config.routes);
         self.config = config;
         // An edit of weights alone moves no endpoint, and placing ten thousand of them would delay it.
@@ -130,6 +134,7 @@ impl Control {
         self.counts.remove(&name);
         self.events.forget(&name);
         self.series.forget(&name);
+        self.forget_news_of(&name);
         self.parked.insert(name, saved);
     }
 }

@@ -180,6 +180,11 @@ impl Replication {
         matches!(self.standing, Standing::Leads { .. })
     }
 
+    /// The name of this edge, as it stands in the Lease.
+    pub(super) fn name(&self) -> &str {
+        self.seat.name()
+    }
+
     /// Whether it asks the others: as their leader, or as the next one.
     fn asks(&self) -> bool {
         !matches!(self.standing, Standing::Follows)

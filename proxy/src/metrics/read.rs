@@ -280,6 +280,24 @@ pub(super) fn spans(scrape: &Scrape<'_>) -> Vec<Sample> {
     ]
 }
 
+pub(super) fn notifications(scrape: &Scrape<'_>) -> Vec<Sample> {
+    let fates = scrape.view.notifications.iter().flat_map(|hook| {
+        [("delivered", hook.delivered), ("given_up", hook.given_up), ("dropped", hook.dropped)]
+            .map(|(result, count)| Sample::number([hook.name.as_str(), result], number(count)))
+    });
+    fates.collect()
+}
+
+pub(super) fn notification_retries(scrape: &Scrape<'_>) -> Vec<Sample> {
+    let hooks = scrape.view.notifications.iter();
+    hooks.map(|hook| Sample::number([hook.name.as_str()], number(hook.retries))).collect()
+}
+
+pub(super) fn notifications_waiting(scrape: &Scrape<'_>) -> Vec<Sample> {
+    let hooks = scrape.view.notifications.iter();
+    hooks.map(|hook| Sample::number([hook.name.as_str()], number(hook.waiting))).collect()
+}
+
 pub(super) fn generation(scrape: &Scrape<'_>) -> Vec<Sample> {
     vec![Sample::number([], number(scrape.view.config.generation))]
 }

@@ -419,6 +419,7 @@ fn openapi_describes_every_path_and_resolves_every_reference() {
         "get /livez",
         "get /metrics",
         "get /readyz",
+        "post /api/v1/notifications/{name}/test",
         "post /api/v1/routes/{route}/pause",
         "post /api/v1/routes/{route}/promote",
         "post /api/v1/routes/{route}/resume",

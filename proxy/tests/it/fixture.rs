@@ -65,6 +65,7 @@ impl Edge {
             handle,
             decisions: Arc::new(FixedLog(log)),
             series: SeriesBook::default(),
+            notifier: pointsman::notify::Notifier::default(),
             token: token.map(TokenFile::new),
         };
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
@@ -385,10 +386,31 @@ pub(crate) fn view(routes: Vec<RouteView>) -> View {
         mirrors: [(route_name("delivery-time"), some_copies())].into(),
         decisions: [((route_name("delivery-time"), "rollback"), 1)].into(),
         replicas: None,
+        notifications: vec![webhook()],
         observed: ObserverCounts { lines_written: 7, lines_dropped: 1, spans_exported: 5, spans_dropped: 2 },
         routes,
         ready: true,
         draining: false,
+    }
+}
+
+/// A webhook whose receiver was away for a while.
+fn webhook() -> WebhookView {
+    WebhookView {
+        name: "on-call".to_owned(),
+        format: "slack".to_owned(),
+        delivered: 12,
+        given_up: 1,
+        dropped: 2,
+        retries: 7,
+        waiting: 3,
+        failing: false,
+        last_failure: Some(DeliveryFailureView {
+            at: "2026-01-31T03:11:00.000Z".to_owned(),
+            event: "rollback".to_owned(),
+            problem: "it answered 503".to_owned(),
+        }),
+        last_delivered_at: Some("2026-01-31T02:40:00.000Z".to_owned()),
     }
 }
 
@@ -421,6 +443,7 @@ pub(crate) fn troubled(mut view: View) -> View {
                 .to_owned(),
         ],
     });
+    view.notifications.iter_mut().for_each(|hook| hook.failing = true);
     view.config.needs_restart = vec!["admin.address is 127.0.0.1:9900 until then".to_owned()];
     view.state.problem =
         Some("the disk is full; free some space, then decisions are written again by themselves".to_owned());

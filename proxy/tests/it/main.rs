@@ -37,6 +37,7 @@ mod malformed;
 mod metrics;
 mod mirror;
 mod models;
+mod notify;
 mod overrides;
 mod pki;
 mod process;

@@ -295,6 +295,7 @@ fn parts(
 ) -> Parts {
     let here = Handle::current();
     Parts {
+        notifier: crate::notify::Notifier::default(),
         config,
         config_view: ConfigView::default(),
         saved: BTreeMap::new(),
