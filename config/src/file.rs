@@ -305,7 +305,7 @@ pub(crate) struct DriftFile {
     /// than 0, at most 10; 0.1 is a moderate, 0.25 a large shift.
     #[schemars(extend("default" = 0.25))]
     pub(crate) max_psi: Value<Factor>,
-    /// The same for the Kolmogorov-Smirnov statistic of numbers. More than 0, at most 1.
+    /// The same for the Kolmogorov-Smirnov statistic of numbers, over what chance explains. More than 0, at most 1.
     #[schemars(extend("default" = 0.2))]
     pub(crate) max_ks: Value<Factor>,
     /// Fewer rows of a version say nothing; 200 or more.

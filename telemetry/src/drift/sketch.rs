@@ -191,10 +191,15 @@ impl Sketch {
     }
 }
 
-/// Integers in the order of the numbers: the bits of a float are that already, but for the sign.
+/// Integers in the order of the numbers: the bits of a float are that already, but for the sign. Those of what counts as zero
+/// are left out, so that values on both sides of it lie near each other.
 fn key(value: f32) -> i32 {
-    let bits = if value.abs() < NOTHING { 0 } else { value.to_bits().cast_signed() };
-    if bits < 0 { i32::MIN.wrapping_sub(bits) } else { bits }
+    let size = value.abs();
+    if size < NOTHING {
+        return 0;
+    }
+    let above = (size.to_bits() - NOTHING.to_bits()).cast_signed() + 1;
+    if value < 0.0 { -above } else { above }
 }
 
 /// A sketch as it is handed over.
@@ -253,6 +258,7 @@ mod tests {
         let values = [-2e9, -7.5, -1.0, -0.1, 0.0, 0.1, 1.0, 1.001, 7.5, 2e9, f32::MAX];
         assert!(values.windows(2).all(|pair| key(pair[0]) < key(pair[1])));
         assert_eq!((key(-0.0), key(1e-9), key(-1e-9)), (0, 0, 0));
+        assert_eq!((key(1e-6), key(-1e-6)), (1, -1));
         let both = of(&[30.0; 5]).side_by_side(&of(&[30.1; 3]));
         assert_eq!(both.iter().filter(|counts| **counts != [0, 0]).collect::<Vec<_>>(), [&[5, 0], &[0, 3]]);
     }

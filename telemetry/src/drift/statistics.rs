@@ -9,6 +9,9 @@ const LEAST_SHARE: f64 = 1e-4;
 /// c(α) of the two-sample Kolmogorov-Smirnov test for α = 0.1 % (Smirnov, 1948): sqrt(−ln(α / 2) / 2).
 const KS_FACTOR: f64 = 1.949_470_867_7;
 
+/// The mean of Kolmogorov's distribution (Marsaglia, Tsang and Wang, 2003): sqrt(π / 2) · ln 2.
+const KS_MEAN: f64 = 0.868_731_160_6;
+
 /// How many standard deviations above its mean a PSI has to stand to be more than chance.
 const PSI_DEVIATIONS: f64 = 4.0;
 
@@ -24,6 +27,8 @@ pub struct Distance {
     /// The Kolmogorov-Smirnov statistic: the largest distance of the two cumulative distributions at a bin's edge. It
     /// means nothing for categories, which have no order.
     pub ks: f64,
+    /// What chance alone makes of it on average.
+    pub ks_expected: f64,
     /// What chance alone exceeds in one of a thousand windows.
     pub ks_noise: f64,
 }
@@ -51,7 +56,8 @@ pub fn distance(seen: &[u64], trained: &[u64]) -> Option<Distance> {
     let freedom = f64::from(u32::try_from(seen.len().saturating_sub(1)).unwrap_or(u32::MAX));
     let psi_expected = uncertainty * freedom;
     let psi_noise = psi_expected + uncertainty * PSI_DEVIATIONS * (2.0 * freedom).sqrt();
-    Some(Distance { psi, psi_expected, psi_noise, ks, ks_noise: KS_FACTOR * uncertainty.sqrt() })
+    let (ks_expected, ks_noise) = (KS_MEAN * uncertainty.sqrt(), KS_FACTOR * uncertainty.sqrt());
+    Some(Distance { psi, psi_expected, psi_noise, ks, ks_expected, ks_noise })
 }
 
 /// Fine bins of two samples, in the order of the values, put together into at most `groups` that hold about the same
