@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use pointsman::metrics::{self, Process};
-use pointsman::view::View;
+use pointsman::view::{GateView, View};
 
 use crate::fixture::{rolled_back, shifting, steady, troubled, view};
 
@@ -17,7 +17,15 @@ fn rendered(view: &View) -> String {
 }
 
 fn busy() -> String {
-    rendered(&view(vec![shifting(), steady("ranking")]))
+    let mut shifting = shifting();
+    shifting.gates = vec![GateView {
+        gate: "drift".to_owned(),
+        outcome: "holds".to_owned(),
+        words: "nothing has been found out yet".to_owned(),
+        for_s: 3.5,
+        observed_s_ago: None,
+    }];
+    rendered(&view(vec![shifting, steady("ranking")]))
 }
 
 fn has(text: &str, line: &str) {
@@ -32,6 +40,13 @@ fn requests_are_counted_by_outcome_and_start_at_zero() {
     has(&text, r#"pointsman_requests_total{route="delivery-time",version="v2",outcome="client_abort"} 1"#);
     has(&text, r#"pointsman_decisions_total{route="delivery-time",decision="rollback"} 1"#);
     has(&text, r#"pointsman_decisions_total{route="ranking",decision="rollback"} 0"#);
+}
+
+#[test]
+fn a_gate_is_told_by_its_outcome() {
+    let text = busy();
+    has(&text, r#"pointsman_gate{route="delivery-time",gate="drift",outcome="holds"} 1"#);
+    has(&text, r#"pointsman_gate{route="delivery-time",gate="drift",outcome="passes"} 0"#);
 }
 
 #[test]
