@@ -21,8 +21,7 @@ test: prepare browser ## every test of every crate, also behind one that fails
 .PHONY: browser
 browser:
 	@.ci/install chromium || echo "without chromium the dashboard is not tested" >&2
-	@if command -v npm >/dev/null; then cd proxy/dashboard && npm ci --silent --no-audit --no-fund; \
-	  else echo "without npm the dashboard is not tested" >&2; fi
+	@(cd proxy/dashboard && npm ci --silent --no-audit --no-fund) || echo "without npm the dashboard is not tested" >&2
 
 .PHONY: dashboard
 dashboard: browser ## builds the dashboard anew into what the program embeds

@@ -1,3 +1,52 @@
+/*! preact
+
+The MIT License (MIT)
+
+Copyright (c) 2015-present Jason Miller
+
+Permission is hereby granted, free of charge, to any person obtaining a copy
+of this software and associated documentation files (the "Software"), to deal
+in the Software without restriction, including without limitation the rights
+to use, copy, modify, merge, publish, distribute, sublicense, and/or sell
+copies of the Software, and to permit persons to whom the Software is
+furnished to do so, subject to the following conditions:
+
+The above copyright notice and this permission notice shall be included in all
+copies or substantial portions of the Software.
+
+THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
+IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY,
+FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE
+AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER
+LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
+OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE
+SOFTWARE.
+
+uplot
+
+The MIT License (MIT)
+
+Copyright (c) 2022 Leon Sorokin
+
+Permission is hereby granted, free of charge, to any person obtaining a copy
+of this software and associated documentation files (the "Software"), to deal
+in the Software without restriction, including without limitation the rights
+to use, copy, modify, merge, publish, distribute, sublicense, and/or sell
+copies of the Software, and to permit persons to whom the Software is
+furnished to do so, subject to the following conditions:
+
+The above copyright notice and this permission notice shall be included in
+all copies or substantial portions of the Software.
+
+THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
+IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY,
+FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE
+AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER
+LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
+OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN
+THE SOFTWARE.
+*/
+
 // node_modules/preact/dist/preact.mjs
 var n;
 var t;
@@ -600,6 +649,12 @@ function question(test, stable) {
     promotion_mirror: `answers like ${stable}`
   };
   return asked2[test] ?? test.replaceAll("_", " ");
+}
+function forecast(route) {
+  const [coming, canary] = [route.analysis.summary?.forecast, onTrial(route)];
+  if (!coming || canary === null) return route.analysis.forecast;
+  const share = weight(route.weights[canary]?.effective);
+  return `${grouped(coming.requests)} more requests to ${canary}, about ${span(Math.ceil(coming.seconds))} at ${share}`;
 }
 function verdict(analysis, canary, stable) {
   const said = {
@@ -5717,6 +5772,7 @@ var History = class {
 // src/store.ts
 var STALE_AFTER_MS = 4e3;
 var DEAD_AFTER_MS = 2e4;
+var TOGETHER_MS = 80;
 var FIRST_PAUSE_MS = 500;
 var LONGEST_PAUSE_MS = 15e3;
 var SIGNS_WITHOUT = 3;
@@ -5744,14 +5800,14 @@ var Store = class {
     this.watchers.add(watcher);
     return () => this.watchers.delete(watcher);
   }
-  /** Something changed; drawn once for all that changes at the same time. */
-  changed() {
+  /** Something changed; drawn once for all that changes at the same time, or within `delay` milliseconds. */
+  changed(delay = 0) {
     if (this.drawing) return;
     this.drawing = true;
     setTimeout(() => {
       this.drawing = false;
       for (const watcher of this.watchers) watcher();
-    }, 0);
+    }, delay);
   }
   say(words) {
     this.announced = words;
@@ -5903,7 +5959,7 @@ var Store = class {
       default:
         break;
     }
-    this.changed();
+    this.changed(event.type === "sample" || event.type === "second" ? TOGETHER_MS : 0);
   }
   /** What a route looks like after an order, ahead of its next sample. */
   takeRoute(route) {
@@ -6439,6 +6495,7 @@ function Hero({ route, press }) {
   const step = route.step === null ? "" : `, step ${route.step}${route.steps === null ? "" : ` of ${route.steps}`}`;
   const offline = store.link.state === "lost" || store.link.state === "connecting";
   const choices = choicesOf(route);
+  const foretold = forecast(route);
   return /* @__PURE__ */ a3("section", { class: `card hero tone-${phase(route.phase).tone}`, "aria-labelledby": "route", children: [
     /* @__PURE__ */ a3("div", { class: "herohead", children: [
       /* @__PURE__ */ a3("h1", { id: "route", tabIndex: -1, children: route.name }),
@@ -6482,9 +6539,9 @@ function Hero({ route, press }) {
         /* @__PURE__ */ a3("dt", { children: "What happens next" }),
         /* @__PURE__ */ a3("dd", { children: [
           /* @__PURE__ */ a3(Words, { text: route.next, route }),
-          analysis.forecast && /* @__PURE__ */ a3("span", { class: "forecast", children: [
-            "Forecast: ",
-            analysis.forecast,
+          foretold && /* @__PURE__ */ a3("span", { class: "forecast", children: [
+            "Proven good enough for a promotion, as it looks now, after ",
+            foretold,
             "."
           ] })
         ] })

@@ -9,7 +9,7 @@ import { SplitBar } from "./split";
 import { Steps } from "./steps";
 import { store } from "./store";
 import type { Endpoint, Percentages, Route } from "./types";
-import { clock, grouped, latency, onTrial, percent, phase, rate, role, span, verdict, versionsOf, weight } from "./words";
+import { clock, forecast, grouped, latency, onTrial, percent, phase, rate, role, span, verdict, versionsOf, weight } from "./words";
 
 export function PhaseChip({ name }: { name: string }) {
   const { tone, words, icon } = phase(name);
@@ -54,6 +54,7 @@ function Hero({ route, press }: { route: Route; press: (choice: Choice) => void 
   const step = route.step === null ? "" : `, step ${route.step}${route.steps === null ? "" : ` of ${route.steps}`}`;
   const offline = store.link.state === "lost" || store.link.state === "connecting";
   const choices = choicesOf(route);
+  const foretold = forecast(route);
   return (
     <section class={`card hero tone-${phase(route.phase).tone}`} aria-labelledby="route">
       <div class="herohead">
@@ -101,7 +102,7 @@ function Hero({ route, press }: { route: Route; press: (choice: Choice) => void 
           <dt>What happens next</dt>
           <dd>
             <Words text={route.next} route={route} />
-            {analysis.forecast && <span class="forecast">Forecast: {analysis.forecast}.</span>}
+            {foretold && <span class="forecast">Proven good enough for a promotion, as it looks now, after {foretold}.</span>}
           </dd>
         </div>
         {route.why && !back && (

@@ -8,6 +8,8 @@ import type { Config, Decision, Edge, EndpointTurn, Route, Second, Series } from
 const STALE_AFTER_MS = 4_000;
 /** The edge sends a sign of life every 15 s at least; a stream that is silent for longer is dead. */
 const DEAD_AFTER_MS = 20_000;
+/** Samples of many routes come one after the other, and are drawn together. */
+const TOGETHER_MS = 80;
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 15_000;
 /** A route that did not come between so many signs of the edge has left the config. */
@@ -51,15 +53,15 @@ class Store {
     return () => this.watchers.delete(watcher);
   }
 
-  /** Something changed; drawn once for all that changes at the same time. */
-  changed(): void {
+  /** Something changed; drawn once for all that changes at the same time, or within `delay` milliseconds. */
+  changed(delay = 0): void {
     if (this.drawing) return;
     this.drawing = true;
     // Not an animation frame: a tab in the background has none, and its title shall tell too.
     setTimeout(() => {
       this.drawing = false;
       for (const watcher of this.watchers) watcher();
-    }, 0);
+    }, delay);
   }
 
   say(words: string): void {
@@ -228,7 +230,7 @@ class Store {
         // A newer edge may tell of more.
         break;
     }
-    this.changed();
+    this.changed(event.type === "sample" || event.type === "second" ? TOGETHER_MS : 0);
   }
 
   /** What a route looks like after an order, ahead of its next sample. */

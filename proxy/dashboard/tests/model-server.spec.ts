@@ -2,6 +2,7 @@
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { createInterface } from "node:readline";
+import { AxeBuilder } from "@axe-core/playwright";
 import { expect, test } from "./rig";
 
 test("the model's page loads nothing from elsewhere, and its example is answered", async ({ page }) => {
@@ -21,6 +22,10 @@ test("the model's page loads nothing from elsewhere, and its example is answered
       server.once("exit", (code) => failed(new Error(`it ended with ${code}`)));
     });
     await page.goto(`http://${address}/docs`);
+    await expect(page.locator("details").first()).toBeVisible();
+    const found = await new AxeBuilder({ page }).withTags(["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]).analyze();
+    const serious = found.violations.filter(({ impact }) => impact === "serious" || impact === "critical");
+    expect(serious.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html).join(" | ")}`)).toEqual([]);
     const predict = page.locator("details").filter({ has: page.getByText("/v1/predict", { exact: true }) });
     await expect(predict).toHaveCount(1);
     if (!(await predict.evaluate((details: HTMLDetailsElement) => details.open))) await predict.locator("summary").click();

@@ -9,7 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { createInterface } from "node:readline";
-import { type Page, expect, test as base } from "@playwright/test";
+import { type Locator, type Page, expect, test as base } from "@playwright/test";
 
 /** A model that answers as it is told. */
 class Model {
@@ -60,6 +60,7 @@ export type Plan = { weights?: string; rollout?: string; guard?: string; revisio
 
 export class Edge {
   private process: ChildProcess | null = null;
+  private log = "";
   address = "";
   private constructor(readonly site: Site) {}
 
@@ -100,17 +101,18 @@ routes:
 ${plan.more ?? ""}`;
   }
 
-  async start(): Promise<void> {
+  /** Starts it; `--upgrade` has it take over from the one that runs. */
+  async start(...more: string[]): Promise<void> {
     const program = process.env.POINTSMAN;
     if (!program) throw new Error("POINTSMAN must name the program");
-    const child = spawn(program, ["run", "--config", this.config, "--drain-delay", "0s"], {
+    const child = spawn(program, ["run", "--config", this.config, "--drain-delay", "0s", ...more], {
       stdio: ["ignore", "pipe", "pipe"],
       env: { ...process.env, NO_COLOR: "1" },
     });
     this.process = child;
-    let said = "";
+    this.log = "";
     child.stderr.on("data", (data: Buffer) => {
-      said += data.toString();
+      this.log += data.toString();
     });
     const lines = createInterface({ input: child.stdout });
     this.address = await new Promise((listening, failed) => {
@@ -118,8 +120,17 @@ ${plan.more ?? ""}`;
         if (line.startsWith("listening on ")) this.address = line.slice("listening on ".length);
         if (line.startsWith("admin on ")) listening(this.address);
       });
-      child.once("exit", (code) => failed(new Error(`it ended with ${code}: ${said}`)));
+      child.once("exit", (code) => failed(new Error(`it ended with ${code}: ${this.log}`)));
     });
+  }
+
+  get pid(): number {
+    return this.process?.pid ?? 0;
+  }
+
+  /** What it wrote to its log. */
+  said(): string {
+    return this.log;
   }
 
   signal(signal: NodeJS.Signals): void {
@@ -254,9 +265,9 @@ export async function settled(page: Page): Promise<void> {
   await expect(page.locator(".plot canvas").first()).toBeVisible();
 }
 
-/** Where pictures for the documents go, if they are to be made anew. */
-export async function picture(page: Page, name: string): Promise<void> {
+/** Takes a picture for the documents, if they are to be made anew: of the page, or of a part of it. */
+export async function picture(page: Page, name: string, part?: Locator): Promise<void> {
   if (process.env.UPDATE_DOCS !== "1") return;
   await page.evaluate(() => window.scrollTo(0, 0));
-  await page.screenshot({ path: fileURLToPath(new URL(`../../../docs/images/${name}.png`, import.meta.url)), animations: "disabled" });
+  await (part ?? page).screenshot({ path: fileURLToPath(new URL(`../../../docs/images/${name}.png`, import.meta.url)), animations: "disabled" });
 }

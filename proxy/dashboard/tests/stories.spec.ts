@@ -178,6 +178,30 @@ test("a lost connection is said, since when, and mended by itself", async ({ pag
   await expect(page.getByRole("button", { name: /^Set weights/ })).toBeEnabled();
 });
 
+test("a page goes on through an upgrade of the program", async ({ page, edge, traffic }) => {
+  edge.write({});
+  await edge.start();
+  traffic.start(30);
+  await open(page, edge);
+  const before = edge.pid;
+  await edge.start("--upgrade");
+  expect(edge.pid).not.toBe(before);
+  await expect(page.locator("#link")).toHaveText(/Live/);
+  // Told by the successor: the one before is gone.
+  await expect.poll(() => isGone(before)).toBe(true);
+  await edge.order("weights", { weights: { v1: "55%", v2: "45%" }, reason: "after the upgrade" });
+  await expect(page.getByRole("img", { name: /^effective: v1 55 %, v2 45 %/ })).toBeVisible();
+});
+
+function isGone(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return false;
+  } catch {
+    return true;
+  }
+}
+
 test("an edge that hangs is called stale, not live", async ({ page, edge }) => {
   edge.write({});
   await edge.start();
@@ -238,6 +262,34 @@ test("a refused edit is shown with its place", async ({ page, edge }) => {
   edge.write({ weights: "{ v1: 60%, v2: 40% }" });
   await expect(refusal).toBeHidden();
   await expect(page.getByText("generation 2")).toBeVisible();
+});
+
+test("in a cluster it is told who leads, and which edge is silent", async ({ page, edge }) => {
+  edge.write({});
+  await edge.start();
+  const other = (name: string, heard: boolean, age_s: number) => ({ address: `${name}:9901`, name, age_s, heard, serves: true, gone: false });
+  const replicas = {
+    name: "pointsman-a",
+    role: "leader",
+    leader: "pointsman-a",
+    leader_age_s: null,
+    uncounted: 0,
+    replicas: [other("pointsman-b", true, 0.2), other("pointsman-c", false, 14)],
+  };
+  // One edge has no others, so what it says of itself is put in its mouth.
+  await page.route("**/api/v1/events*", async (route) => {
+    const told = { type: "edge", at: new Date().toISOString(), version: "0.1.0", ready: true, draining: true };
+    const state = { file: "state.db", problem: "the disk is full; free some space", note: null };
+    const body = `event: edge\ndata: ${JSON.stringify({ ...told, state, replicas })}\n\n`;
+    await route.fulfill({ contentType: "text/event-stream", body });
+  });
+  await page.goto(edge.url);
+  const card = page.getByRole("region", { name: "This edge" });
+  await expect(card).toContainText("This edge (pointsman-a) leads.");
+  await expect(card.getByRole("row").filter({ hasText: "pointsman-b" })).toContainText("heard");
+  await expect(card.getByRole("row").filter({ hasText: "pointsman-c" })).toContainText("silent; nothing is promoted without it");
+  await expect(page.getByText("This edge is stopping")).toBeVisible();
+  await expect(page.getByText("State cannot be kept:")).toBeVisible();
 });
 
 test("names, reasons and request ids of somebody else are text", async ({ page, edge, traffic }) => {

@@ -66,16 +66,22 @@ fn what_is_embedded_is_what_the_sources_build() {
     let built = tempfile::tempdir().unwrap();
     let into = built.path().to_str().unwrap();
     succeeds(&node(&["build.mjs", into]).output().unwrap(), "the sources can be built");
-    for file in fs::read_dir(built.path()).unwrap() {
-        let name = file.unwrap().file_name();
-        let [fresh, committed] = [built.path(), &folder().join("dist")].map(|at| fs::read(at.join(&name)));
+    let names = |folder: &Path| {
+        let mut names: Vec<_> = fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name()).collect();
+        names.sort_unstable();
+        names
+    };
+    let dist = folder().join("dist");
+    assert_eq!(names(built.path()), ["app.css", "app.js", "icon.svg", "index.html"]);
+    assert_eq!(names(&dist), names(built.path()), "nothing else is committed");
+    for name in names(built.path()) {
+        let [fresh, committed] = [built.path(), &dist].map(|at| fs::read(at.join(&name)).unwrap());
         assert!(
-            fresh.unwrap() == committed.unwrap_or_default(),
+            fresh == committed,
             "dist/{} is not what the sources build: run `npm run build` in proxy/dashboard",
             name.display()
         );
     }
-    assert_eq!(fs::read_dir(folder().join("dist")).unwrap().count(), 4, "and nothing else is committed");
 }
 
 #[test]
