@@ -5,7 +5,7 @@
 //! take no more than [`POINTS`] places.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pointsman_config::{RouteName, VersionId};
@@ -46,7 +46,14 @@ pub(crate) struct Look<'loop_> {
 
 /// The seconds of every route; clones share them.
 #[derive(Debug, Clone, Default)]
-pub struct SeriesBook(Arc<Mutex<BTreeMap<RouteName, OfRoute>>>);
+pub struct SeriesBook(Arc<Mutex<Book>>);
+
+#[derive(Debug, Default)]
+struct Book {
+    routes: BTreeMap<RouteName, OfRoute>,
+    /// Rows of seconds that share the room.
+    rings: usize,
+}
 
 /// The seconds of one route.
 #[derive(Debug, Default)]
@@ -74,25 +81,39 @@ struct Judged {
 impl SeriesBook {
     /// Keeps another second, and gives it.
     pub(crate) fn record(&self, look: &Look<'_>) -> SecondView {
-        let mut routes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let rings: usize = routes.values().map(|route| route.versions.len() + 1).sum();
-        let kept = (POINTS / rings.max(1)).clamp(SHORTEST, LONGEST);
-        routes.entry(look.view.name.clone()).or_default().record(look, kept)
+        let mut book = self.lock();
+        let kept = (POINTS / book.rings.max(1)).clamp(SHORTEST, LONGEST);
+        let route = book.routes.entry(look.view.name.clone()).or_default();
+        let before = route.rings();
+        let second = route.record(look, kept);
+        let after = route.rings();
+        book.rings = book.rings + after - before;
+        second
     }
 
     /// Forgets a route.
     pub(crate) fn forget(&self, route: &RouteName) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(route);
+        let mut book = self.lock();
+        let gone = book.routes.remove(route).map_or(0, |route| route.rings());
+        book.rings -= gone;
     }
 
     /// What is kept of a route; empty before its first second.
     pub fn of(&self, route: &RouteName) -> SeriesView {
-        let routes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        routes.get(route).map(OfRoute::view).unwrap_or_default()
+        self.lock().routes.get(route).map(OfRoute::view).unwrap_or_default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Book> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl OfRoute {
+    fn rings(&self) -> usize {
+        // One of each version that was counted, and one of what was judged.
+        self.last.map_or(0, |_| self.versions.len() + 1)
+    }
+
     fn record(&mut self, look: &Look<'_>, kept: usize) -> SecondView {
         self.last = Some((look.now, look.unix_ms));
         self.versions.retain(|version, _| look.totals.contains_key(version));
@@ -291,7 +312,9 @@ mod tests {
         let series = book.of(&"r".parse().unwrap());
         assert_eq!((series.versions[&v2].at_ms.len(), series.judged.at_ms.len()), (LONGEST, LONGEST));
         assert_eq!(series.versions[&v2].at_ms.last(), Some(&1_999_000));
+        assert_eq!(book.lock().rings, 2, "one of v2, and one of what was judged");
         book.forget(&"r".parse().unwrap());
+        assert_eq!(book.lock().rings, 0);
         assert_eq!(book.of(&"r".parse().unwrap()), SeriesView::default());
     }
 }
