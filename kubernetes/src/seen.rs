@@ -10,23 +10,25 @@ use pointsman_rollout::{Foreign, Selected, ServiceSeen};
 use crate::discovery::{Endpoint, Picture};
 use crate::live_service::Observed;
 
-/// What `route`'s live Service looks like: `observed` as it stands, `live` its own endpoints, `versions` those of each
-/// version's Service. None for a route without a live Service.
+/// What `route`'s live Service looks like: `observed` as it stands, `live` its own endpoints as far as they are known,
+/// `versions` those of each version's Service. None for a route without a live Service.
 pub fn service_seen(
     route: &Route,
     observed: &Observed,
-    live: &Picture,
+    live: Option<&Picture>,
     versions: &BTreeMap<VersionId, Arc<Picture>>,
 ) -> Option<ServiceSeen> {
     let key = &route.live_service.as_ref()?.selector_key;
     let selected = selected(route, observed, key);
     let agreed = match &selected {
-        Selected::Version(version) => versions.get(version).is_some_and(|version| is_made_of(live, version)),
+        Selected::Version(version) => {
+            live.zip(versions.get(version)).is_some_and(|(live, version)| is_made_of(live, version))
+        }
         Selected::Other(_) => false,
     };
     let foreign = observed.foreign(&route.name);
     let foreign = foreign.map(|foreign| Foreign { by: foreign.by, what: foreign.what, when: foreign.when });
-    Some(ServiceSeen { selected, ready: live.ready(), agreed, foreign })
+    Some(ServiceSeen { selected, ready: live.map(Picture::ready), agreed, foreign })
 }
 
 fn selected(route: &Route, observed: &Observed, key: &str) -> Selected {
@@ -85,9 +87,9 @@ mod tests {
             ("10.244.0.3:8000", Condition::Ready, None),
         ]);
         let versions = BTreeMap::from([("v1".parse().unwrap(), Arc::new(v1))]);
-        let seen = service_seen(&route(), &observed(left_by_us()), &picture(live), &versions).unwrap();
+        let seen = service_seen(&route(), &observed(left_by_us()), Some(&picture(live)), &versions).unwrap();
         assert_eq!(seen.selected, Selected::Version("v1".parse().unwrap()));
-        assert_eq!((seen.agreed, seen.ready, seen.foreign), (agreed, ready, None));
+        assert_eq!((seen.agreed, seen.ready, seen.foreign), (agreed, Some(ready), None));
     }
 
     #[test]
@@ -102,11 +104,17 @@ mod tests {
     }
 
     #[test]
+    fn of_slices_that_were_never_heard_nothing_is_known() {
+        let seen = service_seen(&route(), &observed(left_by_us()), None, &BTreeMap::new()).unwrap();
+        assert_eq!((seen.selected, seen.ready, seen.agreed), (Selected::Version("v1".parse().unwrap()), None, false));
+    }
+
+    #[test]
     fn what_it_selects_is_a_version_of_the_route_or_told_in_words() {
         let words = |selector: serde_json::Value| {
             let mut service = left_by_us();
             service["spec"]["selector"] = selector;
-            let seen = service_seen(&route(), &observed(service), &Picture::default(), &BTreeMap::new()).unwrap();
+            let seen = service_seen(&route(), &observed(service), Some(&Picture::default()), &BTreeMap::new()).unwrap();
             assert!(seen.foreign.is_some_and(|foreign| foreign.what.contains("the selector was changed")));
             seen.selected.in_words().to_owned()
         };

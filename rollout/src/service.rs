@@ -14,8 +14,9 @@ use crate::input::Resume;
 pub struct ServiceSeen {
     /// What its selector selects.
     pub selected: Selected,
-    /// Endpoints that are ready in all of its slices.
-    pub ready: usize,
+    /// Endpoints that are ready in all of its slices; none while those are not known. That nobody is ready is known only as
+    /// long as they are heard.
+    pub ready: Option<usize>,
     /// Whether all of its slices hold endpoints of the selected version and of no other. Of a Service without endpoints it
     /// says nothing.
     pub agreed: bool,

@@ -75,7 +75,7 @@ fn live_service(route: &ControlledRoute) -> Option<LiveServiceView> {
     Some(LiveServiceView {
         service,
         selected: seen.map(|seen| seen.selected.in_words().to_owned()),
-        ready: seen.map_or(0, |seen| count(seen.ready)),
+        ready: seen.and_then(|seen| seen.ready).map_or(0, count),
         agreed: seen.is_some_and(|seen| seen.agreed),
         foreign: seen
             .and_then(|seen| seen.foreign.as_ref())
@@ -86,7 +86,9 @@ fn live_service(route: &ControlledRoute) -> Option<LiveServiceView> {
 
 fn problem(report: &Report) -> Option<String> {
     let lost = || report.lost.as_ref().map(|why| format!("it is shown as it was last seen: {why}"));
-    report.problem.clone().or_else(lost)
+    let is_unheard = report.seen.as_ref().is_some_and(|seen| seen.ready.is_none());
+    let unheard = || is_unheard.then(|| "its slices are not heard, so whom it reaches is not known".to_owned());
+    report.problem.clone().or_else(lost).or_else(unheard)
 }
 
 fn acknowledged(route: &ControlledRoute) -> Option<AcknowledgedView> {

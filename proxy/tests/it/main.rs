@@ -29,6 +29,7 @@ mod kube_discovery;
 mod kube_flip;
 mod kube_replicas;
 mod kube_rights;
+mod kube_slow;
 mod kube_trouble;
 mod kube_way_back;
 mod lanes;

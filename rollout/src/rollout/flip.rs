@@ -108,7 +108,8 @@ impl Rollout {
 
     /// Whether the live Service selects `version` and all of its slices hold nothing else; always, without one.
     pub(super) fn has_flipped_to(&self, version: &VersionId) -> bool {
-        let all_there = |service: &ServiceSeen| service.selected.is(version) && service.agreed && service.ready > 0;
+        let all_there =
+            |service: &ServiceSeen| service.selected.is(version) && service.agreed && service.ready > Some(0);
         self.route.live_service.is_none() || self.around.service.as_ref().is_some_and(all_there)
     }
 
@@ -129,13 +130,18 @@ impl Rollout {
         if promoting.flipped && has_moved && self.has_flipped_to(&canary) {
             return Some(self.enter_bake(reason, now));
         }
-        let can_serve = self.readiness(&canary).up > 0 && self.custody.taken && self.around.service.is_some();
+        let can_serve = self.readiness(&canary).up > 0 && self.custody.taken && self.hears_slices();
         if !promoting.flipped && has_moved && self.around.acknowledged && can_serve {
             let told = (Decision::Flip, Cause::Plan { reason: "every edge sends it every request".to_owned() });
             return Some(self.enter(Phase::Promoting(Promoting { flipped: true }), told, now));
         }
         let deadline = self.plan()?.step_deadline;
         (now.since(self.since) >= deadline).then(|| self.pause_for(self.next_in_words(now), now))
+    }
+
+    /// Whether it is known whom the live Service reaches: nobody would see that it is empty after a flip.
+    pub(super) fn hears_slices(&self) -> bool {
+        self.around.service.as_ref().is_some_and(|service| service.ready.is_some())
     }
 
     fn enter_bake(&mut self, reason: &str, now: Time) -> Change {
@@ -153,7 +159,7 @@ impl Rollout {
         let canary = self.identity.canary.as_ref().filter(|_| flipped && self.holds_service());
         canary
             .zip(self.around.service.as_ref())
-            .is_some_and(|(canary, service)| service.ready == 0 && service.selected.is(canary))
+            .is_some_and(|(canary, service)| service.ready == Some(0) && service.selected.is(canary))
     }
 
     /// That the live Service has been empty for too long.

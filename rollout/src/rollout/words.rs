@@ -181,7 +181,7 @@ impl Rollout {
             Some(live) if promoting.flipped => {
                 format!("waits until all slices of the Service {} hold the canary and nothing else", live.service)
             }
-            Some(_) if self.around.service.is_none() => "waits until the live Service can be seen".to_owned(),
+            Some(_) if !self.hears_slices() => "waits until the live Service and its slices can be seen".to_owned(),
             Some(_) => {
                 "waits until every edge sends all traffic to the canary; the live Service follows then".to_owned()
             }

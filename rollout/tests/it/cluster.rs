@@ -20,14 +20,24 @@ pub(crate) struct Patch {
     pub(crate) ready: usize,
 }
 
+/// What the slices show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shows {
+    /// The pods of a version.
+    Pods,
+    /// That there are none.
+    Nobody,
+    /// They are not heard.
+    Nothing,
+}
+
 /// The live Service of a route, and the edges beside this one.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     pub(crate) selector: Selected,
     /// What the slices hold.
     pub(crate) slices: Selected,
-    /// Whether its pods are found at all.
-    pub(crate) finds_pods: bool,
+    pub(crate) shows: Shows,
     /// Ticks until slices follow the selector, and other edges the leader.
     pub(crate) lag: u32,
     pub(crate) foreign: Option<Foreign>,
@@ -51,7 +61,7 @@ impl Cluster {
         Self {
             selector: stable.clone(),
             slices: stable,
-            finds_pods: true,
+            shows: Shows::Pods,
             lag: 3,
             foreign: None,
             api_is_up: true,
@@ -71,13 +81,13 @@ impl Cluster {
             return self.picture.clone();
         }
         let up = match &self.slices {
-            Selected::Version(version) if self.finds_pods => ready.get(version).map_or(0, |ready| ready.up),
+            Selected::Version(version) if self.shows == Shows::Pods => ready.get(version).map_or(0, |ready| ready.up),
             Selected::Version(_) | Selected::Other(_) => 0,
         };
         Some(ServiceSeen {
             selected: self.selector.clone(),
-            ready: up,
-            agreed: self.slices == self.selector,
+            ready: (self.shows != Shows::Nothing).then_some(up),
+            agreed: self.shows != Shows::Nothing && self.slices == self.selector,
             foreign: self.foreign.clone(),
         })
     }

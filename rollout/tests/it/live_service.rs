@@ -5,6 +5,7 @@ use std::time::Duration;
 use pointsman_config::{OnRegression, Plan, Promotion, Split};
 use pointsman_rollout::{Cause, Decision as D, OrderKind, PhaseName, Resume, Selected, WayBack};
 
+use crate::cluster::Shows;
 use crate::world::{TICK, World, blue_green, canary_plan, live, route, version, weights};
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -143,12 +144,12 @@ fn a_service_without_endpoints_after_a_flip_goes_back_even_where_the_guard_only_
         let mut route = live(Plan::Rollout(blue_green(Promotion::Automatic)));
         route.guard.on_regression = on_regression;
         let mut world = World::in_cluster(route);
-        world.cluster().finds_pods = true;
+        world.cluster().shows = Shows::Pods;
         world.run_until(PhaseName::Promoting, SECOND);
-        world.cluster().finds_pods = false;
+        world.cluster().shows = Shows::Nobody;
         world.run_until(PhaseName::RollingBack, 3 * SECOND);
         assert!(matches!(world.changes.last().unwrap().cause, Cause::EmptyService { .. }), "{:?}", world.changes);
-        world.cluster().finds_pods = true;
+        world.cluster().shows = Shows::Pods;
         world.run_until(PhaseName::RolledBack, SECOND);
         assert!(world.cluster().selects("v1"));
     }
@@ -158,11 +159,27 @@ fn a_service_without_endpoints_after_a_flip_goes_back_even_where_the_guard_only_
 fn a_service_that_is_empty_for_a_moment_while_slices_follow_stays() {
     let mut world = flips_at_once();
     world.run_until(PhaseName::Baking, 3 * SECOND);
-    world.cluster().finds_pods = false;
+    world.cluster().shows = Shows::Nobody;
     world.run_for(5 * TICK);
-    world.cluster().finds_pods = true;
+    world.cluster().shows = Shows::Pods;
     world.run_for(SECOND);
     assert_eq!(world.phase(), PhaseName::Baking);
+}
+
+#[test]
+fn slices_that_are_not_heard_say_neither_that_it_is_empty_nor_that_it_is_full() {
+    let mut world = reach(PhaseName::Baking);
+    world.restart();
+    world.cluster().shows = Shows::Nothing;
+    world.run_for(15 * SECOND);
+    assert_eq!((world.phase(), world.canary_percent()), (PhaseName::Baking, 100.0));
+    let mut world = reach(PhaseName::Promoting);
+    world.cluster().shows = Shows::Nothing;
+    world.run_for(10 * SECOND);
+    assert!(world.cluster().selects("v1"), "nobody would see that it is empty");
+    assert!(world.rollout.status(world.now()).next.contains("its slices can be seen"));
+    world.cluster().shows = Shows::Pods;
+    world.run_until(PhaseName::Baking, SECOND);
 }
 
 #[test]

@@ -537,10 +537,10 @@ impl History {
         });
         let service = ServiceSeen {
             selected: self.selector.clone(),
-            ready: match &self.slices {
+            ready: Some(match &self.slices {
                 Selected::Version(version) => self.up(version),
                 Selected::Other(_) => 0,
-            },
+            }),
             agreed: self.slices == self.selector,
             foreign: self.foreign.clone(),
         };

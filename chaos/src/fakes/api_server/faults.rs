@@ -37,6 +37,7 @@ pub struct Rule {
     resource: Option<Resource>,
     part: Option<Part>,
     name: Option<String>,
+    labels: Option<String>,
     user: Option<String>,
     dry_run: Option<bool>,
     times: Option<u32>,
@@ -70,6 +71,12 @@ impl Rule {
         Self { name: Some(name.to_owned()), ..self }
     }
 
+    /// Only those whose label selector reads like this.
+    #[must_use]
+    pub fn labelled(self, selector: &str) -> Self {
+        Self { labels: Some(selector.to_owned()), ..self }
+    }
+
     /// Only from this user.
     #[must_use]
     pub fn by(self, user: &str) -> Self {
@@ -96,6 +103,7 @@ impl Rule {
             && is(self.resource.as_ref(), &call.target.resource)
             && is(self.part.as_ref(), &call.target.part)
             && self.name.as_ref().is_none_or(|name| Some(name) == call.target.name.as_ref())
+            && self.labels.as_deref().is_none_or(|labels| Some(labels) == call.asked("labelSelector"))
             && is(self.user.as_ref(), &call.user)
             && is(self.dry_run.as_ref(), &call.dry_run)
     }

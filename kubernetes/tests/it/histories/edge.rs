@@ -160,7 +160,7 @@ impl Edge {
     pub fn service_seen(&self) -> Option<ServiceSeen> {
         let picture = |name: &str| self.pictures.get(name).cloned();
         let versions = ["v1", "v2"].iter().filter_map(|name| Some((version(name), picture(name)?))).collect();
-        service_seen(self.rollout.route(), self.observed.as_ref()?, &*picture("live")?, &versions)
+        service_seen(self.rollout.route(), self.observed.as_ref()?, picture("live").as_deref(), &versions)
     }
 
     /// Applies what is desired.

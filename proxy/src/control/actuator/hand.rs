@@ -12,8 +12,8 @@ use futures_util::stream::FuturesUnordered;
 use pointsman_config::{LiveService as LiveServiceConfig, Retire, Route, RouteName, VersionId, VersionService};
 use pointsman_kubernetes::annotation::{Fence, State};
 use pointsman_kubernetes::{
-    Cluster, Discovery, Document, EventSink, Followed, Leadership, Link, LiveService, Observed, Obstacle, Picture,
-    PortChoice, Retired, ServiceName, WriteError, scale_down, service_seen,
+    Cluster, Discovered, Discovery, Document, EventSink, Followed, Leadership, Link, LiveService, Observed, Obstacle,
+    Picture, PortChoice, Retired, ServiceName, WriteError, scale_down, service_seen,
 };
 use pointsman_rollout::{Saved, ServiceSeen};
 use tokio::sync::{mpsc, watch};
@@ -237,9 +237,9 @@ impl Hand {
     }
 
     fn seen(&self, observed: &Observed) -> Option<ServiceSeen> {
-        let live = picture_of(&self.reaches);
+        let live = reached(&self.reaches.seen().borrow());
         let members = self.members.iter().map(|(version, members)| (version.clone(), picture_of(members)));
-        service_seen(&self.route, observed, &live, &members.collect())
+        service_seen(&self.route, observed, live.as_deref(), &members.collect())
     }
 
     fn report(&self, change: impl FnOnce(&mut Report)) {
@@ -459,7 +459,40 @@ impl Hand {
     }
 }
 
+/// Whom the live Service reaches, as far as that is known. While its slices are not heard, those who were there count as
+/// they were; that nobody was there may have changed since, and a version that serves must not be taken back for it.
+fn reached(seen: &Discovered) -> Option<Arc<Picture>> {
+    let is_heard = match seen.link {
+        Link::Live => true,
+        Link::Connecting | Link::Lost { .. } => false,
+    };
+    seen.picture.clone().filter(|picture| is_heard || picture.ready() > 0)
+}
+
 /// What is known of endpoints; nothing is known as long as nothing was heard.
 fn picture_of(discovery: &Discovery) -> Arc<Picture> {
     discovery.seen().borrow().picture.clone().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use pointsman_kubernetes::{Condition, Endpoint};
+
+    use super::*;
+
+    #[test]
+    fn that_nobody_is_reached_is_known_only_while_the_slices_are_heard() {
+        let with = |condition| {
+            let endpoint = Endpoint { condition, pod: None };
+            Some(Arc::new(Picture { endpoints: [("10.0.0.1:80".parse().unwrap(), endpoint)].into(), problem: None }))
+        };
+        let (one, nobody) = (with(Condition::Ready), with(Condition::NotReady));
+        let lost = Link::Lost { since: Instant::now(), why: "refused".to_owned() };
+        let seen = |picture: &Option<Arc<Picture>>, link: &Link| {
+            reached(&Discovered { picture: picture.clone(), link: link.clone() })
+        };
+        assert_eq!(seen(&None, &Link::Connecting), None);
+        assert_eq!((seen(&one, &Link::Live), seen(&nobody, &Link::Live)), (one.clone(), nobody.clone()));
+        assert_eq!((seen(&one, &lost), seen(&nobody, &lost)), (one, None));
+    }
 }
