@@ -56,6 +56,15 @@ enum Lineage {
     Shared,
 }
 
+/// Where an edge has it from where a rollout stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// From its file alone: there is nothing to keep.
+    File,
+    /// From decisions: its own, or those of a leader that it followed.
+    Decisions,
+}
+
 /// One route: where it stands, what was counted, and which versions are barred.
 #[derive(Debug)]
 pub struct Rollout {
@@ -99,8 +108,8 @@ pub struct Rollout {
     formerly: Option<VersionId>,
     /// Whether this edge decides.
     role: Role,
-    /// When a state of this rollout was last taken over; none if it never was.
-    taken_over_at: Option<Time>,
+    /// Where this edge has it from where the rollout stands.
+    origin: Origin,
     /// What this edge knows to be taken back and the leader does not; of a leader, what it took back and is not stored yet.
     tripped: Option<Trip>,
     /// How many edges serve the route.
@@ -160,7 +169,7 @@ impl Rollout {
         self.custody = saved.custody;
         self.serial = saved.serial;
         self.frozen_limit = saved.limit;
-        self.taken_over_at = Some(now);
+        self.origin = Origin::Decisions;
         self.trust_stable();
         self.promoted = saved.promoted;
         let file_split = self.file_split();
@@ -256,7 +265,7 @@ impl Rollout {
             alert: None,
             formerly: None,
             role: Role::Leader,
-            taken_over_at: None,
+            origin: Origin::File,
             tripped: None,
             edges: 1,
             serial: 0,

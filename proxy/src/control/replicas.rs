@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use pointsman_config::{Replicas as Settings, RouteName};
 use pointsman_kubernetes::Cluster;
-use pointsman_rollout::{Observed, Role, Saved, Time, Trip};
+use pointsman_rollout::{Identity, Observed, Role, Saved, Time, Trip};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -427,12 +427,13 @@ impl Control {
             let Found { last_id, saved } = found.unwrap_or_default();
             self.events.go_on_after(last_id, false);
             let known = later.remove(&route.route().name);
-            let (earlier, latest) = by_age(known, saved);
-            let serial = latest.as_ref().map(Saved::serial);
-            let mut changes = route.lead(latest, now);
-            // What only the earlier one knows to be taken back stays back.
-            if let Some(earlier) = earlier.filter(|earlier| Some(earlier.serial()) < serial) {
-                changes.extend(route.weigh(earlier, now));
+            let (counts, other) = by_weight(&Identity::of(route.route()), known, saved);
+            let is_news =
+                other.as_ref().is_some_and(|other| counts.as_ref().is_none_or(|counts| is_other(counts, other)));
+            let mut changes = route.lead(counts, now);
+            // What only the other one knows to be taken back stays back.
+            if let Some(other) = other.filter(|_| is_news) {
+                changes.extend(route.weigh(other, now));
             }
             if !changes.is_empty() {
                 decided.push(Decided { position, changes });
@@ -588,9 +589,16 @@ impl Control {
     }
 }
 
-/// The one with fewer decisions behind it first; at a tie the one that was `kept` comes last.
-fn by_age(known: Option<Saved>, kept: Option<Saved>) -> (Option<Saved>, Option<Saved>) {
-    if known.as_ref().map(Saved::serial) > kept.as_ref().map(Saved::serial) { (kept, known) } else { (known, kept) }
+/// The one to go on from first: the one about the rollout of this edge's file; of two of these, or of none, the one with more
+/// decisions behind it; at a tie the one that was `kept`.
+fn by_weight(own: &Identity, known: Option<Saved>, kept: Option<Saved>) -> (Option<Saved>, Option<Saved>) {
+    let weight = |saved: &Option<Saved>| saved.as_ref().map(|saved| (saved.identity() == own, saved.serial()));
+    if weight(&known) > weight(&kept) { (known, kept) } else { (kept, known) }
+}
+
+/// Whether `other` may know what `counts` does not: at a tie of two states of one rollout that one counts which was kept.
+fn is_other(counts: &Saved, other: &Saved) -> bool {
+    other.identity() != counts.identity() || other.serial() < counts.serial()
 }
 
 /// What was taken back here and the leader has not answered.

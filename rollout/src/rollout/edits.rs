@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pointsman_config::{Plan, Route, Split};
 
-use super::{Rollout, gate_of};
+use super::{Origin, Rollout, gate_of};
 use crate::change::{Cause, Change, Decision};
 use crate::phase::{Paused, Phase, PhaseName, Setback};
 use crate::recover::Identity;
@@ -68,7 +68,10 @@ impl Rollout {
         self.unready_since = None;
         self.been_up.clear();
         self.emptied_since = None;
-        self.taken_over_at = None;
+        self.origin = match self.role {
+            Role::Leader => Origin::Decisions,
+            Role::Follower => Origin::File,
+        };
         self.alert = None;
         self.gates.forget_told();
         self.since = now;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use pointsman_config::{OnRegression, Route, Share, Split, VersionId};
 
-use super::{Lineage, Rollout};
+use super::{Lineage, Origin, Rollout};
 use crate::absolute::Alone;
 use crate::change::{Cause, Change, Decision};
 use crate::findings::Gates;
@@ -84,9 +84,10 @@ impl Rollout {
         self.role = Role::Leader;
         self.limit = None;
         let changes = match kept {
-            Some(kept) if self.taken_over_at.is_none() || self.is_behind(&kept, now) => self.go_on_from(kept, now),
+            Some(kept) if self.is_of_another(&kept) => self.learn_from_another(kept),
+            Some(kept) if self.origin == Origin::File || self.is_behind(&kept, now) => self.go_on_from(kept, now),
             Some(kept) => self.learn_what_is_barred(&kept),
-            None if self.taken_over_at.is_some() => Vec::new(),
+            None if self.origin == Origin::Decisions => Vec::new(),
             None => {
                 let before = Split::Whole(self.route.stable.clone());
                 self.begin(&before, PhaseName::Steady, now)
@@ -101,6 +102,7 @@ impl Rollout {
     /// newer state counts, and what either of them knows to be taken back stays back.
     pub fn weigh(&mut self, kept: Option<Saved>, now: Time) -> Vec<Change> {
         let changes = match kept {
+            Some(kept) if self.is_of_another(&kept) => self.learn_from_another(kept),
             Some(kept) if self.is_behind(&kept, now) => self.go_on_from(kept, now),
             Some(kept) => self.learn_what_is_barred(&kept),
             None => Vec::new(),
@@ -113,6 +115,23 @@ impl Rollout {
     pub fn is_behind(&self, kept: &Saved, now: Time) -> bool {
         let is_other = || kept.identity == self.identity && !kept.stands_like(&self.saved(now));
         kept.serial > self.serial || (kept.serial == self.serial && is_other())
+    }
+
+    /// Whether `kept` is about another rollout than this edge's, which stands where it does by a decision: an edit reaches
+    /// edges one after the other, and whoever leads meanwhile begins nothing anew for it. Its own edit does that.
+    fn is_of_another(&self, kept: &Saved) -> bool {
+        self.origin == Origin::Decisions && kept.identity != self.identity
+    }
+
+    /// Goes on where it stands, and counts on from there; what became of the live Service in other hands is the same for
+    /// every rollout.
+    fn learn_from_another(&mut self, kept: Saved) -> Vec<Change> {
+        let changes = self.learn_what_is_barred(&kept);
+        if kept.serial > self.serial {
+            (self.serial, self.custody) = (kept.serial, kept.custody);
+        }
+        self.formerly = self.formerly.take().or(kept.formerly);
+        changes
     }
 
     fn learn_what_is_barred(&mut self, kept: &Saved) -> Vec<Change> {

@@ -295,6 +295,73 @@ fn whoever_leads_next_takes_the_newer_of_what_it_heard_and_of_what_was_kept() {
     assert_eq!(follower.rollout.phase(), PhaseName::Baking);
 }
 
+/// One whose file was edited and leads, in `phase` of the new rollout, and one whom the edit has not reached.
+fn edited(phase: PhaseName) -> (World, Follower) {
+    let (mut leader, follower) = pair(PhaseName::Baking);
+    leader.edit(with_revision(plan(Promotion::Automatic), "r2"));
+    leader.run_until(phase, Duration::from_mins(5));
+    (leader, follower)
+}
+
+#[test]
+fn whoever_leads_before_an_edit_has_reached_it_goes_on_where_it_stood() {
+    for phase in [PhaseName::Shifting, PhaseName::Steady] {
+        let (leader, mut next) = edited(phase);
+        let (stood, kept) = (next.rollout.desired(), leader.rollout.saved(leader.now()));
+        assert!(!next.rollout.follow(kept.clone(), next.now));
+        assert_eq!(next.rollout.lead(Some(kept.clone()), next.now), [], "the old rollout is not begun anew");
+        assert_eq!((next.rollout.phase(), &next.rollout.desired().granted), (PhaseName::Baking, &stood.granted));
+        assert!(next.rollout.serial() >= kept.serial(), "it counts on");
+        assert_eq!(next.rollout.weigh(Some(kept), next.now), []);
+        assert_eq!(next.rollout.phase(), PhaseName::Baking);
+
+        let began = next.rollout.step(Input::Edit(Arc::clone(leader.rollout.route())), next.now).unwrap();
+        assert_eq!(began.iter().map(|change| change.decision).collect::<Vec<_>>(), [Decision::Start]);
+    }
+}
+
+#[test]
+fn whoever_has_the_newer_file_begins_when_it_leads_and_only_once() {
+    let (leader, mut newer) = pair(PhaseName::Baking);
+    let edited = Arc::new(with_revision(plan(Promotion::Automatic), "r2"));
+    newer.rollout.step(Input::Edit(edited), newer.now).unwrap();
+    let kept = leader.rollout.saved(leader.now());
+    newer.rollout.follow(kept.clone(), newer.now);
+    let began = newer.rollout.lead(Some(kept.clone()), newer.now);
+    assert_eq!(began.iter().map(|change| change.decision).collect::<Vec<_>>(), [Decision::Start]);
+    newer.tick(100, 0.0);
+    assert_eq!(newer.rollout.phase(), PhaseName::Shifting);
+    // The one whom the edit has not reached leads for a moment.
+    newer.rollout.follow(kept.clone(), newer.now);
+    assert_eq!(newer.rollout.lead(Some(kept), newer.now), []);
+    assert_eq!(newer.rollout.phase(), PhaseName::Shifting);
+}
+
+#[test]
+fn what_another_rollout_bars_is_taken_back_by_whoever_leads_next() {
+    let (mut leader, mut next) = edited(PhaseName::Shifting);
+    leader.edit(plan(Promotion::Automatic));
+    leader.run_until(PhaseName::Shifting, SECOND);
+    leader.order(OrderKind::Rollback).unwrap();
+    leader.edit(with_revision(plan(Promotion::Automatic), "r3"));
+    let changes = next.rollout.lead(Some(leader.rollout.saved(leader.now())), next.now);
+    assert_eq!(changes.iter().map(|change| change.decision).collect::<Vec<_>>(), [Decision::Rollback]);
+}
+
+#[test]
+fn a_leader_that_could_not_write_for_a_while_keeps_what_it_decided_meanwhile() {
+    let mut leader = World::in_cluster(plan(Promotion::Manual));
+    leader.run_until(PhaseName::Shifting, Duration::from_mins(1));
+    let kept = leader.rollout.saved(leader.now());
+    leader.order(OrderKind::Pause).unwrap();
+    leader.rollout.step_down();
+    assert_eq!(leader.rollout.lead(Some(kept), leader.now()), []);
+    assert_eq!(leader.phase(), PhaseName::Paused);
+    leader.rollout.step_down();
+    assert_eq!(leader.rollout.lead(None, leader.now()), []);
+    assert_eq!(leader.phase(), PhaseName::Paused);
+}
+
 #[test]
 fn a_trip_outlives_the_leader_it_could_not_reach() {
     let (leader, mut follower) = pair(PhaseName::Shifting);
@@ -461,8 +528,16 @@ struct History {
     connected: bool,
     fails: f64,
     requests: u64,
-    barred: BTreeSet<VersionId>,
-    promotions: u32,
+    /// Builds that were taken back.
+    barred: BTreeSet<(VersionId, Option<String>)>,
+    /// How often each build of v2 was promoted in the same rollout.
+    promotions: BTreeMap<Option<String>, u32>,
+    /// The newest build of v2 that the file names; an edit reaches edges one after the other.
+    newest: u32,
+    /// Whether an edge knows where the rollout of its file stands.
+    knows: [bool; 2],
+    /// Changes of leader to an edge with another file than the one before.
+    behind: u32,
     phases: BTreeSet<PhaseName>,
     flips: u32,
     trips: u32,
@@ -492,7 +567,10 @@ impl History {
             fails: 0.0,
             requests: 400,
             barred: BTreeSet::new(),
-            promotions: 0,
+            promotions: BTreeMap::new(),
+            newest: 0,
+            knows: [true, true],
+            behind: 0,
             phases: BTreeSet::new(),
             flips: 0,
             trips: 0,
@@ -504,17 +582,27 @@ impl History {
         self.ready.get(version).map_or(0, |ready| ready.up)
     }
 
-    fn note(&mut self, changes: &[Change]) {
+    fn build(&self, edge: usize, version: &VersionId) -> (VersionId, Option<String>) {
+        let revision = self.edges[edge].route().versions.get(version).and_then(|version| version.revision.clone());
+        (version.clone(), revision)
+    }
+
+    /// What `edge` decided.
+    fn note(&mut self, edge: usize, changes: &[Change]) {
+        let (_, revision) = self.build(edge, &version("v2"));
         for change in changes {
             match change.decision {
-                Decision::Rollback => self.barred.extend(change.canary.clone()),
+                Decision::Rollback => {
+                    self.barred.extend(change.canary.as_ref().map(|canary| self.build(edge, canary)));
+                }
                 Decision::Promote => {
-                    self.promotions += 1;
-                    assert!(self.promotions <= 1, "promoted twice: {change:?}");
+                    let promotions = self.promotions.entry(revision.clone()).or_default();
+                    *promotions += 1;
+                    assert!(*promotions <= 1, "promoted twice: {change:?}");
                     assert!(matches!(self.way_back, WayBack::Proven { .. }), "promoted without a way back: {change:?}");
                 }
                 Decision::Flip => self.flips += 1,
-                Decision::Retry | Decision::Start => self.promotions = 0,
+                Decision::Retry | Decision::Start => drop(self.promotions.remove(&revision)),
                 Decision::Step
                 | Decision::Pause
                 | Decision::Hold
@@ -547,7 +635,8 @@ impl History {
         let (leader, follower) = (self.leader, 1 - self.leader);
         let all: Vec<Observed> = if self.connected { observed.to_vec() } else { vec![observed[leader].clone()] };
         let granted = self.edges[leader].desired().granted;
-        let acknowledged = self.connected && self.applied == [granted.clone(), granted];
+        let same_file = self.edges[0].route() == self.edges[1].route();
+        let acknowledged = same_file && self.connected && self.applied == [granted.clone(), granted];
         let seen = Seen {
             service: Some(&service),
             acknowledged,
@@ -562,7 +651,7 @@ impl History {
         self.trips += u32::try_from(tripped.len()).unwrap();
         assert!(tripped.iter().all(|change| change.decision == Decision::Rollback), "{tripped:?}");
         // A trip is barred for all once the leader has heard of it.
-        self.note(&decided);
+        self.note(leader, &decided);
         self.reconcile(rng);
         self.phases.insert(self.edges[leader].phase());
     }
@@ -573,16 +662,16 @@ impl History {
         if self.connected {
             if let Some(trip) = self.edges[follower].trip().cloned() {
                 let changes = self.edges[leader].take_trip(&trip, "edge", self.now);
-                self.note(&changes);
+                self.note(leader, &changes);
             }
             let saved = self.edges[leader].saved(self.now);
-            self.edges[follower].follow(saved, self.now);
+            self.knows[follower] |= self.edges[follower].follow(saved, self.now);
         }
         self.kept = self.edges[leader].saved(self.now);
         let desired = self.edges[leader].desired();
         if let Some(to) = desired.selected.filter(|to| !self.selector.is(to) && rng.random_bool(0.7)) {
             assert!(self.up(&to) > 0, "selected {to}, which has no ready endpoint");
-            assert!(!self.barred.contains(&to), "selected {to}, which was taken back");
+            assert!(!self.barred.contains(&self.build(leader, &to)), "selected {to}, which was taken back");
             let here = self.applied[leader].share_of(&to).ppm();
             assert!(here > 0, "the selector went to {to} before the traffic");
             self.selector = Selected::Version(to);
@@ -593,7 +682,7 @@ impl History {
         }
         for edge in 0..2 {
             self.applied[edge] = self.edges[edge].desired().effective(&self.ready);
-            for barred in &self.barred {
+            for (barred, _) in self.barred.iter().filter(|barred| self.build(leader, &barred.0) == **barred) {
                 let granted = self.edges[leader].desired().granted.share_of(barred).ppm();
                 assert_eq!(
                     granted,
@@ -609,12 +698,12 @@ impl History {
         let order = Order { kind, actor: "ada".to_owned(), reason: String::new() };
         let changes = self.edges[self.leader].step(Input::Order(&order), self.now);
         let obeyed = changes.is_ok();
-        self.note(&changes.unwrap_or_default());
+        self.note(self.leader, &changes.unwrap_or_default());
         obeyed
     }
 
     fn happen(&mut self, rng: &mut StdRng) {
-        match rng.random_range(0..15) {
+        match rng.random_range(0..18) {
             0 => self.fails = if rng.random_bool(0.3) { 0.9 } else { 0.0 },
             1 => {
                 let named = if rng.random_bool(0.7) { "v2" } else { "v1" };
@@ -643,7 +732,7 @@ impl History {
                 self.order(OrderKind::Promote);
             }
             12 if self.order(OrderKind::Retry(version("v2"))) => {
-                self.barred.clear();
+                self.barred.remove(&self.build(self.leader, &version("v2")));
                 self.fails = 0.0;
             }
             13 => {
@@ -656,8 +745,28 @@ impl History {
                 // A decision rests on what the last tick showed.
                 self.tick(rng);
             }
+            15 => {
+                self.newest += u32::from(rng.random_bool(0.3));
+                self.edit(rng.random_range(0..2));
+            }
+            16 => (0..2).for_each(|edge| self.edit(edge)),
             _ => {}
         }
+    }
+
+    /// The newest file reaches an edge.
+    fn edit(&mut self, edge: usize) {
+        let mut route = Route::clone(self.edges[edge].route());
+        if let Some(canary) = route.versions.get_mut(&version("v2")) {
+            canary.revision = (self.newest > 0).then(|| format!("r{}", self.newest));
+        }
+        if route == **self.edges[edge].route() {
+            return;
+        }
+        let changes = self.edges[edge].step(Input::Edit(Arc::new(route)), self.now).unwrap();
+        self.knows[edge] = edge == self.leader;
+        self.note(edge, &changes);
+        self.applied[edge] = self.edges[edge].desired().effective(&self.ready);
     }
 
     fn change_leader(&mut self) {
@@ -665,11 +774,20 @@ impl History {
         let heard = self.edges[next].saved(self.now);
         let kept = self.kept.clone();
         let newest = kept.serial().max(heard.serial());
+        let is_behind = self.edges[next].route() != self.edges[self.leader].route();
+        let stood = self.edges[next].phase();
         let changes = self.edges[next].lead(Some(kept), self.now);
-        self.note(&changes);
+        self.note(next, &changes);
+        if is_behind && self.knows[next] {
+            self.behind += 1;
+            let is_known = |change: &Change| matches!(change.decision, Decision::Rollback | Decision::Alert);
+            assert!(changes.iter().all(is_known), "its own rollout is not begun anew: {changes:?}");
+            assert!(!changes.is_empty() || self.edges[next].phase() == stood, "it went on elsewhere");
+        }
+        self.knows[next] = true;
         assert!(self.edges[next].saved(self.now).serial() >= newest, "a step backwards");
         let saved = self.edges[next].saved(self.now);
-        self.edges[self.leader].follow(saved, self.now);
+        self.knows[self.leader] |= self.edges[self.leader].follow(saved, self.now);
         self.leader = next;
     }
 }
@@ -677,7 +795,7 @@ impl History {
 #[test]
 fn over_random_histories_of_two_edges_the_service_follows_the_traffic_and_nothing_is_promoted_twice() {
     let mut reached = BTreeSet::new();
-    let (mut flips, mut trips) = (0, 0);
+    let (mut flips, mut trips, mut behind) = (0, 0, 0);
     for seed in 0..300 {
         let mut rng = StdRng::seed_from_u64(seed);
         let chosen = if rng.random_bool(0.5) {
@@ -693,8 +811,8 @@ fn over_random_histories_of_two_edges_the_service_follows_the_traffic_and_nothin
             }
         }
         reached.extend(history.phases);
-        (flips, trips) = (flips + history.flips, trips + history.trips);
+        (flips, trips, behind) = (flips + history.flips, trips + history.trips, behind + history.behind);
     }
     assert_eq!(reached, PhaseName::ALL.into_iter().collect(), "the histories reach every phase");
-    assert!(flips > 50 && trips > 5, "{flips} flips, {trips} trips");
+    assert!(flips > 50 && trips > 5 && behind > 50, "{flips} flips, {trips} trips, {behind} leaders with another file");
 }
