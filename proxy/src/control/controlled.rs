@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use pointsman_config::{Plan, Route, Share, Split, VersionId};
 use pointsman_rollout::{
-    AloneSummary, Capacity, Cause, Change, Decision, Input, Mirrored, Observed, Order, PhaseName, Ready, Refusal, Role,
-    Rollout, Saved, Seen, Status, Summary, Time, WayBack,
+    AloneSummary, Capacity, Cause, Change, Decision, Identity, Input, Mirrored, Observed, Order, PhaseName, Ready,
+    Refusal, Role, Rollout, Saved, Seen, Status, Summary, Time, WayBack,
 };
 
 pub(crate) use self::shared::{Around, AroundWayBack, Followed};
@@ -56,6 +56,8 @@ pub(crate) struct ControlledRoute {
     way_back: WayBack,
     /// What the leader said of it last, and when, as long as this edge follows.
     told_way_back: Option<(WayBack, Time)>,
+    /// How many endpoints carried the requests since there was something to go back from: so many must be there to go back.
+    carried: usize,
     around: Around,
 }
 
@@ -89,6 +91,7 @@ impl ControlledRoute {
             around: Around::default(),
         }
     }
+            carried: 0,
 
     /// The route as the file has it.
     pub(crate) fn route(&self) -> &Arc<Route> {
@@ -181,10 +184,25 @@ impl ControlledRoute {
         if self.role() == Role::Follower {
             return self.told_way_back(now);
         }
+        self.note_who_carries();
         let stable = &self.route.stable;
         let ready = self.ready.get(stable).copied().unwrap_or_default();
         let AroundWayBack { checked, pushed } = around;
-        way_back::judge(stable, &way_back::Evidence { ready, checked, pushed: pushed.clone(), report })
+        let (carried, pushed) = (self.carried, pushed.clone());
+        way_back::judge(stable, &way_back::Evidence { ready, carried, checked, pushed, report })
+    }
+
+    /// Remembers the most endpoints of the old version that took requests while it had them, and those of the new one once
+    /// it has half of them: an autoscaler shrinks a version that gets less, and what is left of it carries no more.
+    fn note_who_carries(&mut self) {
+        let up = |version: &VersionId| self.ready.get(version).map_or(0, |ready| ready.up);
+        let Some(stable) = self.goes_back_to() else {
+            self.carried = 0;
+            return;
+        };
+        let has_half = |version: &VersionId| self.applied.share_of(version).ppm() >= Share::PARTS / 2;
+        let of_canary = self.rollout.canary().filter(has_half);
+        self.carried = self.carried.max(up(stable)).max(of_canary.as_ref().map_or(0, up));
     }
 
     /// What shall become of its live Service; none if it has none.
@@ -247,6 +265,9 @@ impl ControlledRoute {
     /// An operator wants something.
     ///
     /// # Errors
+        if Identity::of(&route) != Identity::of(&self.route) {
+            self.carried = 0;
+        }
     /// If the route's state forbids it.
     pub(crate) fn obey(&mut self, order: &Order, now: Time) -> Result<Vec<Change>, Refusal> {
         let changes = self.rollout.step(Input::Order(order), now)?;
@@ -390,6 +411,34 @@ routes:
         controlled.set_ready(["v1", "v2", "v3"].map(|version| (version.parse().unwrap(), up)).into(), at(0));
         controlled.tick(&[], &[], Around::default(), at(0));
         let order = Order { kind: OrderKind::Rollback, actor: "test".to_owned(), reason: String::new() };
+    #[test]
+    fn who_carries_is_the_most_that_the_old_version_had_and_the_new_one_once_it_has_half() {
+        let live = pointsman_config::LiveService {
+            namespace: None,
+            service: "live".to_owned(),
+            selector_key: "version".to_owned(),
+            retire: pointsman_config::Retire::None,
+        };
+        let route = Route { live_service: Some(live), ..Route::clone(&route("v2")) };
+        let (mut controlled, _) = ControlledRoute::begin(Arc::new(route.clone()), None, at(0));
+        let hear = |controlled: &mut ControlledRoute, v1: usize, v2: usize| {
+            let up = |up| Ready { up, total: up };
+            controlled.set_ready([("v1".parse().unwrap(), up(v1)), ("v2".parse().unwrap(), up(v2))].into(), at(1));
+            controlled.hear(None, &AroundWayBack::default(), at(1));
+            controlled.carried
+        };
+        assert_eq!(hear(&mut controlled, 10, 30), 10, "v2 has a tenth");
+        assert_eq!(hear(&mut controlled, 2, 30), 10, "fewer are left, and no less is to be carried");
+        by_hand(&mut controlled, 60, at(1));
+        controlled.set_applied(controlled.effective());
+        assert_eq!(hear(&mut controlled, 2, 12), 12);
+        let mut edited = route;
+        edited.versions.get_mut(&"v2".parse().unwrap()).unwrap().revision = Some("r2".to_owned());
+        controlled.edit(Arc::new(edited), at(2));
+        controlled.set_applied(Split::Whole("v1".parse().unwrap()));
+        assert_eq!(hear(&mut controlled, 4, 12), 4, "another rollout begins");
+    }
+
         controlled.obey(&order, at(1)).unwrap();
         assert_eq!(barred(&controlled), [canary]);
         controlled

@@ -22,6 +22,8 @@ const MORE: (usize, usize) = (7, 5);
 pub(crate) struct Evidence<'a> {
     /// How many endpoints of the old version take requests, and how many it has.
     pub(crate) ready: Ready,
+    /// How many endpoints carried the requests of this rollout.
+    pub(crate) carried: usize,
     /// What was last found out about each that does.
     pub(crate) checked: &'a [Checked],
     /// How long the slowest of the other edges took to put in force what it was told last, or why one did not.
@@ -40,19 +42,25 @@ pub(crate) fn judge(stable: &VersionId, evidence: &Evidence<'_>) -> WayBack {
 
 /// How long it takes: first every edge is told, then the Service is written. Or why it is not proven.
 fn proven(stable: &VersionId, evidence: &Evidence<'_>) -> Result<Duration, String> {
-    carries(stable, evidence.ready)?;
+    carries(stable, evidence)?;
     let written = rehearsed(stable, evidence.report)?;
     answers_rightly(stable, evidence)?;
     let pushed = evidence.pushed.clone()?;
     Ok(pushed + written)
 }
 
-fn carries(stable: &VersionId, Ready { up, total }: Ready) -> Result<(), String> {
+fn carries(stable: &VersionId, evidence: &Evidence<'_>) -> Result<(), String> {
+    let (Ready { up, total }, carried) = (evidence.ready, evidence.carried);
     if up == 0 {
         return Err(format!("{stable} has no ready endpoint"));
     }
     if !is_enough(up, total) {
         return Err(format!("{up} of {total} endpoints of {stable} are ready, too few for all requests"));
+    }
+    if !is_enough(up, carried) {
+        return Err(format!(
+            "{up} endpoints of {stable} are ready, and it took {carried} to carry the requests of this rollout; scale {stable} up"
+        ));
     }
     Ok(())
 }
@@ -66,7 +74,9 @@ fn answers_rightly(stable: &VersionId, evidence: &Evidence<'_>) -> Result<(), St
     let doubts: Vec<String> = evidence.checked.iter().filter_map(doubt).collect();
     let proven = evidence.checked.len() - doubts.len();
     match doubts.into_iter().next() {
-        Some(doubt) if !is_enough(proven, evidence.ready.total) => Err(format!("{stable} at {doubt}")),
+        Some(doubt) if !is_enough(proven, evidence.ready.total.max(evidence.carried)) => {
+            Err(format!("{stable} at {doubt}"))
+        }
         Some(_) | None => Ok(()),
     }
 }
@@ -130,8 +140,8 @@ mod tests {
     /// Five endpoints, of which `up` take requests and pass their checks.
     fn check(up: usize, report: Option<&Report>, expected: Result<u64, &str>) {
         let checked = vec![checked(SECOND, Golden::None); up];
-        let evidence =
-            Evidence { ready: Ready { up, total: 5 }, checked: &checked, pushed: Ok(Duration::ZERO), report };
+        let ready = Ready { up, total: 5 };
+        let evidence = Evidence { ready, carried: 5, checked: &checked, pushed: Ok(Duration::ZERO), report };
         check_evidence(&evidence, expected);
     }
 
@@ -181,7 +191,8 @@ mod tests {
         all.extend(vec![one.clone(); doubtful]);
         let report = written();
         let ready = Ready { up: 10, total: 10 };
-        let evidence = Evidence { ready, checked: &all, pushed: Ok(Duration::ZERO), report: Some(&report) };
+        let evidence =
+            Evidence { ready, carried: 10, checked: &all, pushed: Ok(Duration::ZERO), report: Some(&report) };
         check_evidence(&evidence, expected);
     }
 
@@ -210,7 +221,20 @@ mod tests {
             [(Ok(Duration::from_millis(3)), Ok(15)), (Err("one is silent".to_owned()), Err("one is silent"))]
         {
             let ready = Ready { up: 1, total: 1 };
-            check_evidence(&Evidence { ready, checked: &checked, pushed, report: Some(&report) }, expected);
+            let evidence = Evidence { ready, carried: 1, checked: &checked, pushed, report: Some(&report) };
+            check_evidence(&evidence, expected);
+        }
+    }
+
+    #[test]
+    fn an_old_version_that_was_scaled_down_meanwhile_is_measured_by_what_carried_the_requests() {
+        let report = written();
+        for (up, expected) in [(10, Ok(12)), (8, Ok(12)), (7, Err("it took 10 to carry")), (2, Err("scale v1 up"))] {
+            let checked = vec![checked(SECOND, Golden::None); up];
+            let ready = Ready { up, total: up };
+            let pushed = Ok(Duration::ZERO);
+            let evidence = Evidence { ready, carried: 10, checked: &checked, pushed, report: Some(&report) };
+            check_evidence(&evidence, expected);
         }
     }
 }
