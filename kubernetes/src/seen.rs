@@ -61,7 +61,7 @@ mod tests {
 
     fn picture(endpoints: &[(&str, Condition, Option<&str>)]) -> Picture {
         let endpoint = |(address, condition, pod): &(&str, Condition, Option<&str>)| {
-            (address.parse().unwrap(), Endpoint { condition: *condition, pod: pod.map(Arc::from) })
+            (address.parse().unwrap(), Endpoint { condition: *condition, serving: true, pod: pod.map(Arc::from) })
         };
         Picture { endpoints: endpoints.iter().map(endpoint).collect(), problem: None }
     }

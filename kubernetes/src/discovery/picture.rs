@@ -48,6 +48,8 @@ pub enum Condition {
 pub struct Endpoint {
     /// What it is good for.
     pub condition: Condition,
+    /// Whether it passes its checks: a Service that publishes addresses that are not ready calls all of them ready.
+    pub serving: bool,
     /// The pod behind it, by its uid or its name; none where slices are made by hand and name nothing.
     pub pod: Option<Arc<str>>,
 }
@@ -100,7 +102,7 @@ fn believed(entries: Vec<Entry>) -> Option<Endpoint> {
     let believed = entries.into_iter().filter(|entry| newest.is_none_or(|newest| entry.written == newest));
     believed
         .map(|entry| entry.endpoint)
-        .min_by(|one, other| (one.condition, &one.pod).cmp(&(other.condition, &other.pod)))
+        .min_by(|one, other| (one.condition, one.serving, &one.pod).cmp(&(other.condition, other.serving, &other.pod)))
 }
 
 fn entries<'a>(slice: &'a EndpointSlice, port: &PortChoice) -> impl Iterator<Item = Entry> + use<'a> {
@@ -114,21 +116,23 @@ fn entries<'a>(slice: &'a EndpointSlice, port: &PortChoice) -> impl Iterator<Ite
 }
 
 fn read(endpoint: &SliceEndpoint) -> Endpoint {
-    Endpoint { condition: condition(endpoint), pod: endpoint.target_ref.as_ref().and_then(pod) }
+    let (condition, serving) = condition(endpoint);
+    Endpoint { condition, serving, pod: endpoint.target_ref.as_ref().and_then(pod) }
 }
 
-/// What is not said is true of `ready`, true of `serving` and false of `terminating`, as the API says. One that
-/// terminates is not ready even where its Service publishes those that are not ready.
-fn condition(endpoint: &SliceEndpoint) -> Condition {
+/// What it is good for, and whether it serves. What is not said is true of `ready`, true of `serving` and false of
+/// `terminating`, as the API says. One that terminates is not ready even where its Service publishes those that are not ready.
+fn condition(endpoint: &SliceEndpoint) -> (Condition, bool) {
     let conditions = endpoint.conditions.as_ref();
     let says = |of: Option<bool>, otherwise: bool| of.unwrap_or(otherwise);
     let ready = says(conditions.and_then(|said| said.ready), true);
     let serving = says(conditions.and_then(|said| said.serving), true);
-    match says(conditions.and_then(|said| said.terminating), false) {
+    let condition = match says(conditions.and_then(|said| said.terminating), false) {
         false if ready => Condition::Ready,
         true if serving => Condition::Draining,
         true | false => Condition::NotReady,
-    }
+    };
+    (condition, serving)
 }
 
 fn pod(target: &ObjectReference) -> Option<Arc<str>> {
@@ -255,6 +259,20 @@ mod tests {
                 "10.244.0.6:8000 Ready",
             ],
         );
+    }
+
+    #[test]
+    fn of_what_a_service_publishes_before_it_is_ready_serving_tells_who_is() {
+        let endpoints = json!([
+            endpoint("10.244.0.1", json!({ "ready": true, "serving": true, "terminating": false })),
+            endpoint("10.244.0.2", json!({ "ready": true, "serving": false, "terminating": false })),
+            endpoint("10.244.0.3", json!({ "ready": true })),
+        ]);
+        let slices = [slice("7", endpoints)];
+        check(&slices, &http(), &["10.244.0.1:8000 Ready", "10.244.0.2:8000 Ready", "10.244.0.3:8000 Ready"]);
+        let serving: Vec<bool> =
+            Picture::of(&slices, &http()).endpoints.values().map(|endpoint| endpoint.serving).collect();
+        assert_eq!(serving, [true, false, true]);
     }
 
     #[test]

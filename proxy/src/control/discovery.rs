@@ -154,7 +154,7 @@ mod tests {
 
     fn picture(endpoints: &[(&str, Condition)]) -> Picture {
         let of = |(address, condition): &(&str, Condition)| {
-            (address.parse().unwrap(), Endpoint { condition: *condition, pod: None })
+            (address.parse().unwrap(), Endpoint { condition: *condition, serving: true, pod: None })
         };
         Picture { endpoints: endpoints.iter().map(of).collect(), problem: None }
     }

@@ -483,7 +483,7 @@ mod tests {
     #[test]
     fn that_nobody_is_reached_is_known_only_while_the_slices_are_heard() {
         let with = |condition| {
-            let endpoint = Endpoint { condition, pod: None };
+            let endpoint = Endpoint { condition, serving: true, pod: None };
             Some(Arc::new(Picture { endpoints: [("10.0.0.1:80".parse().unwrap(), endpoint)].into(), problem: None }))
         };
         let (one, nobody) = (with(Condition::Ready), with(Condition::NotReady));

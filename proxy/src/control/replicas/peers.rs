@@ -44,12 +44,15 @@ async fn discover(discovery: Discovery, port: u16, tell: watch::Sender<Addresses
     }
 }
 
-/// Whoever drains still has requests, so nothing goes on without it; whoever is not ready has none.
+/// Whoever drains still has requests, so nothing goes on without it; whoever is not ready has none. The Service publishes
+/// edges before they are ready, so that they are told in time: what serves says who is, and one that comes up and fails
+/// again and again holds up nobody.
 fn behind(picture: &Picture, port: u16) -> BTreeMap<SocketAddr, Serves> {
     let edges = picture.endpoints.iter().map(|(address, endpoint)| {
         let serves = match endpoint.condition {
-            Condition::Ready | Condition::Draining => Serves::Yes,
-            Condition::NotReady => Serves::No,
+            Condition::Ready if endpoint.serving => Serves::Yes,
+            Condition::Draining => Serves::Yes,
+            Condition::Ready | Condition::NotReady => Serves::No,
         };
         (SocketAddr::new(address.ip(), port), serves)
     });
@@ -81,4 +84,25 @@ fn put(tell: &watch::Sender<Addresses>, addresses: BTreeMap<SocketAddr, Serves>)
         *known = Some(addresses);
         is_news
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use pointsman_kubernetes::Endpoint as Behind;
+
+    use super::*;
+
+    #[test]
+    fn whoever_serves_or_drains_is_waited_for_and_nobody_who_is_only_published() {
+        use Condition::{Draining, NotReady, Ready};
+        let edges = [(1, Ready, true), (2, Ready, false), (3, Draining, true), (4, NotReady, false)];
+        let address = |number: u8, port| SocketAddr::from(([10, 0, 0, number], port));
+        let endpoints =
+            edges.map(|(number, condition, serving)| (address(number, 8080), Behind { condition, serving, pod: None }));
+        let picture = Picture { endpoints: endpoints.into(), problem: None };
+        let expected = [Serves::Yes, Serves::No, Serves::Yes, Serves::No];
+        let expected: BTreeMap<_, _> =
+            (1..).zip(expected).map(|(number, serves)| (address(number, 9901), serves)).collect();
+        assert_eq!(behind(&picture, 9901), expected);
+    }
 }
