@@ -570,8 +570,6 @@ impl Control {
             return;
         }
         replication.said_at = Some(now);
-        let members = &replication.members;
-        replication.collected.keep_only(|instance| members.knows(instance));
         let word = replication.word(&self.routes, now).map(Arc::new);
         replication.exchange.word.send_replace(word);
     }

@@ -26,6 +26,7 @@ mod http2;
 mod image;
 mod kube;
 mod kube_discovery;
+mod kube_edges;
 mod kube_flip;
 mod kube_replicas;
 mod kube_rights;

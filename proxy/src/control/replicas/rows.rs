@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 
 /// Different sums that wait at most: routes times the weights that were in force while nobody asked.
 const MOST_WAITING: usize = 4_096;
+/// Processes whose last batch a leader remembers at most: many times what runs beside it, and those that ended are many.
+const MOST_PROCESSES: usize = 4_096;
 
 /// Which process counted: drawn by chance when it starts. Numbers of batches mean nothing in another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -149,29 +151,49 @@ fn add(sum: &mut Observed, more: &Observed) {
     }
 }
 
-/// What this edge has taken of the others while it led.
+/// What this edge has taken of the others while it led. Who is out of sight is not gone: it gives its last batch again once
+/// it is back, so only those are forgotten that have not been heard for the longest time, to make room.
 #[derive(Debug, Default)]
-pub(crate) struct Collected(BTreeMap<Instance, u64>);
+pub(crate) struct Collected {
+    last: BTreeMap<Instance, Last>,
+    taken: u64,
+}
+
+/// The last batch that was taken of a process.
+#[derive(Debug, Clone, Copy, Default)]
+struct Last {
+    number: u64,
+    /// When it was heard last: grows with every batch.
+    heard: u64,
+}
 
 impl Collected {
     /// What to tell the process `instance` that was taken of it.
     pub(crate) fn of(&self, instance: Instance) -> Option<Taken> {
-        self.0.get(&instance).map(|number| Taken { instance, number: *number })
+        self.last.get(&instance).map(|last| Taken { instance, number: last.number })
     }
 
     /// The rows of a batch that is new; nothing of one that was taken already.
     pub(crate) fn take(&mut self, instance: Instance, batch: Batch) -> Vec<Counted> {
-        let last = self.0.entry(instance).or_default();
-        if batch.number <= *last {
+        self.taken += 1;
+        self.make_room_for(instance);
+        let last = self.last.entry(instance).or_default();
+        last.heard = self.taken;
+        if batch.number <= last.number {
             return Vec::new();
         }
-        *last = batch.number;
+        last.number = batch.number;
         batch.rows
     }
 
-    /// Forgets processes that are gone.
-    pub(crate) fn keep_only(&mut self, alive: impl Fn(Instance) -> bool) {
-        self.0.retain(|instance, _| alive(*instance));
+    fn make_room_for(&mut self, instance: Instance) {
+        if self.last.len() < MOST_PROCESSES || self.last.contains_key(&instance) {
+            return;
+        }
+        let longest_silent = self.last.iter().min_by_key(|(_, last)| last.heard).map(|(instance, _)| *instance);
+        if let Some(gone) = longest_silent {
+            self.last.remove(&gone);
+        }
     }
 }
 
@@ -238,6 +260,20 @@ mod tests {
             log.push(&name(), &[row]);
         }
         assert_eq!((log.ask(None).rows.len(), log.lost()), (MOST_WAITING, 5));
+    }
+
+    #[test]
+    fn what_was_taken_is_remembered_of_the_processes_that_were_heard_last() {
+        let mut collected = Collected::default();
+        let batch = |number| Batch { number, rows: vec![Counted { route: name(), observed: counted(5, 1) }] };
+        for process in 0..u64::try_from(MOST_PROCESSES).unwrap() {
+            assert_eq!(collected.take(Instance(process), batch(3)).len(), 1);
+        }
+        assert_eq!(collected.take(Instance(0), batch(3)).len(), 0);
+        collected.take(Instance(u64::MAX), batch(1));
+        assert_eq!(collected.last.len(), MOST_PROCESSES);
+        let number = |process| collected.of(Instance(process)).map(|taken| taken.number);
+        assert_eq!((number(0), number(1), number(2)), (Some(3), None, Some(3)));
     }
 
     /// What may happen between two leaders and one edge whose answers get lost.
