@@ -421,6 +421,9 @@ impl Control {
         self.aim_all();
         self.talk(false);
         self.look(&news);
+        if let Some(replication) = &mut self.replication {
+            replication.forget_rows();
+        }
         let spent = began.elapsed();
         if spent > TICK {
             debug!(spent_ms = spent.as_millis(), routes = self.routes.len(), "a tick took longer than its span");

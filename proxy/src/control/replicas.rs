@@ -210,6 +210,13 @@ impl Replication {
         own
     }
 
+    /// Every route that this edge has was judged: what others counted of one that is not in its file is not kept for it.
+    pub(super) fn forget_rows(&mut self) {
+        if self.leads() {
+            self.pulled.clear();
+        }
+    }
+
     /// What is known of the other edges that serve a route.
     pub(super) fn around(&self, route: &ControlledRoute, now: Time) -> Around {
         if !self.leads() {

@@ -9,9 +9,10 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use pointsman_chaos::fakes::FakeModel;
 use pointsman_chaos::fakes::api_server::ApiServer;
-use pointsman_config::{Config, Endpoint, Peers, VersionId};
-use pointsman_kubernetes::{Candidacy, Deadlines, LeaseTimes};
-use pointsman_rollout::{Cause, Decision, Order, OrderKind};
+use pointsman_config::{Config, Endpoint, Peers, Share, VersionId};
+use pointsman_kubernetes::annotation::Fence;
+use pointsman_kubernetes::{Candidacy, Deadlines, Leadership, LeaseTimes};
+use pointsman_rollout::{Cause, Decision, Drawn, Order, OrderKind, Row, Tally};
 use tokio::io::copy_bidirectional;
 use tokio::net::TcpStream;
 use tokio::sync::broadcast;
@@ -474,4 +475,63 @@ async fn an_edge_that_is_told_to_end_lets_another_one_lead_at_once() {
         trio.edges.iter().enumerate().position(|(number, edge)| number != leader && edge.view().role == "leader")
     })
     .await;
+}
+
+#[tokio::test]
+async fn what_others_counted_of_a_route_that_the_leader_does_not_have_goes_with_the_tick() {
+    let api = ApiServer::start().await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let config = "listeners: [{ address: 127.0.0.1:0 }]
+routes: [{ name: model, stable: v1, versions: { v1: { endpoints: [127.0.0.1:1] } } }]
+";
+    let config = Config::parse(config, "test").unwrap().config;
+    let cluster = Cluster::at(api.url().parse().unwrap(), "default", Some("edge"), Deadlines::default()).unwrap();
+    let until = tokio::time::Instant::now() + Duration::from_hours(1);
+    let fence = Fence { term: 1, holder: "edge".to_owned() };
+    let (_tell, leadership) = watch::channel(Leadership::Leading { fence, until });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let settings = Settings {
+        address: listener.local_addr().unwrap(),
+        peers: Peers::Endpoints(Vec::new()),
+        token_file: folder.path().join("token"),
+    };
+    let (messages, _heard) = mpsc::unbounded_channel();
+    let seat = Seat::new("edge", leadership);
+    let replication = Replication::start(seat, (&settings, listener), (&cluster, "default"), &messages);
+    let state = folder.path().join("state.db");
+    let events = Events::new(0, History::of_file(state.clone()), broadcast::channel(1).0);
+    let view = Arc::new(ArcSwap::from_pointee(View::default()));
+    let parts = parts(
+        (config, replication),
+        (state, events),
+        mpsc::unbounded_channel().0,
+        (&Arc::<Snapshots>::default(), view),
+    );
+    let mut control = Control::begin(parts).await;
+    let now = control.now();
+    let leader = control.replication.as_mut().unwrap();
+    leader.standing = Standing::Leads { term: 1 };
+    let counted = |route: &str| rows::Counted {
+        route: route.parse().unwrap(),
+        observed: Observed {
+            stable: "v1".parse().unwrap(),
+            canary: None,
+            trial: 0,
+            row: Row { weight: Share::ZERO, canary: Tally::default(), stable: Tally::default() },
+            requests: None,
+            drawn: Drawn::default(),
+        },
+    };
+    let answer = Answer {
+        name: "another".to_owned(),
+        instance: rows::Instance(1),
+        batch: rows::Batch { number: 1, rows: vec![counted("model"), counted("other")] },
+        applied: BTreeMap::new(),
+        trips: BTreeMap::new(),
+        later: BTreeMap::new(),
+    };
+    leader.take_answer((settings.address, Duration::ZERO), answer, now);
+    assert_eq!(leader.pulled.len(), 2);
+    control.tick().await;
+    assert!(control.replication.unwrap().pulled.is_empty());
 }
