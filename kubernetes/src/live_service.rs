@@ -108,12 +108,8 @@ impl LiveService {
     /// If it was made from an earlier writing, or the call failed; then it may land yet, unless
     /// [`CallError::may_have_landed`] says no. All within the deadline of one call.
     pub async fn write(&self, document: &Document) -> Result<Arc<Observed>, WriteError> {
-        let call = format!("patch Service {}", self.name);
-        let after = self.cluster.deadlines().call;
-        match tokio::time::timeout(after, self.write_or_look(document, &call)).await {
-            Ok(written) => written,
-            Err(_elapsed) => Err(CallError::Deadline { call, after }.into()),
-        }
+        let service = self.send_or_look(document, false, format!("patch Service {}", self.name)).await?;
+        Ok(self.learn(&service))
     }
 
     /// Has the API server do everything that [`LiveService::write`] would have it do (permissions, admission, tests) but
@@ -123,19 +119,23 @@ impl LiveService {
     /// As [`LiveService::write`]; nothing lands in any case.
     pub async fn rehearse(&self, document: &Document) -> Result<Duration, WriteError> {
         let begun = Instant::now();
-        let call = format!("patch Service {} (dry run)", self.name);
-        let sent = self.send(document, true, &call).await;
-        match sent {
-            Ok(_) => Ok(begun.elapsed()),
-            Err(CallError::Conflict { .. }) => Err(WriteError::Moved),
-            Err(error) => Err(error.into()),
+        self.send_or_look(document, true, format!("patch Service {} (dry run)", self.name)).await?;
+        Ok(begun.elapsed())
+    }
+
+    /// Within the deadline of one call.
+    async fn send_or_look(&self, document: &Document, dry_run: bool, call: String) -> Result<Service, WriteError> {
+        let after = self.cluster.deadlines().call;
+        match tokio::time::timeout(after, self.sent_or_moved(document, dry_run, &call)).await {
+            Ok(sent) => sent,
+            Err(_elapsed) => Err(CallError::Deadline { call, after }.into()),
         }
     }
 
     /// A test that failed and an object that is refused look alike; another look at the Service tells them apart.
-    async fn write_or_look(&self, document: &Document, call: &str) -> Result<Arc<Observed>, WriteError> {
-        let error = match self.send(document, false, call).await {
-            Ok(service) => return Ok(self.learn(&service)),
+    async fn sent_or_moved(&self, document: &Document, dry_run: bool, call: &str) -> Result<Service, WriteError> {
+        let error = match self.send(document, dry_run, call).await {
+            Ok(service) => return Ok(service),
             Err(error) => error,
         };
         match error {

@@ -179,6 +179,20 @@ async fn the_way_back_is_rehearsed_without_a_trace_and_timed() {
 }
 
 #[tokio::test]
+async fn a_rehearsal_that_somebody_else_was_faster_than_says_nothing_of_the_way_back() {
+    let world = world().await;
+    let service = live(&world.cluster("edge"));
+    let a = leader(1, "a", "v2");
+    a.claim(&service).await;
+    let document = a.plan(&service.read().await.unwrap());
+    world
+        .edit(Resource::Service, "live", "prometheus", |service| service["metadata"]["labels"]["team"] = "shop".into());
+    assert_eq!(service.rehearse(&document).await, Err(WriteError::Moved));
+    let document = a.plan(&service.read().await.unwrap());
+    service.rehearse(&document).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_rehearsal_finds_out_that_a_permission_is_missing() {
     let world = world().await;
     let service = live(&world.cluster("edge"));

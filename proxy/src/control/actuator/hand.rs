@@ -423,7 +423,11 @@ impl Hand {
 
     async fn rehearse(&self, to: &VersionId, document: Result<Option<Document>, Obstacle>) {
         let came = match document {
-            Ok(Some(document)) => self.live.rehearse(&document).await.map_err(|error| error.to_string()),
+            Ok(Some(document)) => match self.live.rehearse(&document).await {
+                // Of the way back it says nothing; it is tried again from what stands there now.
+                Err(WriteError::Moved) => return,
+                came => came.map_err(|error| error.to_string()),
+            },
             Ok(None) => return,
             Err(obstacle) => Err(obstacle.to_string()),
         };
