@@ -86,6 +86,11 @@ impl Saved {
         self.serial
     }
 
+    /// The number of the trial in which it was saved, as [`Rollout::trial`](crate::Rollout::trial) counts.
+    pub fn trial(&self) -> u64 {
+        self.trial
+    }
+
     /// Whether the rollout stands where it does in `other`, however long it has stood there.
     pub(crate) fn stands_like(&self, other: &Self) -> bool {
         let decided =

@@ -118,8 +118,9 @@ pub(super) struct Hand {
     looked_at_serial: Option<u64>,
     /// The last decision that an Event tells of.
     told: u64,
-    /// The version that was scaled down by this process: whoever led before may have ended between the mark and the scaling.
-    scaled: Option<VersionId>,
+    /// The version that was scaled down by this process, and after which trial of its successor: whoever led before may have
+    /// ended between the mark and the scaling, and for the next build it was scaled up again.
+    scaled: Option<(VersionId, u64)>,
     /// What the log was told is wrong.
     told_problem: Option<String>,
     pause: Duration,
@@ -398,10 +399,12 @@ impl Hand {
     // ---- what has time until all stands as wished ----
 
     async fn after_all_stands(&mut self, wish: &Wish, rehearsal: Option<Result<Option<Document>, Obstacle>>) -> Next {
-        if let Some(retired) = wish.aim.retired.as_ref().filter(|version| self.scaled.as_ref() != Some(*version))
-            && !self.scale_down(retired).await
-        {
-            return self.later();
+        let retired = wish.aim.retired.clone().map(|version| (version, wish.trial()));
+        if let Some(retired) = retired.filter(|retired| self.scaled.as_ref() != Some(retired)) {
+            if !self.scale_down(&retired.0).await {
+                return self.later();
+            }
+            self.scaled = Some(retired);
         }
         (self.pause, self.told_problem) = (FIRST_PAUSE, None);
         self.report(|report| report.problem = None);
@@ -442,7 +445,6 @@ impl Hand {
     /// Whether the old version has the size that it shall keep.
     async fn scale_down(&mut self, version: &VersionId) -> bool {
         let (Retire::ScaleTo(replicas), Some(service)) = (self.config.retire, self.service_of(version)) else {
-            self.scaled = Some(version.clone());
             return true;
         };
         let namespace = service.namespace.clone().unwrap_or_else(|| self.near.cluster.namespace().to_owned());
@@ -452,7 +454,6 @@ impl Hand {
                 if let Retired::From(before) = came {
                     info!(route = %self.route.name, %version, deployment = service.workload, before, after = size, "old version scaled down");
                 }
-                self.scaled = Some(version.clone());
                 true
             }
             Err(error) => {

@@ -144,6 +144,11 @@ impl Wish {
         })
     }
 
+    /// The number of the trial that led to what shall be remembered.
+    pub(crate) fn trial(&self) -> u64 {
+        self.saved.as_ref().map_or(0, Saved::trial)
+    }
+
     /// The decisions as a slice.
     pub(crate) fn decisions(&self) -> Vec<Decided> {
         self.decisions.iter().cloned().collect()
