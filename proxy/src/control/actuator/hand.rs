@@ -121,6 +121,8 @@ pub(super) struct Hand {
     /// The version that was scaled down by this process, and after which trial of its successor: whoever led before may have
     /// ended between the mark and the scaling, and for the next build it was scaled up again.
     scaled: Option<(VersionId, u64)>,
+    /// Whether the Service was not there when it was looked for last.
+    is_missing: bool,
     /// What the log was told is wrong.
     told_problem: Option<String>,
     pause: Duration,
@@ -158,6 +160,7 @@ impl Hand {
             looked_at_serial: None,
             told: 0,
             scaled: None,
+            is_missing: false,
             told_problem: None,
             pause: FIRST_PAUSE,
         }
@@ -212,6 +215,9 @@ impl Hand {
         };
         self.report(|report| report.lost = lost);
         let Some(observed) = &followed.service else { return };
+        if std::mem::take(&mut self.is_missing) {
+            self.report(|report| report.problem = None);
+        }
         if self.looked_at_put.is_none() {
             self.look_first(observed);
         }
@@ -251,7 +257,8 @@ impl Hand {
         });
     }
 
-    fn nothing_there(&self, followed: &Followed) -> Next {
+    fn nothing_there(&mut self, followed: &Followed) -> Next {
+        self.is_missing = true;
         let name = self.live.name();
         match &followed.link {
             Link::Connecting => {}
@@ -335,12 +342,14 @@ impl Hand {
         observed.fence.read() != Some(fence) && serial > self.looked_at_serial
     }
 
-    /// Another one writes, or nobody.
+    /// Another one writes, or nobody: what this one could not write is not its problem any more.
     fn follows(&mut self, wish: &Wish) -> Next {
         let leader = match &*self.near.leadership.borrow() {
             Leadership::Following { leader } => leader.clone(),
             Leadership::Leading { .. } => None,
         };
+        (self.pause, self.told_problem) = (FIRST_PAUSE, None);
+        self.report(|report| report.problem = None);
         if leader.is_some() {
             // Who leads tells of what it decided.
             self.told = wish.decided_after(self.told).map(|decided| decided.id).max().unwrap_or(self.told);
