@@ -78,6 +78,9 @@ const TICKS_PER_LOOK: usize = 10;
 const FEW_ROUTES: usize = 50;
 /// Where the loop's clock begins. Far from zero, so that a phase that began long before this process has a moment too.
 const CLOCK_BEGINS_AT: Duration = Duration::from_hours(24 * 365 * 100);
+/// Longest that an edge which starts is not ready because nobody has said where its routes stand: by then whoever could
+/// has not been reached for long, and an edge that serves as its file says is better than none.
+const PLACED_WITHIN: Duration = Duration::from_secs(30);
 /// Longest that the state file may take for its last words.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -235,6 +238,8 @@ pub(crate) struct Control {
     /// Whether it was heard once where everything runs that serves: before that this edge is not ready. An edge that has
     /// served goes on, whatever is added.
     knows_endpoints: bool,
+    /// Whether it was heard once where every route stands, or for too long not: the same.
+    knows_state: bool,
     life: Life,
     /// Who waits until the state file is let go of, and until when it may take.
     releasing: Option<(oneshot::Sender<bool>, Instant)>,
@@ -278,6 +283,7 @@ impl Control {
             ticks: 0,
             republish: true,
             knows_endpoints: false,
+            knows_state: false,
             life: Life::Starting,
             releasing: None,
         };
@@ -415,15 +421,15 @@ impl Control {
                 decided.push(Decided { position, changes });
             }
         }
+        if let Some(replication) = &mut self.replication {
+            replication.forget_rows();
+        }
         self.keep_elapsed(now);
         let news: Vec<_> = decided.iter().map(|decided| decided.position).collect();
         self.settle(decided).await;
         self.aim_all();
         self.talk(false);
         self.look(&news);
-        if let Some(replication) = &mut self.replication {
-            replication.forget_rows();
-        }
         let spent = began.elapsed();
         if spent > TICK {
             debug!(spent_ms = spent.as_millis(), routes = self.routes.len(), "a tick took longer than its span");
@@ -795,10 +801,20 @@ impl Control {
         names.filter_map(|name| Some((name.clone(), self.publisher.mirror_counts(name)?))).collect()
     }
 
+    /// Whether it is known where every route stands whose state is kept in a cluster, or was waited for long enough: a version
+    /// that was promoted and whose predecessor is gone would get nothing from an edge that begins as its file says.
+    fn hears_where_routes_stand(&self) -> bool {
+        let is_placed = |route: &ControlledRoute| {
+            self.state.report(&route.route().name).is_none_or(|report| route.is_placed(&report))
+        };
+        self.routes.iter().all(is_placed) || self.started.elapsed() >= PLACED_WITHIN
+    }
+
     /// Shows the last looks to everybody.
     fn show(&mut self) {
         let is_known = |route: &ControlledRoute| self.endpoints.is_known(&route.route().name, &route.main());
         self.knows_endpoints = self.knows_endpoints || self.routes.iter().all(is_known);
+        self.knows_state = self.knows_state || self.hears_where_routes_stand();
         let looks = self.routes.iter().filter_map(|route| self.looks.get(&route.route().name));
         self.view.store(Arc::new(View {
             config: self.config_view.clone(),
@@ -812,7 +828,7 @@ impl Control {
             observed: self.observers.counts(),
             notifications: self.newsroom.notifier.views(),
             replicas: self.replication.as_ref().map(|replication| replication.view(self.now())),
-            ready: self.life != Life::Starting && self.knows_endpoints,
+            ready: self.life != Life::Starting && self.knows_endpoints && self.knows_state,
             draining: self.life == Life::Draining,
         }));
     }

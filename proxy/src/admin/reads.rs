@@ -84,7 +84,7 @@ pub(super) async fn readyz(State(context): Context) -> Result<&'static str, Prob
     if !view.ready {
         return Err(Problem::unavailable(
             "not_ready",
-            "the edge is starting; its config is not in force yet, its listeners do not accept yet, or the API server has not said yet where versions run; `pointsman status` shows what is missing",
+            "the edge is starting; its config is not in force yet, its listeners do not accept yet, or the API server has not said yet where versions run and where rollouts stand; `pointsman status` shows what is missing",
         ));
     }
     Ok("ready\n")

@@ -51,24 +51,27 @@ pub(crate) struct ControlledRoute {
     decided_at: Time,
     /// Whether something was ordered, edited or decided that a state read late must not undo.
     has_news: bool,
+    /// Whether it was heard where the route stands: from what was kept, or from a leader.
+    is_placed: bool,
     /// How things stand with its live Service, if it has one.
     report: Option<Report>,
     way_back: WayBack,
-    /// What the leader said of it last, and when, as long as this edge follows.
-    told_way_back: Option<(WayBack, Time)>,
     /// How many endpoints carried the requests since there was something to go back from: so many must be there to go back.
     carried: usize,
+    /// What the leader said of it last, and when, as long as this edge follows.
+    told_way_back: Option<(WayBack, Time)>,
     around: Around,
 }
 
 impl ControlledRoute {
     /// Takes a route over, as it was saved or from its beginning. Nothing is applied before the first publication.
     pub(crate) fn begin(route: Arc<Route>, saved: Option<Saved>, now: Time) -> (Self, Vec<Change>) {
+        let is_placed = saved.is_some();
         let (rollout, changes) = match saved {
             Some(saved) => Rollout::resume(Arc::clone(&route), saved, now),
             None => Rollout::start(Arc::clone(&route), now),
         };
-        (Self::of(route, rollout, now), changes)
+        (Self { is_placed, ..Self::of(route, rollout, now) }, changes)
     }
 
     fn of(route: Arc<Route>, rollout: Rollout, now: Time) -> Self {
@@ -85,13 +88,14 @@ impl ControlledRoute {
             saved_at: now,
             decided_at: now,
             has_news: false,
+            is_placed: false,
             report: None,
             way_back: WayBack::Unproven { why: String::new() },
+            carried: 0,
             told_way_back: None,
             around: Around::default(),
         }
     }
-            carried: 0,
 
     /// The route as the file has it.
     pub(crate) fn route(&self) -> &Arc<Route> {
@@ -129,6 +133,12 @@ impl ControlledRoute {
     pub(crate) fn set_ready(&mut self, ready: BTreeMap<VersionId, Ready>, now: Time) {
         self.capacity.note(&ready, now);
         self.ready = ready;
+    }
+
+    /// Whether it is known where the route stands, of one about whose live Service this is the `report`: what was kept there
+    /// was heard, or nothing was kept there, or a leader said so.
+    pub(crate) fn is_placed(&self, report: &Report) -> bool {
+        self.is_placed || report.was_kept == Some(false)
     }
 
     /// What shall be applied now.
@@ -174,22 +184,11 @@ impl ControlledRoute {
 
     /// What is known of its live Service, and of the way back to the version that [`ControlledRoute::goes_back_to`] names.
     pub(crate) fn hear(&mut self, report: Option<Report>, around: &AroundWayBack, now: Time) {
+        self.note_who_carries();
         if report.is_some() || self.report.is_some() {
             self.way_back = self.judge_way_back(report.as_ref(), around, now);
         }
         self.report = report;
-    }
-
-    fn judge_way_back(&self, report: Option<&Report>, around: &AroundWayBack, now: Time) -> WayBack {
-        if self.role() == Role::Follower {
-            return self.told_way_back(now);
-        }
-        self.note_who_carries();
-        let stable = &self.route.stable;
-        let ready = self.ready.get(stable).copied().unwrap_or_default();
-        let AroundWayBack { checked, pushed } = around;
-        let (carried, pushed) = (self.carried, pushed.clone());
-        way_back::judge(stable, &way_back::Evidence { ready, carried, checked, pushed, report })
     }
 
     /// Remembers the most endpoints of the old version that took requests while it had them, and those of the new one once
@@ -203,6 +202,17 @@ impl ControlledRoute {
         let has_half = |version: &VersionId| self.applied.share_of(version).ppm() >= Share::PARTS / 2;
         let of_canary = self.rollout.canary().filter(has_half);
         self.carried = self.carried.max(up(stable)).max(of_canary.as_ref().map_or(0, up));
+    }
+
+    fn judge_way_back(&self, report: Option<&Report>, around: &AroundWayBack, now: Time) -> WayBack {
+        if self.role() == Role::Follower {
+            return self.told_way_back(now);
+        }
+        let stable = &self.route.stable;
+        let ready = self.ready.get(stable).copied().unwrap_or_default();
+        let AroundWayBack { checked, pushed } = around;
+        let (carried, pushed) = (self.carried, pushed.clone());
+        way_back::judge(stable, &way_back::Evidence { ready, carried, checked, pushed, report })
     }
 
     /// What shall become of its live Service; none if it has none.
@@ -255,6 +265,9 @@ impl ControlledRoute {
     /// The route's part of the file changed.
     pub(crate) fn edit(&mut self, route: Arc<Route>, now: Time) -> Vec<Change> {
         self.has_news |= *route != *self.route;
+        if Identity::of(&route) != Identity::of(&self.route) {
+            self.carried = 0;
+        }
         self.route = Arc::clone(&route);
         // Only an order can be refused.
         let changes = self.rollout.step(Input::Edit(route), now).unwrap_or_default();
@@ -265,9 +278,6 @@ impl ControlledRoute {
     /// An operator wants something.
     ///
     /// # Errors
-        if Identity::of(&route) != Identity::of(&self.route) {
-            self.carried = 0;
-        }
     /// If the route's state forbids it.
     pub(crate) fn obey(&mut self, order: &Order, now: Time) -> Result<Vec<Change>, Refusal> {
         let changes = self.rollout.step(Input::Order(order), now)?;
@@ -278,6 +288,7 @@ impl ControlledRoute {
     /// Goes on from what the state file turned out to hold, unless something was ordered, edited or decided since the
     /// start: that is newer. What the file bars is barred either way.
     pub(crate) fn reconsider(&mut self, saved: Saved, now: Time) -> Vec<Change> {
+        self.is_placed = true;
         if self.has_news {
             self.rollout.adopt_quarantine(&saved);
             return Vec::new();
@@ -400,17 +411,6 @@ routes:
         Time::after_start(Duration::from_secs(1_000_000 + seconds))
     }
 
-    fn barred(route: &ControlledRoute) -> Vec<String> {
-        route.status(at(9)).quarantined.into_iter().map(|held| held.version.to_string()).collect()
-    }
-
-    /// A route whose canary was taken back by hand.
-    fn taken_back(canary: &str) -> ControlledRoute {
-        let (mut controlled, _) = ControlledRoute::begin(route(canary), None, at(0));
-        let up = Ready { up: 1, total: 1 };
-        controlled.set_ready(["v1", "v2", "v3"].map(|version| (version.parse().unwrap(), up)).into(), at(0));
-        controlled.tick(&[], &[], Around::default(), at(0));
-        let order = Order { kind: OrderKind::Rollback, actor: "test".to_owned(), reason: String::new() };
     #[test]
     fn who_carries_is_the_most_that_the_old_version_had_and_the_new_one_once_it_has_half() {
         let live = pointsman_config::LiveService {
@@ -439,6 +439,17 @@ routes:
         assert_eq!(hear(&mut controlled, 4, 12), 4, "another rollout begins");
     }
 
+    fn barred(route: &ControlledRoute) -> Vec<String> {
+        route.status(at(9)).quarantined.into_iter().map(|held| held.version.to_string()).collect()
+    }
+
+    /// A route whose canary was taken back by hand.
+    fn taken_back(canary: &str) -> ControlledRoute {
+        let (mut controlled, _) = ControlledRoute::begin(route(canary), None, at(0));
+        let up = Ready { up: 1, total: 1 };
+        controlled.set_ready(["v1", "v2", "v3"].map(|version| (version.parse().unwrap(), up)).into(), at(0));
+        controlled.tick(&[], &[], Around::default(), at(0));
+        let order = Order { kind: OrderKind::Rollback, actor: "test".to_owned(), reason: String::new() };
         controlled.obey(&order, at(1)).unwrap();
         assert_eq!(barred(&controlled), [canary]);
         controlled

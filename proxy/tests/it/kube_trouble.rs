@@ -59,7 +59,7 @@ async fn without_an_api_server_the_edge_is_not_ready_until_one_has_said_where_ve
 
     cluster.api.restart().await.unwrap();
     edge.wait_for_route("v1 up", |route| route["versions"]["v1"]["endpoints"][0]["state"] == "up").await;
-    assert_eq!(edge.status_of("/readyz").await, 200);
+    edge.wait_until_ready().await;
     edge.wait_for_route("all of it heard", |route| route["rollback_ready"]["ready"] == true).await;
     cluster.api.stop().await;
     assert_eq!(edge.status_of("/readyz").await, 200, "it serves on");

@@ -209,6 +209,15 @@ impl Edge {
         ask(self.admin, "GET", path, "").await.expect("an answer").status
     }
 
+    /// Waits until a load balancer would send requests here.
+    pub async fn wait_until_ready(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.status_of("/readyz").await != 200 {
+            assert!(Instant::now() < deadline, "not ready: {}", self.log());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     pub async fn order(&self, verb: &str, body: Value) -> Answer {
         let method = if verb == "weights" { "PUT" } else { "POST" };
         let path = format!("/api/v1/routes/model/{verb}");

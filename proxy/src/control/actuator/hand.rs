@@ -59,6 +59,9 @@ pub(crate) struct Rehearsed {
 /// How things stand with a live Service.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Report {
+    /// Whether a state of the route stood there when it was first looked at; none before that. The loop hears of that state
+    /// by itself.
+    pub(crate) was_kept: Option<bool>,
     /// As it was last seen; none before the first time.
     pub(crate) seen: Option<ServiceSeen>,
     /// The number of the last put that stands there, and every one before it.
@@ -239,8 +242,10 @@ impl Hand {
         self.looked_at_put = Some(put);
         self.looked_at_serial = state.as_ref().map(|state| state.serial);
         self.told = state.as_ref().and_then(|state| state.decisions.last()).map_or(0, |decided| decided.id);
+        let was_kept = state.is_some();
         // Nobody listens any more only at the end of the process.
         drop(self.found.send(FirstLook { route: self.route.name.clone(), state }));
+        self.report(|report| report.was_kept = report.was_kept.or(Some(was_kept)));
     }
 
     fn seen(&self, observed: &Observed) -> Option<ServiceSeen> {
@@ -264,7 +269,10 @@ impl Hand {
             Link::Connecting => {}
             Link::Live => {
                 let problem = format!("there is no Service {name}; create it, or correct its name in the config file");
-                self.report(|report| report.problem = Some(problem));
+                self.report(|report| {
+                    report.problem = Some(problem);
+                    report.was_kept = report.was_kept.or(Some(false));
+                });
             }
             Link::Lost { why, .. } => {
                 let problem = format!("the Service {name} was never seen: {why}");

@@ -58,12 +58,14 @@ pub(crate) enum Followed {
 impl ControlledRoute {
     /// Takes a route over to follow whoever leads, from where it stood as far as that is known.
     pub(crate) fn begin_following(route: Arc<Route>, saved: Option<Saved>, now: Time) -> Self {
+        let is_placed = saved.is_some();
         let rollout = Rollout::follower(Arc::clone(&route), saved, now);
-        Self::of(route, rollout, now)
+        Self { is_placed, ..Self::of(route, rollout, now) }
     }
 
     /// Decides from now on; `kept` is what was kept elsewhere, if it is known.
     pub(crate) fn lead(&mut self, kept: Option<Saved>, now: Time) -> Vec<Change> {
+        self.is_placed |= kept.is_some();
         let changes = self.rollout.lead(kept, now);
         self.note(&changes, now);
         changes
@@ -77,7 +79,11 @@ impl ControlledRoute {
                 return Followed::Later(Box::new(own));
             }
         }
-        if self.rollout.follow(saved, now) { Followed::Applied } else { Followed::OfAnother }
+        if !self.rollout.follow(saved, now) {
+            return Followed::OfAnother;
+        }
+        self.is_placed = true;
+        Followed::Applied
     }
 
     /// Decides no longer.
@@ -93,6 +99,7 @@ impl ControlledRoute {
 
     /// What stands on the live Service was found late: it counts if it is later, and what it bars is barred either way.
     pub(crate) fn weigh(&mut self, found: Saved, now: Time) -> Vec<Change> {
+        self.is_placed = true;
         match (self.role(), found.serial() > self.serial()) {
             (Role::Leader, _) => {
                 let changes = self.rollout.weigh(Some(found), now);
