@@ -47,8 +47,8 @@ struct Member {
 #[derive(Debug, Clone, Copy)]
 struct Silence {
     since: Time,
-    /// Whether every one of them was turned away by its machine.
-    refuses: bool,
+    /// Since when every one of them was turned away by its machine; none if the last one was not.
+    refused_since: Option<Time>,
 }
 
 #[derive(Debug)]
@@ -91,8 +91,8 @@ impl Members {
     /// The one at `address` did not answer; `refuses` says whether nobody listens there.
     pub(crate) fn is_silent(&mut self, address: SocketAddr, refuses: bool, now: Time) {
         let Some(member) = self.list.get_mut(&address) else { return };
-        let silence = member.silence.get_or_insert(Silence { since: now, refuses });
-        silence.refuses &= refuses;
+        let silence = member.silence.get_or_insert(Silence { since: now, refused_since: None });
+        silence.refused_since = silence.refused_since.or(Some(now)).filter(|_| refuses);
     }
 
     /// The one at `address` asked this process.
@@ -215,8 +215,10 @@ impl Member {
     /// whether it serves.
     fn is_gone(&self, now: Time) -> bool {
         let Some(silence) = self.silence.filter(|_| self.serves == Serves::Unknown) else { return false };
-        let has_ended = silence.refuses && self.has_spoken;
-        now.since(silence.since) >= if has_ended { ENDED_AFTER } else { GONE_AFTER }
+        // The question that was under way when it ended was not turned away, but broken off.
+        let refused_since = silence.refused_since.filter(|_| self.has_spoken);
+        let has_ended = refused_since.is_some_and(|since| now.since(since) >= ENDED_AFTER);
+        has_ended || now.since(silence.since) >= GONE_AFTER
     }
 }
 
@@ -335,10 +337,20 @@ mod tests {
     fn one_that_was_turned_away_only_at_times_may_serve_where_nobody_reaches_it() {
         let mut members = members(&[Serves::Unknown]);
         members.take((address(0), TOOK), answer(1, 4, split()), at(0));
-        members.is_silent(address(0), true, at(100));
-        members.is_silent(address(0), false, at(200));
-        members.is_silent(address(0), true, at(300));
+        for second in (0..20).step_by(4) {
+            members.is_silent(address(0), true, at(second * 1_000 + 100));
+            members.is_silent(address(0), false, at(second * 1_000 + 4_000));
+        }
         assert!(!have_applied(&members, at(20_000)));
+    }
+
+    #[test]
+    fn one_that_ended_in_the_middle_of_a_question_is_gone_as_soon_as_any_other_that_ended() {
+        let mut members = members(&[Serves::Unknown]);
+        members.take((address(0), TOOK), answer(1, 4, split()), at(0));
+        members.is_silent(address(0), false, at(100));
+        (300..5_400).step_by(200).for_each(|when| members.is_silent(address(0), true, at(when)));
+        assert!(!have_applied(&members, at(5_299)) && have_applied(&members, at(5_300)));
     }
 
     #[test]
