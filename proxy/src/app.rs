@@ -38,6 +38,7 @@ use crate::control::actuator::LiveServices;
 use crate::control::config_watch::{ConfigWatch, hash_of, read_text, with_whole_paths};
 use crate::control::discovery::{self, Discoveries};
 use crate::control::events::{Events, now_in_words};
+use crate::control::gates::Askers;
 use crate::control::handle::{ControlHandle, OrderMessage};
 use crate::control::health::HealthChecks;
 use crate::control::history::History;
@@ -425,6 +426,7 @@ async fn start_control(
         state,
         events: Events::new(opened.last_id, history.clone(), event),
         checks: HealthChecks::start(&checks, tell_turned),
+        askers: Askers::start(&checks),
         resolver: Resolver::start(&checks, tell_resolved),
         discoveries,
         replication,

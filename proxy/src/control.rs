@@ -14,8 +14,10 @@ pub(crate) mod config_watch;
 mod controlled;
 pub(crate) mod discovery;
 mod draining;
+mod drift;
 mod endpoints;
 pub(crate) mod events;
+pub(crate) mod gates;
 pub mod handle;
 pub(crate) mod health;
 pub(crate) mod history;
@@ -52,6 +54,7 @@ use self::controlled::{Around, AroundWayBack, ControlledRoute};
 use self::discovery::Discoveries;
 use self::endpoints::Endpoints;
 use self::events::Events;
+use self::gates::Askers;
 use self::handle::{Done, OrderError, OrderMessage};
 use self::health::{HealthChecks, Turned};
 use self::home::Home;
@@ -178,6 +181,8 @@ pub(crate) struct Parts {
     pub(crate) events: Events,
     /// Asks endpoints.
     pub(crate) checks: HealthChecks,
+    /// Asks others about canaries.
+    pub(crate) askers: Askers,
     /// Asks for addresses of names.
     pub(crate) resolver: Resolver,
     /// Asks for addresses of Services.
@@ -222,6 +227,7 @@ pub(crate) struct Control {
     state: Home,
     events: Events,
     checks: HealthChecks,
+    askers: Askers,
     resolver: Resolver,
     discoveries: Discoveries,
     replication: Option<Replication>,
@@ -271,6 +277,7 @@ impl Control {
             state: parts.state,
             events: parts.events,
             checks: parts.checks,
+            askers: parts.askers,
             resolver: parts.resolver,
             discoveries: parts.discoveries,
             replication: parts.replication,
@@ -416,6 +423,7 @@ impl Control {
                 // Whoever leads next reads it; what is ordered after this is not to be undone by telling of it again.
                 route.trip_was_heard();
             }
+            self.askers.answer(route, (now, began));
             let changes = route.tick(&rows, mirrored.as_slice(), around, now);
             if !changes.is_empty() {
                 decided.push(Decided { position, changes });
@@ -428,12 +436,22 @@ impl Control {
         let news: Vec<_> = decided.iter().map(|decided| decided.position).collect();
         self.settle(decided).await;
         self.aim_all();
+        self.ask_others();
         self.talk(false);
         self.look(&news);
         let spent = began.elapsed();
         if spent > TICK {
             debug!(spent_ms = spent.as_millis(), routes = self.routes.len(), "a tick took longer than its span");
         }
+    }
+
+    /// Has others asked about the canaries that this edge decides about.
+    fn ask_others(&self) {
+        let questions = self.routes.iter().filter_map(|route| {
+            let question = drift::question(route, &self.endpoints)?;
+            Some((route.route().name.clone(), question))
+        });
+        self.askers.ask(questions.collect());
     }
 
     /// Tells what shall become of live Services, now that the weights are in force.
@@ -930,6 +948,7 @@ mod tests {
             state: Home::File(StateFile::open(state.clone(), mpsc::unbounded_channel().0).unwrap().0),
             events: Events::new(0, History::of_file(state), event),
             checks: HealthChecks::start(&runtime, mpsc::unbounded_channel().0),
+            askers: Askers::start(&runtime),
             resolver: Resolver::start(&runtime, mpsc::unbounded_channel().0),
             discoveries: Discoveries::start(&runtime, Connection::default(), mpsc::unbounded_channel().0),
             replication: None,

@@ -10,14 +10,15 @@ use std::time::Duration;
 
 use pointsman_config::{Plan, Route, Share, Split, VersionId};
 use pointsman_rollout::{
-    AloneSummary, Capacity, Cause, Change, Decision, Identity, Input, Mirrored, Observed, Order, PhaseName, Ready,
-    Refusal, Role, Rollout, Saved, Seen, Status, Summary, Time, WayBack,
+    AloneSummary, Capacity, Cause, Change, Decision, Gate, Identity, Input, Mirrored, Observed, Order, PhaseName,
+    Ready, Refusal, Role, Rollout, Saved, Seen, Status, Subject, Summary, Time, WayBack,
 };
 
 pub(crate) use self::shared::{Around, AroundWayBack, Followed};
 
 use super::actuator::{Aim, Answer, Mandate, Report};
 use super::endpoints::Addresses;
+use super::gates;
 use super::way_back;
 use super::window::Window;
 use crate::outcome::ErrorPolicy;
@@ -61,6 +62,8 @@ pub(crate) struct ControlledRoute {
     /// What the leader said of it last, and when, as long as this edge follows.
     told_way_back: Option<(WayBack, Time)>,
     around: Around,
+    /// What others are asked about the canary, and what they said last.
+    gates: Vec<Gate>,
 }
 
 impl ControlledRoute {
@@ -78,6 +81,7 @@ impl ControlledRoute {
         Self {
             counted_trial: rollout.trial(),
             applied: Split::Whole(route.stable.clone()),
+            gates: gates::of_route(&route),
             route,
             rollout,
             ready: BTreeMap::new(),
@@ -246,6 +250,16 @@ impl ControlledRoute {
         self.report.as_ref()
     }
 
+    /// What others are asked about the canary.
+    pub(crate) fn gates_mut(&mut self) -> &mut [Gate] {
+        &mut self.gates
+    }
+
+    /// The canary, while others are to be asked about it: on the edge that decides.
+    pub(crate) fn asked_about(&self) -> Option<Subject> {
+        if self.gates.is_empty() || self.role() == Role::Follower { None } else { self.rollout.on_trial() }
+    }
+
     /// A tick passed.
     pub(crate) fn tick(&mut self, rows: &[Observed], mirrored: &[Mirrored], around: Around, now: Time) -> Vec<Change> {
         if self.capacity.waits() {
@@ -255,6 +269,7 @@ impl ControlledRoute {
         let mut seen = Seen::alone(rows, &self.ready, &self.applied, mirrored);
         seen.service = self.report.as_ref().and_then(|report| report.seen.as_ref());
         seen.way_back = &self.way_back;
+        seen.gates = &self.gates;
         (seen.acknowledged, seen.edges) = (around.acknowledged, around.edges);
         // Only an order can be refused.
         let changes = self.rollout.step(Input::Tick(&seen), now).unwrap_or_default();
@@ -269,6 +284,7 @@ impl ControlledRoute {
             self.carried = 0;
         }
         self.route = Arc::clone(&route);
+        self.gates = gates::of_route(&route);
         // Only an order can be refused.
         let changes = self.rollout.step(Input::Edit(route), now).unwrap_or_default();
         self.note(&changes, now);

@@ -260,6 +260,14 @@ impl Endpoints {
         proven
     }
 
+    /// The endpoints of `version` that take requests: where each is, as which host it is asked, and what it speaks.
+    pub(crate) fn serving(&self, route: &RouteName, version: &VersionId) -> Vec<(SocketAddr, String, Speech)> {
+        let Some(known) = self.routes.get(route) else { return Vec::new() };
+        let serves = |of: &VersionId, address| of == version && known.takes_requests(of, address) == Some(true);
+        let checks = known.checks.iter().filter(|((of, address), _)| serves(of, *address));
+        checks.map(|((_, address), check)| (*address, check.host.clone(), check.speech.clone())).collect()
+    }
+
     /// Tells the data path which of a version's endpoints take requests, as of `now`.
     pub(crate) fn mark(&self, route: &RouteName, live: &Live, now: Instant) {
         let Some(known) = self.routes.get(route) else { return };

@@ -4,7 +4,7 @@
 //! answers its golden calls first ([`warm_up`]), where the route has some. What a check found and when stays in its
 //! [`Proof`]; while somebody rests on the golden answers they are asked for again, beside the checks.
 
-mod call;
+pub(crate) mod call;
 mod features;
 mod proof;
 mod warm_up;

@@ -15,6 +15,7 @@
 mod admin;
 mod cli;
 mod dashboard;
+mod drift;
 mod endpoints;
 mod evidence;
 mod fast_lane;

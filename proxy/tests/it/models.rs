@@ -14,17 +14,17 @@ use crate::harness::{Client, post};
 use crate::process::{Site, weight_of};
 
 /// The real model server on a bundle of the repository; ends with the value.
-struct ModelServer {
+pub(crate) struct ModelServer {
     child: Child,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
 }
 
 impl ModelServer {
-    async fn start(version: &str) -> Self {
+    pub(crate) async fn start(version: &str) -> Self {
         Self::of(&bundle(version)).await
     }
 
-    async fn of(bundle: &Path) -> Self {
+    pub(crate) async fn of(bundle: &Path) -> Self {
         let program = tokio::task::spawn_blocking(model_server).await.unwrap();
         let mut command = Command::new(program);
         command.env("MODEL_PATH", bundle).env("HOST", "127.0.0.1").env("PORT", "0").env("THREADS", "1");
@@ -44,7 +44,7 @@ impl Drop for ModelServer {
 }
 
 /// A bundle of the repository.
-fn bundle(version: &str) -> PathBuf {
+pub(crate) fn bundle(version: &str) -> PathBuf {
     root().join("model-server/models/delivery-time").join(version)
 }
 
@@ -163,7 +163,7 @@ async fn a_model_that_takes_other_features_than_stable_gets_no_weight_and_says_w
 }
 
 /// Rows that no training saw, as requests, and what the notebook predicts for them.
-fn expected(version: &str) -> Vec<(String, f64)> {
+pub(crate) fn expected(version: &str) -> Vec<(String, f64)> {
     let file = root().join(format!("model-server/tests/data/predictions_{version}.json"));
     let file: Value = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
     let columns: Vec<&str> = file["columns"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();

@@ -273,6 +273,9 @@ fn verdict(analysis: &AnalysisView, canary: &VersionId, stable: &VersionId) -> S
         ("continue", "mirror_disagreement") => {
             format!("it answers otherwise: {canary} disagrees with {stable} on copied requests; held")
         }
+        ("continue", "gate_holds") => {
+            format!("no: {canary} is proven to be within the promotion margin of {stable}; held by a gate")
+        }
         ("inconclusive", _) => "not decided in time; neither was proven".to_owned(),
         (verdict, reason) => format!("{verdict} ({reason})"),
     }

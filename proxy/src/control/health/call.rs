@@ -30,7 +30,7 @@ const MAX_ANSWER_BYTES: usize = 8 << 20;
 
 /// Why there is no answer.
 #[derive(Debug, Error)]
-pub(super) enum CallError {
+pub(crate) enum CallError {
     #[error("no connection")]
     Connect(#[source] std::io::Error),
     #[error("no TLS connection")]
@@ -71,14 +71,14 @@ pub(super) struct Answer {
 
 /// Whom to ask, as whom, and for how long.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Callee<'a> {
-    pub(super) address: SocketAddr,
+pub(crate) struct Callee<'a> {
+    pub(crate) address: SocketAddr,
     /// The Host header.
-    pub(super) host: &'a str,
+    pub(crate) host: &'a str,
     /// What it speaks.
-    pub(super) speech: &'a Speech,
+    pub(crate) speech: &'a Speech,
     /// For the whole call.
-    pub(super) patience: Duration,
+    pub(crate) patience: Duration,
 }
 
 impl Callee<'_> {
@@ -93,7 +93,7 @@ impl Callee<'_> {
     }
 
     /// Status and body of `path`.
-    pub(super) async fn fetch(self, path: &str) -> Result<(StatusCode, Bytes), CallError> {
+    pub(crate) async fn fetch(self, path: &str) -> Result<(StatusCode, Bytes), CallError> {
         self.within(async { self.exchange(self.get(path)?, async |answer| whole(path, answer).await).await }).await
     }
 

@@ -22,6 +22,7 @@ use super::*;
 use crate::cluster::Connection;
 use crate::control::discovery::Discoveries;
 use crate::control::events::Events;
+use crate::control::gates::Askers;
 use crate::control::handle::{ControlHandle, Done, OrderError};
 use crate::control::health::{HealthChecks, Turned};
 use crate::control::history::History;
@@ -305,6 +306,7 @@ fn parts(
         state: Home::File(StateFile::open(state, mpsc::unbounded_channel().0).unwrap().0),
         events,
         checks: HealthChecks::start(&here, turn),
+        askers: Askers::start(&here),
         resolver: Resolver::start(&here, mpsc::unbounded_channel().0),
         discoveries: Discoveries::start(&here, Connection::default(), mpsc::unbounded_channel().0),
         replication: Some(replication),
