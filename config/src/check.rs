@@ -20,6 +20,7 @@ mod limits;
 mod mirror;
 mod notify;
 mod observe;
+mod outside;
 mod plan;
 mod range;
 mod retries;
@@ -43,9 +44,10 @@ pub(crate) fn config(file: &Written<File>, findings: &Findings) -> Option<Config
     let access_log = observe::access_log(&file.access_log);
     let traces = observe::traces(&file.traces, findings);
     let notifications = notify::webhooks(file, findings);
+    let freeze = outside::freezes(file, &routes, findings);
     let fast_lane = file.fast_lane.or(true);
     let listeners = listeners.into_iter().map(|(_, listener)| listener).collect();
-    Some(Config { listeners, admin, state, replicas, access_log, traces, notifications, fast_lane, routes })
+    Some(Config { listeners, admin, state, replicas, access_log, traces, notifications, freeze, fast_lane, routes })
 }
 
 /// What stands for a required key; a missing one is reported at its owner.

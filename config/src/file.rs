@@ -19,6 +19,7 @@ mod cluster;
 mod endpoints;
 mod notify;
 mod observe;
+mod outside;
 mod protection;
 mod traffic;
 
@@ -26,6 +27,7 @@ pub(crate) use cluster::{KubernetesStateFile, LiveServiceFile, PortFile, Replica
 pub(crate) use endpoints::{EjectionFile, ExampleFile, HealthCheckFile, UpstreamTlsFile, WarmUpFile};
 pub(crate) use notify::WebhookFile;
 pub(crate) use observe::{AccessLogFile, TracesFile};
+pub(crate) use outside::{FreezeFile, OutsideGateFile, QueryFile};
 pub(crate) use protection::{LimitsFile, RateFile, RateKeyFile, TimeoutsFile};
 pub(crate) use traffic::{BudgetFile, CompareFile, MirrorFile, OverrideFile, RetriesFile, StickyFile};
 
@@ -55,6 +57,8 @@ pub(crate) struct File {
     pub(crate) traces: Written<TracesFile>,
     /// Webhooks that are told of changes; none, if left out. Names are unique.
     pub(crate) notifications: List<WebhookFile>,
+    /// Windows in which nothing goes forward by itself; none, if left out. Names are unique.
+    pub(crate) freeze: List<FreezeFile>,
     /// Whether plain requests take the short way through the edge. Answers are the same either way.
     #[schemars(extend("default" = true))]
     pub(crate) fast_lane: Value<bool>,
@@ -287,6 +291,10 @@ pub(crate) struct GuardFile {
     pub(crate) count_as_error: List<ErrorKind>,
     /// The model servers' own counts of inputs and predictions as a gate named `drift`; left out: they are not asked.
     pub(crate) drift: Written<DriftFile>,
+    /// Numbers that others count, and what they may be; none, if left out.
+    pub(crate) queries: List<QueryFile>,
+    /// Others who have to agree before a step or a promotion; none, if left out.
+    pub(crate) gates: List<OutsideGateFile>,
 }
 
 /// Compares what the canary takes and answers with what stable does at the same time, or with what its model was trained

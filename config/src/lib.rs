@@ -15,12 +15,14 @@ mod check;
 mod endpoints;
 mod error;
 mod file;
+mod freeze;
 mod kubernetes;
 mod limits;
 mod listener;
 mod mirror;
 mod notify;
 mod observe;
+mod outside;
 mod paths;
 mod plan;
 mod print;
@@ -38,12 +40,14 @@ pub use endpoints::{
     CertificateFiles, Ejection, Example, Golden, HealthCheck, Protocol, Signature, UpstreamTls, WarmUp,
 };
 pub use error::{ConfigErrors, Place, Problem, Severity};
+pub use freeze::{Freeze, Standing, Windows};
 pub use kubernetes::{KubernetesState, LiveService, Peers, Replicas, Retire, ServicePort, VersionService};
 pub use limits::{Concurrency, Limits, RateKey, RateLimit};
 pub use listener::{Listener, ListenerTls};
 pub use mirror::{Compare, Mirror};
 pub use notify::{NewsKind, SecretSource, Webhook, WebhookFormat, WebhookUrl};
 pub use observe::{AccessLog, Traces};
+pub use outside::{Before, Compared, Names, Otherwise, OutsideGate, Query, Template};
 pub use plan::{
     Against, DriftGuard, ErrorKind, Guard, OnDrift, OnRegression, Plan, Promotion, PromotionGuard, Rollout, Step,
     Strategy, Tolerance,
@@ -73,6 +77,8 @@ pub struct Config {
     pub traces: Option<Traces>,
     /// Who outside is told of changes; names are unique.
     pub notifications: Vec<Webhook>,
+    /// When nothing goes forward; names are unique.
+    pub freeze: Vec<Freeze>,
     /// Whether plain requests take the short way. Default yes.
     pub fast_lane: bool,
     /// What is served; names are unique, and so are matches. At least one.

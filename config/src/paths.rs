@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::{CertificateFiles, Config, Route, SecretSource, State, Sticky, Webhook, WebhookUrl};
+use crate::{CertificateFiles, Config, Guard, Route, SecretSource, State, Sticky, Webhook, WebhookUrl};
 
 impl Config {
     /// The paths of the file: state, token, log, certificates, keys and secrets. Relative ones start at the folder of the
@@ -26,11 +26,22 @@ impl Config {
 }
 
 fn paths_of_webhook(webhook: &mut Webhook) -> impl Iterator<Item = &mut PathBuf> {
-    let url = match &mut webhook.url {
+    source_of_url(&mut webhook.url).into_iter().chain(&mut webhook.secret).filter_map(path_of_secret)
+}
+
+fn source_of_url(url: &mut WebhookUrl) -> Option<&mut SecretSource> {
+    match url {
         WebhookUrl::Plain(_) => None,
         WebhookUrl::Secret(source) => Some(source),
-    };
-    url.into_iter().chain(&mut webhook.secret).filter_map(path_of_secret)
+    }
+}
+
+fn paths_of_guard(guard: &mut Guard) -> impl Iterator<Item = &mut PathBuf> {
+    let queries = guard.queries.iter_mut().flat_map(|query| &mut query.authorization);
+    let gates = guard.gates.iter_mut().flat_map(|gate| {
+        source_of_url(&mut gate.url).into_iter().chain(&mut gate.secret).chain(&mut gate.authorization)
+    });
+    queries.chain(gates).filter_map(path_of_secret)
 }
 
 fn path_of_secret(source: &mut SecretSource) -> Option<&mut PathBuf> {
@@ -47,7 +58,7 @@ fn paths_of_route(route: &mut Route) -> impl Iterator<Item = &mut PathBuf> {
     });
     let tls = route.upstream_tls.as_mut().into_iter();
     let tls = tls.flat_map(|tls| tls.ca.iter_mut().chain(tls.identity.iter_mut().flat_map(files_of)));
-    secret.into_iter().chain(tls)
+    secret.into_iter().chain(tls).chain(paths_of_guard(&mut route.guard))
 }
 
 fn files_of(files: &mut CertificateFiles) -> [&mut PathBuf; 2] {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::outside::{OutsideGate, Query};
 use crate::split::{Share, Split, VersionId};
 
 /// How traffic is to be divided.
@@ -82,6 +83,10 @@ pub struct Guard {
     pub count_as_error: BTreeSet<ErrorKind>,
     /// What the model servers' own counts of inputs and predictions hold or take back. Default nothing.
     pub drift: Option<DriftGuard>,
+    /// Numbers that others count.
+    pub queries: Vec<Query>,
+    /// Others who have to agree; no name is that of a query.
+    pub gates: Vec<OutsideGate>,
 }
 
 impl Default for Guard {
@@ -95,6 +100,8 @@ impl Default for Guard {
             latency_threshold: Duration::from_millis(500),
             count_as_error: [ErrorKind::Status5xx, ErrorKind::Timeout, ErrorKind::Connect, ErrorKind::Reset].into(),
             drift: None,
+            queries: Vec::new(),
+            gates: Vec::new(),
         }
     }
 }
@@ -217,6 +224,14 @@ pub enum ErrorKind {
 }
 
 impl Plan {
+    /// The steps of a canary plan; none for blue-green and for weights by hand.
+    pub fn steps(&self) -> &[Step] {
+        match self {
+            Self::Rollout(Rollout { strategy: Strategy::Canary(steps), .. }) => steps,
+            Self::Rollout(_) | Self::Weights(_) => &[],
+        }
+    }
+
     /// Step `index` of a canary plan, from 0; none for blue-green, for weights by hand and past the last step.
     pub fn step(&self, index: usize) -> Option<&Step> {
         match self {

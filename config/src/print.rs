@@ -14,6 +14,7 @@ use crate::{
 
 mod cluster;
 mod notify;
+mod outside;
 mod traffic;
 mod upstream;
 
@@ -38,6 +39,7 @@ impl Config {
         }
         page.observation(self);
         page.notifications(self);
+        page.freezes(self);
         page.line(0, format!("fast_lane: {}", self.fast_lane));
         page.line(0, "routes:");
         self.routes.iter().for_each(|route| page.route(route));
@@ -143,6 +145,7 @@ impl Page {
         if let Some(drift) = &guard.drift {
             self.drift(drift);
         }
+        self.outside(guard);
     }
 
     fn drift(&mut self, drift: &DriftGuard) {

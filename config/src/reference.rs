@@ -12,10 +12,10 @@ use serde_json::{Map, Value, json};
 
 use crate::file::{
     AccessLogFile, AdminFile, BudgetFile, CertificateFile, CompareFile, DriftFile, EjectionFile, ExampleFile, File,
-    GuardFile, HealthCheckFile, KubernetesStateFile, LatencyFile, LimitsFile, ListenerFile, ListenerTlsFile,
-    LiveServiceFile, MatchFile, MirrorFile, OverrideFile, PromotionFile, RateFile, ReplicasFile, RetriesFile,
-    RolloutFile, RouteFile, StateFile, StepFile, StickyFile, TimeoutsFile, ToleranceFile, TracesFile, UpstreamTlsFile,
-    VersionFile, WarmUpFile, WebhookFile,
+    FreezeFile, GuardFile, HealthCheckFile, KubernetesStateFile, LatencyFile, LimitsFile, ListenerFile,
+    ListenerTlsFile, LiveServiceFile, MatchFile, MirrorFile, OutsideGateFile, OverrideFile, PromotionFile, QueryFile,
+    RateFile, ReplicasFile, RetriesFile, RolloutFile, RouteFile, StateFile, StepFile, StickyFile, TimeoutsFile,
+    ToleranceFile, TracesFile, UpstreamTlsFile, VersionFile, WarmUpFile, WebhookFile,
 };
 
 /// The JSON schema (draft 2020-12) of the config file; editors complete and check from it. The parser checks more:
@@ -224,6 +224,9 @@ fn declared_keys() -> Vec<(String, &'static [&'static str])> {
         of::<AccessLogFile>(),
         of::<TracesFile>(),
         of::<WebhookFile>(),
+        of::<FreezeFile>(),
+        of::<QueryFile>(),
+        of::<OutsideGateFile>(),
         of::<RouteFile>(),
         of::<MatchFile>(),
         of::<VersionFile>(),

@@ -26,7 +26,8 @@ mod texts;
 pub(crate) use cluster::{LabelKey, ObjectName, RetireWord, is_label_value};
 pub(crate) use numbers::{Count, Gate, SignedNumber};
 pub(crate) use texts::{
-    CollectorUrl, CookieName, EnvName, HeaderName, JsonBody, Pointer, RateKeyWord, ServerName, WebUrl,
+    CollectorUrl, CookieName, CronText, EnvName, HeaderName, JsonBody, Pointer, RateKeyWord, ServerName, TimeZone,
+    WebUrl,
 };
 
 /// A value that one text holds.

@@ -9,6 +9,7 @@ use crate::units::print_duration;
 use crate::{Guard, PromotionGuard, Timeouts, Tolerance};
 
 use super::drift::drift;
+use super::outside::asked;
 use super::range::{BELOW_ONE, above_zero, factor, percent, positive};
 use super::retries::kinds;
 
@@ -17,6 +18,7 @@ pub(super) fn guard(file: &Written<GuardFile>, findings: &Findings) -> Guard {
     let default = Guard::default();
     let Some(file) = file.value() else { return default };
     let latency = file.latency.value();
+    let (queries, gates) = asked(file, findings);
     Guard {
         on_regression: file.on_regression.value().copied().unwrap_or(default.on_regression),
         false_rollback_budget: percent(
@@ -40,6 +42,8 @@ pub(super) fn guard(file: &Written<GuardFile>, findings: &Findings) -> Guard {
         }),
         count_as_error: kinds(&file.count_as_error, default.count_as_error, findings),
         drift: drift(&file.drift, findings),
+        queries,
+        gates,
     }
 }
 

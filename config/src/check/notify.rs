@@ -1,6 +1,7 @@
 //! Who outside is told of changes: each receiver once, at one place, and no secret where everybody reads it.
 
 use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::{Findings, Spot, quoted};
@@ -44,7 +45,7 @@ pub(super) fn refuse_double_names<'a>(names: impl Iterator<Item = &'a Value<Name
 fn webhook(spot: &Spot, file: &WebhookFile, findings: &Findings) -> Option<Webhook> {
     let name = required(&file.name, "name", spot, "name it, such as `name: on-call`", findings);
     let format = file.format.value().copied().unwrap_or(WebhookFormat::Json);
-    let url = url(spot, file, findings);
+    let url = where_it_is((spot, "webhook"), &file.url, (&file.url_file, &file.url_env), findings);
     let secret = secret(("secret_file", &file.secret_file), ("secret_env", &file.secret_env), findings);
     warn_of_secrets(spot, (file, format), (url.as_ref(), secret.as_ref()), findings);
     Some(Webhook {
@@ -58,9 +59,15 @@ fn webhook(spot: &Spot, file: &WebhookFile, findings: &Findings) -> Option<Webho
     })
 }
 
-fn url(spot: &Spot, file: &WebhookFile, findings: &Findings) -> Option<WebhookUrl> {
-    let hidden = secret(("url_file", &file.url_file), ("url_env", &file.url_env), findings);
-    match (&file.url, hidden) {
+/// Where something outside is: in the open, or where a secret stands.
+pub(super) fn where_it_is(
+    (spot, thing): (&Spot, &str),
+    url: &Value<WebUrl>,
+    (url_file, url_env): (&Value<PathBuf>, &Value<EnvName>),
+    findings: &Findings,
+) -> Option<WebhookUrl> {
+    let hidden = secret(("url_file", url_file), ("url_env", url_env), findings);
+    match (url, hidden) {
         (Written::Absent, Some(source)) => Some(WebhookUrl::Secret(source)),
         (Written::Good(_, Text(WebUrl(url))), None) => Some(WebhookUrl::Plain(url.clone())),
         (Written::Bad(spot) | Written::Good(spot, _), Some(_)) => {
@@ -69,9 +76,9 @@ fn url(spot: &Spot, file: &WebhookFile, findings: &Findings) -> Option<WebhookUr
         }
         (Written::Bad(_), None) => None,
         (Written::Absent, None) => {
-            let says_where = file.url_file.spot().is_some() || file.url_env.spot().is_some();
+            let says_where = url_file.spot().is_some() || url_env.spot().is_some();
             if !says_where {
-                findings.error(spot, "nothing says where this webhook is", WHERE);
+                findings.error(spot, format!("nothing says where this {thing} is"), WHERE);
             }
             None
         }
@@ -80,7 +87,7 @@ fn url(spot: &Spot, file: &WebhookFile, findings: &Findings) -> Option<WebhookUr
 
 /// A secret in a file or in the environment, if there is one; both are too many.
 pub(super) fn secret(
-    (file_key, file): (&str, &Value<std::path::PathBuf>),
+    (file_key, file): (&str, &Value<PathBuf>),
     (env_key, env): (&str, &Value<EnvName>),
     findings: &Findings,
 ) -> Option<SecretSource> {

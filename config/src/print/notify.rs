@@ -16,10 +16,7 @@ impl Page {
 
     fn webhook(&mut self, webhook: &Webhook) {
         self.line(1, format!("- name: {}", quote(&webhook.name)));
-        match &webhook.url {
-            WebhookUrl::Plain(url) => self.line(2, format!("url: {}", quote(url))),
-            WebhookUrl::Secret(source) => self.line(2, secret("url", source)),
-        }
+        self.line(2, url(&webhook.url));
         let format = match webhook.format {
             WebhookFormat::Json => "json",
             WebhookFormat::Slack => "slack",
@@ -32,6 +29,14 @@ impl Page {
         self.line(2, format!("events: [{}]", events.join(", ")));
         self.line(2, format!("timeout: {}", print_duration(webhook.timeout)));
         self.line(2, format!("give_up_after: {}", print_duration(webhook.give_up_after)));
+    }
+}
+
+/// `url: …`, `url_file: …` or `url_env: …`.
+pub(super) fn url(url: &WebhookUrl) -> String {
+    match url {
+        WebhookUrl::Plain(url) => format!("url: {}", quote(url)),
+        WebhookUrl::Secret(source) => secret("url", source),
     }
 }
 

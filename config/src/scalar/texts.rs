@@ -1,9 +1,13 @@
 //! The single values that name something: headers, cookies, parts of JSON, servers.
 
+use std::time::Duration;
+
 use schemars::{Schema, json_schema};
 use serde::de::IgnoredAny;
 
 use crate::error::{Words, quoted};
+use crate::freeze::Windows;
+use crate::outside::{KNOWN_NAMES, Template};
 
 use super::{Scalar, check_path, endpoint, host_name};
 
@@ -145,6 +149,75 @@ impl Scalar for ServerName {
 
     fn schema() -> Schema {
         json_schema!({ "type": "string", "description": "A name that stands in a certificate, such as models.internal." })
+    }
+}
+
+/// A cron expression of five fields.
+#[derive(Debug, Clone)]
+pub(crate) struct CronText(pub(crate) String);
+
+impl Scalar for CronText {
+    const NAME: &'static str = "cron expression";
+
+    fn read(text: &str) -> Result<Self, Words> {
+        let written = text.trim();
+        match Windows::new(written, chrono_tz::UTC, Duration::ZERO) {
+            Ok(_) => Ok(Self(written.to_owned())),
+            Err(why) => {
+                let what = format!(
+                    "{} is no cron expression ({})",
+                    quoted(text),
+                    why.trim_end_matches('.').replace("; ", ", ")
+                );
+                let way_out = "write minute, hour, day of month, month and day of week, such as '0 18 * * 5' for Fridays at six in the evening";
+                Err(Words::new(what, way_out))
+            }
+        }
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "string", "description": "Minute, hour, day of month, month and day of week: '0 18 * * 5' is Fridays at six in the evening, '0 0 24-26 12 *' midnight on three days of December." })
+    }
+}
+
+/// A time zone of the IANA database.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TimeZone(pub(crate) chrono_tz::Tz);
+
+impl Scalar for TimeZone {
+    const NAME: &'static str = "time zone";
+
+    fn read(text: &str) -> Result<Self, Words> {
+        let name = text.trim();
+        name.parse().map(Self).map_err(|_unknown| {
+            let mut known = chrono_tz::TZ_VARIANTS.iter().map(|zone| zone.name());
+            let closest = known.find(|zone| zone.eq_ignore_ascii_case(name));
+            let near = closest.map(|zone| format!("did you mean `{zone}`? ")).unwrap_or_default();
+            let way_out = format!("{near}write one of the IANA database, such as Europe/Berlin or UTC");
+            Words::new(format!("{} is no time zone", quoted(text)), way_out)
+        })
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "string", "description": "A time zone of the IANA database, such as Europe/Berlin, or UTC." })
+    }
+}
+
+impl Scalar for Template {
+    const NAME: &'static str = "query";
+
+    fn read(text: &str) -> Result<Self, Words> {
+        if text.trim().is_empty() {
+            return Err(Words::new("the query is empty", "write it in PromQL"));
+        }
+        Self::read(text).map_err(|name| {
+            let way_out = format!("use {}", KNOWN_NAMES.map(|name| format!("{{{{{name}}}}}")).join(", "));
+            Words::new(format!("{} stands for nothing in a query", quoted(&format!("{{{{{name}}}}}"))), way_out)
+        })
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "string", "minLength": 1, "description": "PromQL in which {{version}}, {{stable}}, {{canary}} and {{route}} stand for their names: orders{version=\"{{version}}\"}." })
     }
 }
 

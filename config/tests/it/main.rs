@@ -12,6 +12,7 @@ mod cluster;
 mod examples;
 mod fuzz;
 mod notify;
+mod outside;
 mod places;
 mod reference;
 mod traffic;

@@ -59,6 +59,12 @@ fn the_documented_defaults_are_the_real_ones() {
     guard["tolerance"] = of("Tolerance");
     guard["promotion"] = of("PromotionGuard");
     guard["latency"] = of("Latency");
+    let query = |rest: &Value| {
+        both(&serde_json::json!({ "name": "q", "prometheus": "http://p:9090", "query": "{{version}}", "max": 1 }), rest)
+    };
+    let gate = |rest: &Value| both(&serde_json::json!({ "name": "g", "url_env": "G" }), rest);
+    guard["queries"] = serde_json::json!([query(&of("Query"))]);
+    guard["gates"] = serde_json::json!([gate(&of("OutsideGate"))]);
     let mut retries = of("Retries");
     retries["budget"] = of("RetryBudget");
     let mirror = |rest: &Value| both(&serde_json::json!({ "version": "v2", "share": "1%" }), rest);
@@ -97,12 +103,17 @@ fn the_documented_defaults_are_the_real_ones() {
     }
     let mut top = serde_json::json!({ "admin": of("Admin"), "state": of("State"), "access_log": of("AccessLog"), "traces": traces(&of("Traces")) });
     top["notifications"] = webhook(&of("Webhook"));
+    let freeze = |rest: &Value| {
+        serde_json::json!([both(&serde_json::json!({ "name": "f", "cron": "0 18 * * 5", "duration": "62h" }), rest)])
+    };
+    top["freeze"] = freeze(&of("Freeze"));
     top["fast_lane"] = schema["properties"]["fast_lane"]["default"].clone();
     let written_out = file(&top, route(&given));
     let bare = serde_json::json!({
+        "guard": { "queries": [query(&nothing)], "gates": [gate(&nothing)] },
         "rollout": { "canary": "v2" }, "mirror": mirror(&nothing), "warm_up": warm_up(&nothing), "limits": { "rate": [rate] }
     });
-    let top = serde_json::json!({ "access_log": {}, "traces": traces(&nothing), "notifications": webhook(&nothing) });
+    let top = serde_json::json!({ "access_log": {}, "traces": traces(&nothing), "notifications": webhook(&nothing), "freeze": freeze(&nothing) });
     let left_out = file(&top, route(&bare));
     assert_eq!(written_out, left_out);
 }

@@ -1,0 +1,178 @@
+//! What others say of a canary: numbers that somebody else counts, and people or programs that have to agree.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::notify::{SecretSource, WebhookUrl};
+use crate::split::{Name, RouteName, VersionId};
+
+/// A number that a Prometheus server counts, and what it may be.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Query {
+    /// Its name among the route's queries and gates.
+    pub name: Name,
+    /// The server: `{prometheus}/api/v1/query` is asked.
+    pub prometheus: String,
+    /// What is asked for the canary.
+    pub query: Template,
+    /// What is asked for stable, where it is compared with; `query` with the version in production if none.
+    pub baseline_query: Option<Template>,
+    /// What the limits are about.
+    pub compare: Compared,
+    /// More than this breaches.
+    pub max: Option<f64>,
+    /// Less than this breaches.
+    pub min: Option<f64>,
+    /// Between two times at which it is asked. Default 30 s.
+    pub every: Duration,
+    /// So many breaches in a row take the canary back. Default 3.
+    pub breaches: u32,
+    /// How long an answer may take. Default 5 s.
+    pub timeout: Duration,
+    /// What stands in `authorization`; none: nothing.
+    pub authorization: Option<SecretSource>,
+}
+
+/// What the limits of a query are about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Compared {
+    /// The canary's number itself.
+    Value,
+    /// The canary's number over stable's.
+    Ratio,
+    /// The canary's number minus stable's.
+    Difference,
+}
+
+/// Somebody outside who is asked before a step or a promotion.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OutsideGate {
+    /// Its name among the route's queries and gates.
+    pub name: Name,
+    /// Where the question is posted.
+    pub url: WebhookUrl,
+    /// Before what; at least one. Default both.
+    pub before: BTreeSet<Before>,
+    /// What it counts as while it does not answer. Default hold.
+    pub otherwise: Otherwise,
+    /// Between two times at which it is asked. Default 30 s.
+    pub every: Duration,
+    /// How long an answer may take. Default 5 s.
+    pub timeout: Duration,
+    /// What questions are signed with; none: they are not.
+    pub secret: Option<SecretSource>,
+    /// What stands in `authorization`; none: nothing.
+    pub authorization: Option<SecretSource>,
+}
+
+/// What a gate is asked before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Before {
+    /// The canary's first or next weight.
+    Step,
+    /// All traffic for the canary.
+    Promotion,
+}
+
+/// What a gate counts as that does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Otherwise {
+    /// It holds.
+    Hold,
+    /// It has nothing against it.
+    Allow,
+}
+
+/// A text in which names of the route stand for others: `{{version}}`, `{{stable}}`, `{{canary}}` and `{{route}}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Template(String);
+
+/// What stands for the names in a template.
+#[derive(Debug, Clone, Copy)]
+pub struct Names<'a> {
+    /// The route.
+    pub route: &'a RouteName,
+    /// The version that is asked about.
+    pub version: &'a VersionId,
+    /// The version in production.
+    pub stable: &'a VersionId,
+    /// The version that is tried.
+    pub canary: &'a VersionId,
+}
+
+/// The names that may stand in a template.
+pub(crate) const KNOWN_NAMES: [&str; 4] = ["version", "stable", "canary", "route"];
+
+impl Template {
+    /// The template that this text is.
+    ///
+    /// # Errors
+    /// The name in it that is none.
+    pub(crate) fn read(text: &str) -> Result<Self, String> {
+        let mut rest = text;
+        while let Some((_, behind)) = rest.split_once("{{") {
+            let (name, behind) = behind.split_once("}}").unwrap_or((behind, ""));
+            if !KNOWN_NAMES.contains(&name.trim()) {
+                return Err(name.trim().to_owned());
+            }
+            rest = behind;
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// The text with `names` in it. They are made of letters, digits, `-`, `_` and `.`, so they end no quote.
+    pub fn fill(&self, names: Names<'_>) -> String {
+        let (mut filled, mut rest) = (String::with_capacity(self.0.len()), self.0.as_str());
+        while let Some((before, behind)) = rest.split_once("{{") {
+            let (name, behind) = behind.split_once("}}").unwrap_or((behind, ""));
+            filled.push_str(before);
+            filled.push_str(match name.trim() {
+                "route" => names.route.as_str(),
+                "stable" => names.stable.as_str(),
+                "canary" => names.canary.as_str(),
+                _ => names.version.as_str(),
+            });
+            rest = behind;
+        }
+        filled.push_str(rest);
+        filled
+    }
+
+    /// Whether it says which version it is about.
+    pub(crate) fn names_the_version(&self) -> bool {
+        self.0.split("{{").skip(1).any(|behind| !behind.trim_start().starts_with("route"))
+    }
+}
+
+impl fmt::Display for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_stand_where_the_template_says() {
+        let template =
+            Template::read("sum(x{r=\"{{route}}\",v=\"{{ version }}\"}) / y{v=~\"{{stable}}|{{canary}}\"}").unwrap();
+        let (route, v1, v2) = ("r-1".parse().unwrap(), "v1".parse().unwrap(), "v2".parse().unwrap());
+        let names = Names { route: &route, version: &v2, stable: &v1, canary: &v2 };
+        assert_eq!(template.fill(names), "sum(x{r=\"r-1\",v=\"v2\"}) / y{v=~\"v1|v2\"}");
+        assert!(template.names_the_version());
+        assert!(!Template::read("x{r=\"{{route}}\"}").unwrap().names_the_version());
+        assert_eq!(Template::read("x{v=\"{{vers}}\"}"), Err("vers".to_owned()));
+        assert_eq!(Template::read("x{{"), Err(String::new()));
+        assert_eq!(Template::read("rate(x[5m])").unwrap().fill(names), "rate(x[5m])");
+    }
+}
