@@ -50,6 +50,8 @@ pub enum Asked {
     Always,
     /// While the canary has traffic: the answer rests on what it did with that.
     WithTraffic,
+    /// As [`Asked::Always`]; what it says was known beforehand, so no deadline ends while it holds.
+    OfTheCalendar,
 }
 
 /// What was found, about what, and when.
@@ -131,6 +133,8 @@ pub(crate) struct Gates {
     told: BTreeSet<String>,
     /// When they were last looked at.
     at: Time,
+    /// When the calendar last held; none if it has not.
+    frozen_at: Option<Time>,
 }
 
 /// Where one gate stands.
@@ -164,6 +168,9 @@ impl Gates {
             if let Some((_, since)) = before.get(&gate.name).filter(|(outcome, _)| *outcome == standing.outcome) {
                 standing.since = *since;
             }
+            if gate.asked == Asked::OfTheCalendar && standing.outcome != Outcome::Passes {
+                self.frozen_at = Some(now);
+            }
             self.standings.push(standing);
         }
     }
@@ -172,6 +179,11 @@ impl Gates {
     pub(crate) fn failure(&self) -> Option<Cause> {
         let failed = self.standings.iter().find(|standing| standing.outcome == Outcome::Fails)?;
         Some(Cause::GateFails { gate: failed.gate.clone(), found: failed.words.clone() })
+    }
+
+    /// Whether a deadline of `span` may end: what the calendar holds is no delay, and afterwards there is as long again.
+    pub(crate) fn let_end(&self, span: Duration) -> bool {
+        self.frozen_at.is_none_or(|frozen_at| self.at.since(frozen_at) >= span)
     }
 
     /// Whether all that count let the rollout go on.
@@ -222,7 +234,7 @@ impl Gates {
 impl Gate {
     fn counts_for(&self, subject: &Subject) -> bool {
         match self.asked {
-            Asked::Always => true,
+            Asked::Always | Asked::OfTheCalendar => true,
             Asked::WithTraffic => subject.has_traffic,
         }
     }

@@ -123,6 +123,8 @@ pub struct Order {
 pub enum OrderKind {
     /// Give the canary all traffic now.
     Promote,
+    /// The same, although the calendar says that nothing goes forward now.
+    ForcePromotion,
     /// Take the canary back now.
     Rollback,
     /// Stop where the rollout stands.

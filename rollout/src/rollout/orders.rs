@@ -18,7 +18,7 @@ impl Rollout {
             return Err(Refusal::Follows { route: self.route.name.to_string() });
         }
         match &order.kind {
-            OrderKind::Promote => self.order_promote(cause, now),
+            OrderKind::Promote | OrderKind::ForcePromotion => self.order_promote(cause, now),
             OrderKind::Rollback => self.order_rollback(cause, now),
             OrderKind::Pause => self.order_pause(cause, now),
             OrderKind::Resume(how) => self.order_resume_with(*how, cause, now),

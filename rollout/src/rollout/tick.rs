@@ -371,7 +371,8 @@ impl Rollout {
                 return change;
             }
         }
-        (now.since(self.since) >= deadline).then(|| self.pause_for(self.next_in_words(now), now))
+        let is_over = now.since(self.since) >= deadline && self.gates.let_end(deadline);
+        is_over.then(|| self.pause_for(self.next_in_words(now), now))
     }
 
     fn advance_step(&mut self, shifting: Shifting, now: Time) -> Option<Change> {
@@ -393,7 +394,8 @@ impl Rollout {
                 return change;
             }
         }
-        (lasted >= step.hold.saturating_add(deadline)).then(|| self.pause_for(self.next_in_words(now), now))
+        let is_over = lasted >= step.hold.saturating_add(deadline) && self.gates.let_end(deadline);
+        is_over.then(|| self.pause_for(self.next_in_words(now), now))
     }
 
     /// What becomes of the last step, once it has held.

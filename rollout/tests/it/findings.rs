@@ -317,3 +317,34 @@ fn over_random_histories_nothing_goes_forward_past_a_gate_and_only_a_failure_tak
     }
     assert!(counted.iter().all(|count| *count > 50), "the histories reach all three: {counted:?}");
 }
+
+#[test]
+fn a_deadline_ends_neither_in_a_freeze_nor_sooner_than_its_length_after_it() {
+    let mut world = gated(automatic(), Asked::OfTheCalendar);
+    let Plan::Rollout(plan) = world.rollout.route().plan.clone() else { panic!("a plan") };
+    run_finding(&mut world, Outcome::Holds, 3 * plan.step_deadline);
+    assert_eq!(world.phase(), PhaseName::Warming);
+    // The freeze is over, and somebody else holds.
+    world.gates.push(unanswered("board", Asked::Always));
+    let mut run_after = |span: Duration| {
+        let until = world.now().plus(span);
+        while world.now() < until {
+            find(&mut world, 0, Outcome::Passes);
+            find(&mut world, 1, Outcome::Holds);
+            world.run_for(SECOND);
+        }
+        world.phase()
+    };
+    assert_eq!(run_after(plan.step_deadline.saturating_sub(2 * SECOND)), PhaseName::Warming);
+    assert_eq!(run_after(4 * SECOND), PhaseName::Paused);
+}
+
+#[test]
+fn a_forced_promotion_is_a_promotion() {
+    let mut world = gated(automatic(), Asked::OfTheCalendar);
+    find(&mut world, 0, Outcome::Holds);
+    world.run_for(SECOND);
+    world.order(OrderKind::ForcePromotion).unwrap();
+    world.run_for(SECOND);
+    assert!(decisions(&world).contains(&D::Promote));
+}
