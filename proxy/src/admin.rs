@@ -34,7 +34,7 @@ use utoipa_axum::routes;
 pub use access::TokenFile;
 pub(crate) use access::{bearer, same};
 pub use events::Missed;
-pub use orders::{ForeignBody, OrderAnswer, ReasonBody, ResumeBody, RetryBody, WeightsBody};
+pub use orders::{ForeignBody, OrderAnswer, PromoteBody, ReasonBody, ResumeBody, RetryBody, WeightsBody};
 pub use problem::{Problem, ProblemKind};
 pub use reads::{ConfigAnswer, DecisionsAnswer, RoutesAnswer};
 pub use serve::serve;

@@ -33,6 +33,7 @@ use tracing::{error, info, warn};
 
 use self::admin_api::Admin;
 use crate::admin::{AdminContext, TokenFile};
+use crate::asking::Asking;
 use crate::cluster::{self, Connection};
 use crate::control::actuator::LiveServices;
 use crate::control::config_watch::{ConfigWatch, hash_of, read_text, with_whole_paths};
@@ -427,6 +428,7 @@ async fn start_control(
         events: Events::new(opened.last_id, history.clone(), event),
         checks: HealthChecks::start(&checks, tell_turned),
         askers: Askers::start(&checks),
+        asking: Asking::start(&checks),
         resolver: Resolver::start(&checks, tell_resolved),
         discoveries,
         replication,

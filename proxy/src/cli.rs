@@ -233,7 +233,7 @@ fn carried_out(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Schema => check::schema()?,
         Command::Status(args) => status::status(&Admin::new(&connection)?, &args)?,
         Command::Weights(args) => orders::weights(&Admin::new(&connection)?, &args)?,
-        Command::Promote(args) => orders::simple(&Admin::new(&connection)?, "promote", &args)?,
+        Command::Promote(args) => orders::promote(&Admin::new(&connection)?, &args)?,
         Command::Rollback(args) => orders::simple(&Admin::new(&connection)?, "rollback", &args)?,
         Command::Pause(args) => orders::simple(&Admin::new(&connection)?, "pause", &args)?,
         Command::Resume(args) => orders::resume(&Admin::new(&connection)?, &args)?,

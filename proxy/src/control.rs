@@ -36,11 +36,12 @@ mod window;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
+use chrono::{DateTime, Utc};
 use pointsman_config::{Config, Route, RouteName, Split, VersionId};
-use pointsman_rollout::{Change, Decision, Observed, OrderKind, Role, Saved, Time};
+use pointsman_rollout::{Change, Decision, Observed, Order, OrderKind, Role, Saved, Time};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Interval, MissedTickBehavior};
 use tracing::{debug, info, warn};
@@ -65,6 +66,7 @@ use self::resolver::{Resolved, Resolver};
 use self::series::{Look, SeriesBook};
 use self::state::Reopened;
 use self::state::database::Batch;
+use crate::asking::{Asking, Frozen};
 use crate::mirror::books::MirrorCounts;
 use crate::notify::Notifier;
 use crate::observe::Observers;
@@ -183,6 +185,8 @@ pub(crate) struct Parts {
     pub(crate) checks: HealthChecks,
     /// Asks others about canaries.
     pub(crate) askers: Askers,
+    /// Asks who is outside about canaries.
+    pub(crate) asking: Asking,
     /// Asks for addresses of names.
     pub(crate) resolver: Resolver,
     /// Asks for addresses of Services.
@@ -228,6 +232,7 @@ pub(crate) struct Control {
     events: Events,
     checks: HealthChecks,
     askers: Askers,
+    asking: Asking,
     resolver: Resolver,
     discoveries: Discoveries,
     replication: Option<Replication>,
@@ -278,6 +283,7 @@ impl Control {
             events: parts.events,
             checks: parts.checks,
             askers: parts.askers,
+            asking: parts.asking,
             resolver: parts.resolver,
             discoveries: parts.discoveries,
             replication: parts.replication,
@@ -408,6 +414,8 @@ impl Control {
         self.find_outliers(now);
         self.publisher.forget_drained(began);
         self.publisher.let_go();
+        let clock = wall_clock();
+        self.asking.listen();
         let mut decided = self.take_or_leave_the_lead(now);
         self.tell_of_lead();
         for (position, route) in self.routes.iter_mut().enumerate() {
@@ -424,6 +432,9 @@ impl Control {
                 route.trip_was_heard();
             }
             self.askers.answer(route, (now, began));
+            let is_asked = self.asking.is_about(&route.route().name);
+            let subject = if is_asked { route.outside_subject(now) } else { None };
+            route.set_outside(self.asking.gates(subject.as_ref(), (now, clock)));
             let changes = route.tick(&rows, mirrored.as_slice(), around, now);
             if !changes.is_empty() {
                 decided.push(Decided { position, changes });
@@ -494,11 +505,13 @@ impl Control {
     async fn obey_here(&mut self, message: OrderMessage) {
         let OrderMessage { route: name, order, answer, .. } = message;
         let now = self.now();
+        let frozen = self.frozen_for(&name, &order);
         let known = self.routes.iter_mut().enumerate().find(|(_, route)| route.route().name == name);
         let obeyed = match known {
             None => Err(OrderError::NoRoute { route: name.to_string(), known: self.known_routes() }),
             Some(_) if answer.is_closed() => return,
             Some(_) if self.life == Life::HandingOver => Err(OrderError::HandingOver),
+            Some(_) if frozen.is_some() => frozen.map_or(Err(OrderError::Stopping), Err),
             Some((position, route)) => {
                 route.obey(&order, now).map(|changes| Decided { position, changes }).map_err(OrderError::from)
             }
@@ -516,6 +529,15 @@ impl Control {
         };
         // Whoever asked may be gone; it happened all the same and stands in the log.
         drop(answer.send(outcome));
+    }
+
+    /// Why an order waits for the calendar; none if it does not.
+    fn frozen_for(&mut self, route: &RouteName, order: &Order) -> Option<OrderError> {
+        if order.kind != OrderKind::Promote {
+            return None;
+        }
+        let Frozen { name, until_in_words, .. } = self.asking.frozen(route, wall_clock())?;
+        Some(OrderError::Frozen { route: route.to_string(), name, until: until_in_words })
     }
 
     fn done(&mut self, position: usize, settled: &Settled) -> Result<Done, OrderError> {
@@ -852,6 +874,11 @@ impl Control {
     }
 }
 
+/// What a calendar goes by.
+fn wall_clock() -> DateTime<Utc> {
+    DateTime::from(SystemTime::now())
+}
+
 /// What became known about one route since the last tick.
 fn rows_of(publisher: &mut Publisher, route: &RouteName, now: Instant) -> Vec<Observed> {
     let rows = publisher.ledger_mut(route).map(|ledger| ledger.take(now)).unwrap_or_default();
@@ -949,6 +976,7 @@ mod tests {
             events: Events::new(0, History::of_file(state), event),
             checks: HealthChecks::start(&runtime, mpsc::unbounded_channel().0),
             askers: Askers::start(&runtime),
+            asking: Asking::start(&runtime),
             resolver: Resolver::start(&runtime, mpsc::unbounded_channel().0),
             discoveries: Discoveries::start(&runtime, Connection::default(), mpsc::unbounded_channel().0),
             replication: None,
@@ -1076,8 +1104,8 @@ mod tests {
         control.tick().await;
     }
 
-    fn order(kind: OrderKind) -> pointsman_rollout::Order {
-        pointsman_rollout::Order { kind, actor: "test".to_owned(), reason: String::new() }
+    fn order(kind: OrderKind) -> Order {
+        Order { kind, actor: "test".to_owned(), reason: String::new() }
     }
 
     #[tokio::test]

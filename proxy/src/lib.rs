@@ -4,6 +4,7 @@ pub mod admin;
 mod admission;
 mod answer;
 pub mod app;
+mod asking;
 mod assign;
 mod chunks;
 pub mod cli;

@@ -3,16 +3,24 @@
 //! Stands beside the line, below everything that calls out. Whoever answers is not trusted: one deadline for the whole
 //! call, no redirect, a bounded head, and no more of a body than was asked for. URLs and secrets never get into words.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::io;
 use std::time::Duration;
 
+use hmac::{Hmac, KeyInit, Mac};
 use pointsman_config::SecretSource;
+use sha2::Sha256;
 use thiserror::Error;
-use ureq::Agent;
+use ureq::{Agent, Body};
 
 use crate::control::config_watch::read_text;
 
+/// When a body was signed, in seconds since 1970.
+pub(crate) const TIMESTAMP_HEADER: &str = "x-pointsman-timestamp";
+/// `v1=` and the signature in hexadecimal.
+pub(crate) const SIGNATURE_HEADER: &str = "x-pointsman-signature";
+/// The shortest secret that is signed with, in bytes.
+const SHORTEST_SECRET: usize = 16;
 /// Largest head of an answer, in bytes.
 const HEAD_BYTES: usize = 16 << 10;
 
@@ -76,6 +84,34 @@ impl Secret {
     }
 }
 
+/// What stands in [`SIGNATURE_HEADER`] beside a body that is sent at `stamp`; blocks.
+///
+/// # Errors
+/// If the secret cannot be had or can be guessed, so that nothing may be sent; in words.
+pub(crate) fn signature(source: &SecretSource, stamp: u64, body: &[u8]) -> Result<String, String> {
+    let secret = Secret::read(source).map_err(|error| error.to_string())?;
+    if secret.reveal().len() < SHORTEST_SECRET {
+        return Err(format!("its secret has fewer than {SHORTEST_SECRET} bytes, so nothing is signed and sent"));
+    }
+    Ok(format!("v1={}", code(secret.reveal(), stamp, body)))
+}
+
+/// HMAC-SHA256 (RFC 2104) of the timestamp, a full stop and the body, in hexadecimal.
+fn code(secret: &str, stamp: u64, body: &[u8]) -> String {
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret.as_bytes()) else {
+        // It takes keys of every length.
+        return String::new();
+    };
+    mac.update(stamp.to_string().as_bytes());
+    mac.update(b".");
+    mac.update(body);
+    mac.finalize().into_bytes().iter().fold(String::new(), |mut hex, byte| {
+        // Writing to a string cannot fail.
+        _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
 /// A client whose calls end within `timeout`, whatever the other side does.
 pub(crate) fn agent(timeout: Duration) -> Agent {
     Agent::config_builder()
@@ -107,6 +143,18 @@ pub(crate) fn in_words(error: &ureq::Error) -> String {
         return shortened(&error.to_string());
     };
     known.to_owned()
+}
+
+/// The body of an answer, which may have `most` bytes.
+///
+/// # Errors
+/// If it is longer, breaks off or does not end in time; in words.
+pub(crate) fn body(mut answer: http::Response<Body>, most: u64) -> Result<Vec<u8>, String> {
+    let read = answer.body_mut().with_config().limit(most).read_to_vec();
+    read.map_err(|error| {
+        let is_long = matches!(error, ureq::Error::BodyExceedsLimit(_));
+        if is_long { format!("its answer is longer than {most} bytes") } else { in_words(&error) }
+    })
 }
 
 /// Longest text of somebody else that is shown, in characters.
@@ -144,6 +192,13 @@ mod tests {
         assert!(empty.contains("is empty"), "{empty}");
         let unset = SecretSource::Env("POINTSMAN_NOBODY_SETS_THIS".to_owned());
         assert!(Secret::read(&unset).unwrap_err().to_string().contains("is not set"));
+    }
+
+    #[test]
+    fn a_signature_is_that_of_other_tools() {
+        // printf '1700000000.{}' | openssl dgst -sha256 -hmac 'a secret of our own'
+        let expected = "a9a005b613f079cfa7fd7637e929470409170abfb99d6257bac9e65f3e5bf4c6";
+        assert_eq!(code("a secret of our own", 1_700_000_000, b"{}"), expected);
     }
 
     #[test]

@@ -39,6 +39,18 @@ pub struct ReasonBody {
     pub reason: String,
 }
 
+/// Give the canary all traffic.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PromoteBody {
+    /// Why, for the decision log; 500 characters at most. Needed with `force`.
+    #[serde(default)]
+    pub reason: String,
+    /// Although the route is frozen.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
+}
+
 /// Go on with a paused rollout.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -142,9 +154,23 @@ macro_rules! order {
     };
 }
 
-order! {
-    /// Give the canary all traffic now.
-    promote, "/api/v1/routes/{route}/promote", OrderKind::Promote
+/// Give the canary all traffic now.
+#[utoipa::path(post, path = "/api/v1/routes/{route}/promote", tag = "orders", security(("token" = [])), params(("route" = String, Path), ("x-pointsman-actor" = Option<String>, Header), ("x-pointsman-seen-decision" = Option<u64>, Header)), request_body = PromoteBody, responses(
+    (status = OK, description = "in force; `persisted` says whether it is on disk too", body = OrderAnswer), CommonProblems, RouteProblems, OrderProblems,
+))]
+pub(super) async fn promote(
+    State(context): Context,
+    Path(route): Path<String>,
+    Words { giver, body }: Words<PromoteBody>,
+) -> Result<Json<OrderAnswer>, Problem> {
+    let PromoteBody { reason, force } = body.unwrap_or_default();
+    if force && reason.trim().is_empty() {
+        let what = "a promotion that goes past a freeze needs a `reason`, for who asks tomorrow";
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_reason", what));
+    }
+    let route = find(&context.handle, &route)?.name;
+    let kind = if force { OrderKind::ForcePromotion } else { OrderKind::Promote };
+    carry_out(&context, route, kind, (giver, reason)).await
 }
 order! {
     /// Take the canary back to weight 0 now.

@@ -72,9 +72,10 @@ impl Problem {
         let (code, what) = (error.code().to_owned(), error.to_string());
         match error {
             OrderError::NoRoute { .. } => Self::unknown_route(route.as_str(), handle),
-            OrderError::Refused(_) | OrderError::RefusedByLeader { .. } | OrderError::Overtaken { .. } => {
-                Self::new(StatusCode::CONFLICT, &code, what)
-            }
+            OrderError::Refused(_)
+            | OrderError::Frozen { .. }
+            | OrderError::RefusedByLeader { .. }
+            | OrderError::Overtaken { .. } => Self::new(StatusCode::CONFLICT, &code, what),
             OrderError::Stopping | OrderError::HandingOver | OrderError::NotLeader { .. } => {
                 Self::unavailable(&code, what)
             }

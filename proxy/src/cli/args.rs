@@ -38,7 +38,7 @@ pub enum Command {
     /// Divide the traffic of a route by hand
     Weights(WeightsArgs),
     /// Give the canary all traffic now
-    Promote(OrderArgs),
+    Promote(PromoteArgs),
     /// Take the canary back to weight 0 now
     Rollback(OrderArgs),
     /// Stop a rollout where it stands; the guard stays armed
@@ -130,7 +130,21 @@ pub struct WeightsArgs {
     pub reason: String,
 }
 
-/// `promote`, `rollback`, `pause`
+/// `promote`
+#[derive(Debug, Args)]
+pub struct PromoteArgs {
+    /// Route
+    #[arg(value_name = "ROUTE")]
+    pub route: RouteName,
+    /// Although the route is frozen; needs a reason
+    #[arg(long, requires = "reason")]
+    pub force: bool,
+    /// Why, for the decision log
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub reason: String,
+}
+
+/// `rollback`, `pause`
 #[derive(Debug, Args)]
 pub struct OrderArgs {
     /// Route

@@ -5,13 +5,19 @@ use std::collections::BTreeMap;
 use pointsman_config::{Share, VersionId};
 
 use super::CliError;
-use super::args::{OrderArgs, ResumeArgs, RetryArgs, WeightsArgs};
+use super::args::{OrderArgs, PromoteArgs, ResumeArgs, RetryArgs, WeightsArgs};
 use super::client::Admin;
 use super::print::Page;
 use super::words::{BOLD, CAREFUL, Say, paint, paragraph};
-use crate::admin::{ForeignBody, OrderAnswer, ReasonBody, ResumeBody, RetryBody, WeightsBody};
+use crate::admin::{ForeignBody, OrderAnswer, PromoteBody, ReasonBody, ResumeBody, RetryBody, WeightsBody};
 
-/// `promote`, `rollback` or `pause`.
+/// Gives the canary all traffic.
+pub(super) fn promote(admin: &Admin, args: &PromoteArgs) -> Result<(), CliError> {
+    let body = PromoteBody { reason: args.reason.clone(), force: args.force };
+    report(&admin.order(&args.route, "promote", &body)?)
+}
+
+/// `rollback` or `pause`.
 pub(super) fn simple(admin: &Admin, verb: &str, args: &OrderArgs) -> Result<(), CliError> {
     report(&admin.order(&args.route, verb, &ReasonBody { reason: args.reason.clone() })?)
 }

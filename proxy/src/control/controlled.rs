@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pointsman_config::{Plan, Route, Share, Split, VersionId};
+use pointsman_config::{Before, Plan, Route, Share, Split, VersionId};
 use pointsman_rollout::{
     AloneSummary, Capacity, Cause, Change, Decision, Gate, Identity, Input, Mirrored, Observed, Order, PhaseName,
     Ready, Refusal, Role, Rollout, Saved, Seen, Status, Subject, Summary, Time, WayBack,
@@ -21,6 +21,7 @@ use super::endpoints::Addresses;
 use super::gates;
 use super::way_back;
 use super::window::Window;
+use crate::asking;
 use crate::outcome::ErrorPolicy;
 use crate::recorder::Totals;
 
@@ -64,6 +65,8 @@ pub(crate) struct ControlledRoute {
     around: Around,
     /// What others are asked about the canary, and what they said last.
     gates: Vec<Gate>,
+    /// The same of who is outside.
+    outside: Vec<Gate>,
 }
 
 impl ControlledRoute {
@@ -82,6 +85,7 @@ impl ControlledRoute {
             counted_trial: rollout.trial(),
             applied: Split::Whole(route.stable.clone()),
             gates: gates::of_route(&route),
+            outside: Vec::new(),
             route,
             rollout,
             ready: BTreeMap::new(),
@@ -260,6 +264,37 @@ impl ControlledRoute {
         if self.gates.is_empty() || self.role() == Role::Follower { None } else { self.rollout.on_trial() }
     }
 
+    /// What who is outside says of the canary.
+    pub(crate) fn set_outside(&mut self, gates: Vec<Gate>) {
+        self.outside = gates;
+    }
+
+    /// What who is outside is asked about, on the edge that decides; none while nobody is tried.
+    pub(crate) fn outside_subject(&self, now: Time) -> Option<asking::Subject> {
+        let wants = !self.route.guard.queries.is_empty() || !self.route.guard.gates.is_empty();
+        let tried = self.rollout.on_trial().filter(|_| self.role() == Role::Leader)?;
+        let steps = self.rollout.route().plan.steps();
+        let (phase, present) = (self.rollout.phase(), if wants { self.status(now).step } else { None });
+        let goes_forward = matches!(phase, PhaseName::Warming | PhaseName::Shifting | PhaseName::Paused);
+        let coming = present.map_or(0, |step| step + 1);
+        let (next, step, weight) = match steps.get(coming) {
+            Some(step) => (Before::Step, Some(coming + 1), step.weight),
+            None => (Before::Promotion, None, Share::WHOLE),
+        };
+        Some(asking::Subject {
+            route: self.route.name.clone(),
+            stable: self.route.stable.clone(),
+            revision: self.route.versions.get(&tried.version).and_then(|version| version.revision.clone()),
+            canary: tried.version,
+            trial: tried.trial,
+            next,
+            step,
+            weight_ppm: weight.ppm(),
+            has_traffic: tried.has_traffic,
+            goes_forward,
+        })
+    }
+
     /// A tick passed.
     pub(crate) fn tick(&mut self, rows: &[Observed], mirrored: &[Mirrored], around: Around, now: Time) -> Vec<Change> {
         if self.capacity.waits() {
@@ -269,7 +304,8 @@ impl ControlledRoute {
         let mut seen = Seen::alone(rows, &self.ready, &self.applied, mirrored);
         seen.service = self.report.as_ref().and_then(|report| report.seen.as_ref());
         seen.way_back = &self.way_back;
-        seen.gates = &self.gates;
+        let gates = [self.gates.as_slice(), self.outside.as_slice()].concat();
+        seen.gates = &gates;
         (seen.acknowledged, seen.edges) = (around.acknowledged, around.edges);
         // Only an order can be refused.
         let changes = self.rollout.step(Input::Tick(&seen), now).unwrap_or_default();

@@ -25,6 +25,18 @@ pub enum OrderError {
     /// The route's state forbids it.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The calendar says that nothing goes forward.
+    #[error(
+        "`{route}` is frozen by `{name}` until {until}; wait for that, or say `pointsman promote {route} --force --reason TEXT`"
+    )]
+    Frozen {
+        /// The route.
+        route: String,
+        /// The freeze.
+        name: String,
+        /// When it ends.
+        until: String,
+    },
     /// The edge is stopping.
     #[error("the edge is stopping and takes no orders")]
     Stopping,
@@ -80,6 +92,7 @@ impl OrderError {
         match self {
             Self::NoRoute { .. } => "unknown_route",
             Self::Refused(refusal) => refusal.code(),
+            Self::Frozen { .. } => "frozen",
             Self::Stopping => "stopping",
             Self::HandingOver => "handing_over",
             Self::Overtaken { .. } => "overtaken",

@@ -92,6 +92,7 @@ impl Control {
         self.observers = self.observers.adjusted(&config);
         self.publisher.observe_with(self.observers.clone());
         self.newsroom.notifier.adjust(&config.notifications);
+        self.asking.set(&config.routes, &config.freeze);
         self.state.hold(&config.routes);
         self.config = config;
         // An edit of weights alone moves no endpoint, and placing ten thousand of them would delay it.

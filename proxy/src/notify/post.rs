@@ -1,30 +1,21 @@
 //! One try of one row: body, signature, and what the answer means.
 
-use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use hmac::{Hmac, KeyInit, Mac};
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 use pointsman_config::{Webhook, WebhookFormat, WebhookUrl};
 use serde::Serialize;
-use sha2::Sha256;
 
 use super::news::News;
 use super::schedule::Again;
 use super::slack;
-use crate::outgoing::{self, Secret};
+use crate::outgoing::{self, SIGNATURE_HEADER, Secret, TIMESTAMP_HEADER};
 
 /// The same at every try of a row, and of no other row.
 pub(super) const ID_HEADER: &str = "x-pointsman-id";
 /// What is told, such as `rollback`.
 pub(super) const EVENT_HEADER: &str = "x-pointsman-event";
-/// When this try was signed, in seconds since 1970.
-pub(super) const TIMESTAMP_HEADER: &str = "x-pointsman-timestamp";
-/// `v1=` and the signature in hexadecimal.
-pub(super) const SIGNATURE_HEADER: &str = "x-pointsman-signature";
-/// The shortest secret that is signed with, in bytes.
-const SHORTEST_SECRET: usize = 16;
 
 /// Why a try failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,12 +52,8 @@ pub(super) fn once(hook: &Webhook, news: &News, missed: u64) -> Result<(), Failu
         .header(EVENT_HEADER, news.event)
         .header(TIMESTAMP_HEADER, stamp);
     if let Some(source) = &hook.secret {
-        let secret = Secret::read(source).map_err(|error| Failure::for_now(&error))?;
-        if secret.reveal().len() < SHORTEST_SECRET {
-            let problem = format!("its secret has fewer than {SHORTEST_SECRET} bytes, so nothing is signed and sent");
-            return Err(Failure::for_now(&problem));
-        }
-        request = request.header(SIGNATURE_HEADER, format!("v1={}", signature(secret.reveal(), stamp, &body)));
+        let signature = outgoing::signature(source, stamp, &body).map_err(|error| Failure::for_now(&error))?;
+        request = request.header(SIGNATURE_HEADER, signature);
     }
     let answer = request.send(&body).map_err(|error| Failure::for_now(&outgoing::in_words(&error)))?;
     // Whatever its body says, nobody reads it.
@@ -102,32 +89,9 @@ fn body(format: WebhookFormat, news: &News, missed: u64) -> serde_json::Result<V
     }
 }
 
-/// HMAC-SHA256 (RFC 2104) of the timestamp, a full stop and the body, in hexadecimal.
-fn signature(secret: &str, stamp: u64, body: &[u8]) -> String {
-    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret.as_bytes()) else {
-        // It takes keys of every length.
-        return String::new();
-    };
-    mac.update(stamp.to_string().as_bytes());
-    mac.update(b".");
-    mac.update(body);
-    mac.finalize().into_bytes().iter().fold(String::new(), |mut hex, byte| {
-        // Writing to a string cannot fail.
-        _ = write!(hex, "{byte:02x}");
-        hex
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_signature_is_that_of_other_tools() {
-        // printf '1700000000.{}' | openssl dgst -sha256 -hmac 'a secret of our own'
-        let expected = "a9a005b613f079cfa7fd7637e929470409170abfb99d6257bac9e65f3e5bf4c6";
-        assert_eq!(signature("a secret of our own", 1_700_000_000, b"{}"), expected);
-    }
 
     #[track_caller]
     fn check(status: u16, retry_after: Option<&str>, expected: Option<Again>) {

@@ -13,6 +13,7 @@
 )]
 
 mod admin;
+mod asking;
 mod cli;
 mod dashboard;
 mod drift;

@@ -307,6 +307,7 @@ fn parts(
         events,
         checks: HealthChecks::start(&here, turn),
         askers: Askers::start(&here),
+        asking: crate::asking::Asking::start(&here),
         resolver: Resolver::start(&here, mpsc::unbounded_channel().0),
         discoveries: Discoveries::start(&here, Connection::default(), mpsc::unbounded_channel().0),
         replication: Some(replication),
