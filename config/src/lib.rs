@@ -115,6 +115,14 @@ impl Config {
     }
 }
 
+/// Where the value at `path`, such as `routes[0].rollout.steps[1]`, stands in `text`, for whoever finds something to say
+/// about a file that can be used; of a path that is not written, where the last part of it that is stands.
+pub fn place_of(text: &str, origin: &str, path: &str) -> Place {
+    let root = tree::read(text, &Findings::default());
+    let (line, column) = root.map_or((1, 1), |root| tree::locate(&root, path));
+    Place { origin: origin.into(), line, column }
+}
+
 /// Where operators connect.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Admin {

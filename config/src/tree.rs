@@ -295,6 +295,45 @@ pub(crate) fn below(path: &str, key: &str) -> String {
     if path.is_empty() { key } else { format!("{path}.{key}") }
 }
 
+/// Where the value at `path`, such as `routes[0].rollout.steps[1]`, stands in `root`; of a path that is not written, the
+/// last part of it that is.
+pub(crate) fn locate(root: &Node, path: &str) -> (usize, usize) {
+    let (mut at, mut here, mut node) = ((root.line, root.column), String::new(), root);
+    while here != path {
+        let Some((below, place, next)) = children(&here, node).into_iter().find(|(below, ..)| leads_to(below, path))
+        else {
+            break;
+        };
+        (at, here, node) = (place, below, next);
+    }
+    at
+}
+
+/// A path, its place, and what stands there.
+type Child<'n> = (String, (usize, usize), &'n Node);
+
+fn children<'n>(path: &str, node: &'n Node) -> Vec<Child<'n>> {
+    match &node.value {
+        Value::Nothing | Value::Scalar(_) => Vec::new(),
+        Value::List(items) => {
+            let item = |(index, item): (usize, &'n Rc<Node>)| {
+                (format!("{path}[{index}]"), (item.line, item.column), item.as_ref())
+            };
+            items.iter().enumerate().map(item).collect()
+        }
+        Value::Mapping(entries) => {
+            let entry =
+                |(key, value): &'n (Key, Rc<Node>)| (below(path, &key.text), (key.line, key.column), value.as_ref());
+            entries.iter().map(entry).collect()
+        }
+    }
+}
+
+/// Whether `path` is `part` or goes on from it.
+fn leads_to(part: &str, path: &str) -> bool {
+    path.strip_prefix(part).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
 fn node(at: &Marker, value: Value, weight: usize, depth: usize) -> Node {
     Node { line: at.line().max(1), column: at.col() + 1, value, weight, depth }
 }

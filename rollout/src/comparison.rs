@@ -7,10 +7,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use pointsman_config::{ErrorKind, Guard, Share};
+use serde::{Deserialize, Serialize};
 
 use crate::confidence::{difference_interval, ratio_interval, stratified_difference};
-use crate::forecast::{ExpectedRates, Forecast, Traffic, forecast};
-use crate::history::Counts;
+use crate::forecast::{ExpectedRates, Forecast, Traffic, forecast, missing_seconds};
+use crate::history::{Counts, Remembered};
 use crate::judge::{CountRow, Judge, log_limit};
 use crate::params::Params;
 use crate::split_check::{SplitCheck, SplitSummary};
@@ -58,6 +59,15 @@ impl Counted {
     fn by(guard: &Guard) -> Self {
         Self { errors: guard.count_as_error.clone(), slower_than: guard.latency_threshold }
     }
+}
+
+/// What a comparison knows of stable before there is a canary.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KnownOfStable {
+    errors: Remembered,
+    latency: Remembered,
+    slice: Tally,
+    ticks: u32,
 }
 
 /// A slice of stable alone that is being collected.
@@ -380,6 +390,30 @@ impl Comparison {
             promotion: Measure::new(self.errors.log_e_non_inferiority(), log_limit(errors.alpha_promote)),
             promotion_latency: Measure::new(self.latency.log_e_non_inferiority(), log_limit(latency.alpha_promote)),
         }
+    }
+
+    /// What is known of stable: its errors, its slow answers, and the slice that is being collected.
+    pub(crate) fn known(&self) -> KnownOfStable {
+        KnownOfStable {
+            errors: self.errors.history().remembered(),
+            latency: self.latency.history().remembered(),
+            slice: self.baseline.tally,
+            ticks: self.baseline.ticks,
+        }
+    }
+
+    /// Knows of stable what another comparison knew.
+    pub(crate) fn learn(&mut self, known: &KnownOfStable) {
+        self.errors.history_mut().recall(&known.errors);
+        self.latency.history_mut().recall(&known.latency);
+        self.baseline = BaselineSlice { tally: known.slice, ticks: known.ticks };
+    }
+
+    /// Seconds of `traffic` that it takes to prove the canary no worse, by errors and by slow answers, where both versions
+    /// fail alike; none if that is never proven.
+    pub(crate) fn seconds_to_prove(&self, traffic: Traffic, error_rate: f64, slow_rate: f64) -> [Option<f64>; 2] {
+        let seconds = |judge: &Judge, rate: f64| missing_seconds(judge, ExpectedRates::alike(rate), traffic);
+        [seconds(&self.errors, error_rate), seconds(&self.latency, slow_rate)]
     }
 
     /// None unless the verdict is to wait for more of the same.

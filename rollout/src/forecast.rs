@@ -47,6 +47,11 @@ pub(crate) struct ExpectedRates {
 }
 
 impl ExpectedRates {
+    /// Both fail this share.
+    pub(crate) fn alike(rate: f64) -> Self {
+        Self { canary: rate, stable: rate }
+    }
+
     /// Stable as it is now; the canary as it was all along, leaning on stable while it had few requests.
     pub(crate) fn new(judge: &Judge, canary_requests: u64, canary_bad: u64) -> Self {
         let stable = judge.history().present_rate();
@@ -55,8 +60,8 @@ impl ExpectedRates {
     }
 }
 
-/// Seconds until `judge` has proven non-inferiority.
-fn missing_seconds(judge: &Judge, rates: ExpectedRates, traffic: Traffic) -> Option<f64> {
+/// Seconds until `judge` has proven non-inferiority; none if it never will at these rates.
+pub(crate) fn missing_seconds(judge: &Judge, rates: ExpectedRates, traffic: Traffic) -> Option<f64> {
     let limit = log_limit(judge.params().alpha_promote);
     let held = judge.non_inferiority();
     if held.log_e() >= limit {
@@ -107,6 +112,6 @@ fn gain_per_second(judge: &Judge, rates: ExpectedRates, traffic: Traffic) -> Non
     clippy::cast_sign_loss,
     reason = "saturates, and the value is a whole number not below 0"
 )]
-fn to_u64(count: f64) -> u64 {
+pub(crate) fn to_u64(count: f64) -> u64 {
     count as u64
 }

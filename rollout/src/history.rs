@@ -103,7 +103,44 @@ pub struct History {
     calm_s: f64,
 }
 
+/// What is known of stable at one moment, as the bits of its numbers: written as text a number may come back as its
+/// neighbour, and a replay is to decide as the edge did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Remembered {
+    bits: [u64; 11],
+    hold: bool,
+}
+
 impl History {
+    /// Everything that slices have told so far.
+    pub(crate) fn remembered(&self) -> Remembered {
+        let (long, present, short) = (self.long, self.present, self.short);
+        let numbers = [
+            self.icc_prior,
+            long.requests,
+            long.bad,
+            present.requests,
+            present.bad,
+            short.requests,
+            short.bad,
+            self.bad_pairs,
+            self.request_pairs,
+            self.unit_slices,
+            self.calm_s,
+        ];
+        Remembered { bits: numbers.map(f64::to_bits), hold: self.hold }
+    }
+
+    /// Knows from here on what another one knew, under its own parameters.
+    pub(crate) fn recall(&mut self, told: &Remembered) {
+        let fading = |requests, bad| Fading { requests, bad };
+        let [icc_prior, n, x, present_n, present_x, short_n, short_x, bad_pairs, request_pairs, unit_slices, calm_s] =
+            told.bits.map(f64::from_bits);
+        (self.icc_prior, self.long, self.present) = (icc_prior, fading(n, x), fading(present_n, present_x));
+        (self.short, self.bad_pairs, self.request_pairs) = (fading(short_n, short_x), bad_pairs, request_pairs);
+        (self.unit_slices, self.hold, self.calm_s) = (unit_slices, told.hold, calm_s);
+    }
+
     /// Nothing known but the priors of `params`.
     pub fn new(params: &Params) -> Self {
         Self {

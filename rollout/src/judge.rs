@@ -222,6 +222,11 @@ impl Judge {
         &self.history
     }
 
+    /// What is known about stable, to be told.
+    pub(crate) fn history_mut(&mut self) -> &mut History {
+        &mut self.history
+    }
+
     /// A finished slice of stable alone, per unit (one entry if they are not told apart).
     pub fn baseline_history(&mut self, units: &[Counts]) {
         self.history.update(units);

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use pointsman_config::{Plan, Protocol, Rollout as RolloutPlan, Route, Share, Split, Step, Strategy, VersionId};
 
+pub(crate) use self::tick::step_requests;
 use crate::absolute::Alone;
 use crate::by_request::ByRequest;
 use crate::change::{Cause, Change, Decision};
@@ -24,6 +25,7 @@ use crate::comparison::Comparison;
 use crate::desired::Desired;
 use crate::findings::Gates;
 use crate::input::{Input, Ready, Refusal};
+use crate::journal::Start;
 use crate::mirror_gate::MirrorGate;
 use crate::phase::{Paused, Phase, PhaseName, Promoting, Setback, Shifting, Stage};
 use crate::quarantine::{Held, Quarantine};
@@ -66,7 +68,7 @@ enum Origin {
 }
 
 /// One route: where it stands, what was counted, and which versions are barred.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Rollout {
     route: Arc<Route>,
     identity: Identity,
@@ -176,6 +178,28 @@ impl Rollout {
         self.by_hand = saved.by_hand.filter(|by_hand| by_hand.instead_of == file_split);
         self.restore(saved.phase, now);
         self.bar_what_is_set_back();
+    }
+
+    /// A route as it stood when a record of it began.
+    pub(crate) fn as_recorded(route: Arc<Route>, start: &Start, now: Time) -> Self {
+        let (mut rollout, _) = Self::resume(route, start.saved.clone(), now);
+        rollout.comparison.learn(&start.known);
+        rollout.been_up.extend(start.been_up.iter().cloned());
+        rollout.ready.clone_from(&start.ready);
+        rollout
+    }
+
+    /// Where it stands for a record that begins at `at_ns`; none once a comparison has begun, whose evidence is not
+    /// written down.
+    pub(crate) fn start_of_record(&self, applied: &Split, (at_ns, now): (u64, Time)) -> Option<Start> {
+        self.pair.is_none().then(|| Start {
+            at_ns,
+            saved: self.saved(now),
+            known: self.comparison.known(),
+            been_up: self.been_up.iter().cloned().collect(),
+            ready: self.ready.clone(),
+            applied: applied.clone(),
+        })
     }
 
     /// Takes over what `saved` bars and lifts, where that is newer than what is known here.

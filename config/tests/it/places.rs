@@ -129,3 +129,26 @@ fn an_edit_of_one_route_is_seen_in_that_route_only() {
     assert_eq!(before.routes[0], after.routes[0]);
     assert_ne!(before.routes[1], after.routes[1]);
 }
+
+#[test]
+fn what_can_be_used_has_places_too() {
+    let text = "\
+listeners: [{ address: 0.0.0.0:8080 }]
+routes:
+  - name: one
+    stable: v1
+    rollout:
+      steps:
+        - { weight: 1%, hold: 2m }
+        - weight: 5%
+";
+    let at = |path| {
+        let place = pointsman_config::place_of(text, "edge.yaml", path);
+        (place.line, place.column)
+    };
+    assert_eq!(at("routes[0].rollout.steps[1].weight"), (8, 11));
+    assert_eq!(at("routes[0].rollout.steps[0]"), (7, 11));
+    assert_eq!(at("routes[0].guard.promotion"), (3, 5), "what is not written stands where it would");
+    assert_eq!(at("routes[0].rollout.step"), (5, 5), "a name that only begins alike is another one");
+    assert_eq!(at(""), (1, 1));
+}

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pointsman_config::{OnRegression, Promotion, Route, Share, Split, Step, Strategy, VersionId};
+use pointsman_config::{Guard, OnRegression, Promotion, Route, Share, Split, Step, Strategy, VersionId};
 
 use super::{Alert, Rollout};
 use crate::by_request::ByRequest;
@@ -457,12 +457,9 @@ impl Rollout {
             || self.mirror_verdict() != MirrorVerdict::Open
     }
 
-    /// How many answers of the canary a step needs: so many that a canary failing at `max_error_rate` would have shown
-    /// an error with probability 0.9, that is `ln(1 - 0.9) / ln(1 - max_error_rate)` rounded up.
+    /// How many answers of the canary a step needs.
     pub(super) fn step_requests(&self) -> u64 {
-        let rate = self.route.guard.max_error_rate.clamp(1e-6, 0.999_999);
-        let needed = (-STEP_POWER).ln_1p() / (-rate).ln_1p();
-        ceil_to_count(needed)
+        step_requests(&self.route.guard)
     }
 
     /// Gives the canary the weight of step `index`.
@@ -483,6 +480,14 @@ impl Rollout {
         let cause = Cause::Deadline { waiting_for };
         self.enter(self.stopped(cause.to_string(), now), (Decision::Pause, cause), now)
     }
+}
+
+/// How many answers of the canary a step needs: so many that a canary failing at `max_error_rate` would have shown
+/// an error with probability 0.9, that is `ln(1 - 0.9) / ln(1 - max_error_rate)` rounded up.
+pub(crate) fn step_requests(guard: &Guard) -> u64 {
+    let rate = guard.max_error_rate.clamp(1e-6, 0.999_999);
+    let needed = (-STEP_POWER).ln_1p() / (-rate).ln_1p();
+    ceil_to_count(needed)
 }
 
 /// What copies of requests showed; none where nothing is to be held for it.

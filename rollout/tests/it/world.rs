@@ -9,8 +9,8 @@ use pointsman_config::{
     Step, Strategy, Version, VersionId,
 };
 use pointsman_rollout::{
-    Change, Drawn, Gate, Input, MirrorTally, Mirrored, Observed, Order, OrderKind, PhaseName, Ready, Refusal, Requests,
-    Rollout, Row, Saved, Seen, Tally, Time,
+    Change, Drawn, Gate, Input, Journal, MirrorTally, Mirrored, Observed, Order, OrderKind, PhaseName, Ready, Refusal,
+    Requests, Rollout, Row, Saved, Seen, Tally, Time,
 };
 
 use crate::cluster::Cluster;
@@ -99,6 +99,8 @@ pub(crate) struct World {
     pub(crate) late: Vec<Observed>,
     /// The live Service and the other edges, for a route that has one.
     pub(crate) cluster: Option<Cluster>,
+    /// What was recorded of it.
+    pub(crate) journal: Journal,
     now: Time,
     applied: Split,
     served: BTreeMap<VersionId, u64>,
@@ -122,6 +124,7 @@ impl World {
             gates: Vec::new(),
             late: Vec::new(),
             cluster: None,
+            journal: Journal::default(),
             now: Time::default(),
             applied,
             served: BTreeMap::new(),
@@ -187,7 +190,9 @@ impl World {
             seen.way_back = &cluster.way_back;
             seen.edges = 3;
         }
+        self.journal.tick(&self.rollout, &rows, (&self.ready, &applied), self.now);
         let changes = self.rollout.step(Input::Tick(&seen), self.now).unwrap();
+        self.journal.decided(&self.rollout, &changes, &applied, (self.now, String::new));
         let desired = self.rollout.desired();
         self.applied = desired.effective(&self.ready);
         if let Some(cluster) = &mut self.cluster {
@@ -221,14 +226,20 @@ impl World {
 
     pub(crate) fn order(&mut self, kind: OrderKind) -> Result<Vec<Change>, Refusal> {
         let order = Order { kind, actor: "ada".to_owned(), reason: "a test".to_owned() };
+        let before = self.applied.clone();
         let changes = self.rollout.step(Input::Order(&order), self.now)?;
+        self.journal.order(&order, self.now);
+        self.journal.decided(&self.rollout, &changes, &before, (self.now, String::new));
         self.applied = self.rollout.desired().effective(&self.ready);
         self.changes.extend(changes.clone());
         Ok(changes)
     }
 
     pub(crate) fn edit(&mut self, route: Route) -> Vec<Change> {
+        let before = self.applied.clone();
         let changes = self.rollout.step(Input::Edit(Arc::new(route)), self.now).unwrap();
+        self.journal.edit();
+        self.journal.decided(&self.rollout, &changes, &before, (self.now, String::new));
         self.applied = self.rollout.desired().effective(&self.ready);
         self.changes.extend(changes.clone());
         changes
@@ -245,6 +256,7 @@ impl World {
         let saved = serde_json::to_string(&self.rollout.saved(self.now)).unwrap();
         let saved: Saved = serde_json::from_str(&saved).unwrap();
         let (rollout, changes) = Rollout::resume(route, saved, self.now);
+        self.journal = Journal::default();
         self.rollout = rollout;
         self.changes.extend(changes);
         self.applied = self.rollout.desired().effective(&self.ready);
