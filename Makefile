@@ -76,6 +76,10 @@ fuzz: prepare ## five minutes each of broken config files and of broken requests
 image: prepare ## both container images: with docker, podman or buildah, else their root file systems alone
 	@.ci/image
 
+.PHONY: dist
+dist: prepare ## release archives in target/dist-archives: one static program where musl-tools are there, completions, manual pages
+	@.ci/dist
+
 notebook: ## checks that the committed model bundles are what the notebook makes
 	python3 -c 'import numpy' 2>/dev/null || python3 -m pip install --quiet --user numpy
 	python3 model-server/notebook/delivery_time.py --check
