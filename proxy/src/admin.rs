@@ -36,7 +36,7 @@ pub(crate) use access::{bearer, same};
 pub use events::Missed;
 pub use orders::{ForeignBody, OrderAnswer, PromoteBody, ReasonBody, ResumeBody, RetryBody, WeightsBody};
 pub use problem::{Problem, ProblemKind};
-pub use reads::{ConfigAnswer, DecisionsAnswer, RoutesAnswer};
+pub use reads::{ConfigAnswer, CountsAnswer, DecisionsAnswer, RoutesAnswer};
 pub use serve::serve;
 pub use weights::{WeightsError, split_of};
 
@@ -136,6 +136,7 @@ fn reading_routes() -> OpenApiRouter<AdminContext> {
         .routes(routes!(reads::series))
         .routes(routes!(reads::decisions))
         .routes(routes!(reads::decision))
+        .routes(routes!(reads::counts))
         .routes(routes!(reads::config))
         .routes(routes!(events::events))
 }

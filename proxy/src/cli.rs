@@ -5,12 +5,16 @@
 mod args;
 mod check;
 mod client;
+mod completions;
 mod demo;
 mod explain;
+mod foresight;
 mod history;
+mod kubectl;
 mod notify;
 mod orders;
 mod print;
+mod replay;
 mod run;
 mod status;
 mod words;
@@ -31,6 +35,7 @@ pub use client::Connection;
 
 use crate::admin::Problem;
 use client::Admin;
+use kubectl::{ClusterArgs, ReachError};
 
 /// The exit code for wrong usage and for a bad config.
 const WRONG_USAGE: u8 = 2;
@@ -133,8 +138,22 @@ pub enum CliError {
     /// Standard output cannot be written to.
     #[error("standard output cannot be written to")]
     Output(#[from] io::Error),
-    /// A timer for `--watch` cannot be had.
-    #[error("--watch cannot be started")]
+    /// The manual pages cannot be written.
+    #[error("no manual pages can be written into `{}`; name another folder with --out", folder.display())]
+    ManPages {
+        /// Where.
+        folder: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// There is nothing to replay.
+    #[error(transparent)]
+    Replay(#[from] replay::RecordError),
+    /// There is no way to the edge through `kubectl`.
+    #[error(transparent)]
+    Reach(#[from] ReachError),
+    /// The terminal cannot be used for `--watch`.
+    #[error("the terminal cannot show a live view; `pointsman status --watch | cat` prints a line for each change")]
     Watch {
         /// Why.
         source: io::Error,
@@ -150,7 +169,8 @@ impl CliError {
             | Self::ConfigFile { .. }
             | Self::TokenFile { .. }
             | Self::Address { .. }
-            | Self::Weights { .. } => WRONG_USAGE.into(),
+            | Self::Weights { .. }
+            | Self::Replay(_) => WRONG_USAGE.into(),
             Self::Refused { problem } if problem.status == StatusCode::UNPROCESSABLE_ENTITY.as_u16() => {
                 WRONG_USAGE.into()
             }
@@ -162,6 +182,8 @@ impl CliError {
             | Self::OtherRoute { .. }
             | Self::NotDelivered { .. }
             | Self::Demo(_)
+            | Self::Reach(_)
+            | Self::ManPages { .. }
             | Self::Output(_)
             | Self::Watch { .. } => FAILED.into(),
         }
@@ -184,6 +206,11 @@ impl CliError {
 /// Does what the arguments say; the first is the program's own name.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
+    match completions::answered(&arguments) {
+        Ok(false) => {}
+        Ok(true) => return ExitCode::SUCCESS,
+        Err(error) => return explained(&error),
+    }
     let cli = match parsed(&arguments) {
         Ok(cli) => cli,
         Err(error) => return explained(&error),
@@ -202,11 +229,16 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn parsed(arguments: &[OsString]) -> Result<Cli, clap::Error> {
     let mut command = Cli::command();
-    if is_kubectl_plugin(arguments.first()) {
-        command = command.bin_name("kubectl pointsman");
+    let as_plugin = is_kubectl_plugin(arguments.first());
+    if as_plugin {
+        command = ClusterArgs::NAMES.into_iter().fold(command.bin_name("kubectl pointsman"), |command, name| {
+            command.mut_arg(name, |argument| argument.hide(false))
+        });
     }
     let matches = command.clone().try_get_matches_from(arguments)?;
-    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+    let mut cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+    cli.connection.as_plugin = as_plugin;
+    Ok(cli)
 }
 
 /// `kubectl pointsman …` starts a program of this name.
@@ -229,9 +261,12 @@ fn carried_out(cli: Cli) -> Result<ExitCode, CliError> {
     match cli.command {
         Command::Run(args) => run::run(&args)?,
         Command::Demo(args) => demo::demo(&args)?,
-        Command::Check(args) => return check::check(&args),
+        Command::Check(args) => return check::check(&args, &connection),
         Command::Schema => check::schema()?,
-        Command::Status(args) => status::status(&Admin::new(&connection)?, &args)?,
+        Command::Replay(args) => return replay::replay(&args),
+        Command::Completions(args) => completions::completions(&args)?,
+        Command::Man(args) => completions::man(&args)?,
+        Command::Status(args) => status::status(Admin::new(&connection)?, &args)?,
         Command::Weights(args) => orders::weights(&Admin::new(&connection)?, &args)?,
         Command::Promote(args) => orders::promote(&Admin::new(&connection)?, &args)?,
         Command::Rollback(args) => orders::simple(&Admin::new(&connection)?, "rollback", &args)?,

@@ -73,7 +73,7 @@ use crate::observe::Observers;
 use crate::recorder::{Failure, Taken, Totals};
 use crate::retry::books::RetryCounts;
 use crate::upgrade::LastWords;
-use crate::view::{ConfigView, DecisionRow, EdgeView, EndpointTurn, Event, RouteView, View};
+use crate::view::{ConfigView, DecisionRow, EdgeView, EndpointTurn, Event, RouteView, SharedJournal, View};
 
 /// Between two looks at what was counted.
 const TICK: Duration = Duration::from_millis(100);
@@ -850,6 +850,10 @@ impl Control {
         self.routes.iter().all(is_placed) || self.started.elapsed() >= PLACED_WITHIN
     }
 
+    fn journals(&self) -> BTreeMap<RouteName, SharedJournal> {
+        self.routes.iter().map(|route| (route.route().name.clone(), route.journal_handle())).collect()
+    }
+
     /// Shows the last looks to everybody.
     fn show(&mut self) {
         let is_known = |route: &ControlledRoute| self.endpoints.is_known(&route.route().name, &route.main());
@@ -864,6 +868,7 @@ impl Control {
             retries: self.retries(),
             refusals: self.publisher.refusals(),
             mirrors: self.mirrors(),
+            journals: self.journals(),
             decisions: self.events.counts().clone(),
             observed: self.observers.counts(),
             notifications: self.newsroom.notifier.views(),

@@ -6,6 +6,7 @@ mod answer;
 pub mod app;
 mod asking;
 mod assign;
+pub mod build;
 mod chunks;
 pub mod cli;
 mod cluster;

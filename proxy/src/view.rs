@@ -2,10 +2,10 @@
 //! API, the metrics and (as JSON over the API) the command line.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use pointsman_config::{RouteName, VersionId};
-use pointsman_rollout::{AloneSummary, Change, MirrorSummary, Summary};
+use pointsman_rollout::{AloneSummary, Change, Journal, MirrorSummary, Summary};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -13,6 +13,9 @@ use crate::mirror::books::{Disagreement, MirrorCounts};
 use crate::observe::ObserverCounts;
 use crate::recorder::{Counts, Failure};
 use crate::retry::books::RetryCounts;
+
+/// What the trials of a route are decided on; the control loop writes it, whoever wants a record copies it.
+pub type SharedJournal = Arc<Mutex<Journal>>;
 
 /// The whole edge at one moment.
 #[derive(Debug, Clone, Default)]
@@ -31,6 +34,8 @@ pub struct View {
     pub refusals: BTreeMap<Option<RouteName>, BTreeMap<&'static str, u64>>,
     /// What came of copied requests, by route; only of routes that copy some.
     pub mirrors: BTreeMap<RouteName, MirrorCounts>,
+    /// What trials are decided on, by route.
+    pub journals: BTreeMap<RouteName, SharedJournal>,
     /// Decisions since the process started, by route and decision.
     pub decisions: BTreeMap<(RouteName, &'static str), u64>,
     /// What became of the records that were made of requests.

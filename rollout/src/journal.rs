@@ -180,16 +180,17 @@ impl Journal {
         self.present.as_ref().map(|present| &present.record).or(self.last.as_ref())
     }
 
-    /// To be told of a tick, before the rollout is.
+    /// To be told of a tick, before the rollout is; `began_at` is the wall clock's time, in case a record begins.
     pub fn tick(
         &mut self,
         rollout: &Rollout,
         rows: &[Observed],
         around: (&BTreeMap<VersionId, Ready>, &Split),
-        now: Time,
+        (now, began_at): (Time, impl FnOnce() -> String),
     ) {
-        let Some(present) = &mut self.present else { return };
         let (ready, applied) = around;
+        self.begin(rollout, applied, (now, began_at));
+        let Some(present) = &mut self.present else { return };
         if present.ready != *ready {
             present.ready.clone_from(ready);
             present.note(Event::Ready(ready.clone()));
@@ -243,14 +244,18 @@ impl Journal {
             // Another rollout, or the same anew: its evidence begins from nothing.
             self.last = self.present.take().map(|present| present.record).or(self.last.take());
         }
-        match (rollout.tries_a_version(), &self.present) {
-            (true, None) => {
-                self.present = rollout
-                    .start_of_record(applied, (nanoseconds(now), now))
-                    .map(|start| Present::of(rollout, start, began_at()))
-            }
-            (false, Some(_)) => self.last = self.present.take().map(|present| present.record),
-            (true, Some(_)) | (false, None) => {}
+        if rollout.tries_a_version() {
+            self.begin(rollout, applied, (now, began_at));
+        } else if let Some(present) = self.present.take() {
+            self.last = Some(present.record);
+        }
+    }
+
+    /// Begins a record where something is tried, none is under way and no evidence has been seen.
+    fn begin(&mut self, rollout: &Rollout, applied: &Split, (now, began_at): (Time, impl FnOnce() -> String)) {
+        if self.present.is_none() && rollout.tries_a_version() {
+            let start = rollout.start_of_record(applied, (nanoseconds(now), now));
+            self.present = start.map(|start| Present::of(rollout, start, began_at()));
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! What cannot be known: traffic is what it was. From the first decision that differs from the recorded one, the canary would
 //! have had other requests, so everything after it only says what the policy makes of the recorded ones. Copies of requests,
-//! the live Service and other edges are not recorded: what they held or moved is left out.
+//! gates, the live Service and other edges are not recorded: what they held or moved is left out.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -145,10 +145,10 @@ impl Machine {
         self.replayed.extend(told);
     }
 
-    /// None for what only says that the live Service or the file was followed.
+    /// None for what only says that the live Service, the file or a gate was followed.
     fn at(&self, decided: Decided) -> Option<At> {
         let after_ms = u64::try_from(self.now.since(self.began).as_millis()).unwrap_or(u64::MAX);
-        let is_judged = !matches!(decided.decision, Decision::Flip | Decision::Edit | Decision::Start);
+        let is_judged = !matches!(decided.decision, Decision::Flip | Decision::Edit | Decision::Start | Decision::Hold);
         is_judged.then_some(At { after_ms, decided })
     }
 }

@@ -1,11 +1,14 @@
 //! Reads: probes, metrics, routes, decisions, the config in force. Nothing here waits for the control loop.
 
+use std::sync::PoisonError;
+
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
+use pointsman_rollout::Record;
 use pointsman_telemetry::exposition;
 use serde::{Deserialize, Serialize};
 use tracing::error;
@@ -14,7 +17,9 @@ use utoipa::ToSchema;
 use super::openapi::{CommonProblems, RouteProblems};
 use super::{Context, Problem};
 use crate::control::handle::ControlHandle;
-use crate::view::{ConfigView, DecisionRow, ReplicasView, RouteView, SeriesView, StateView, WebhookView};
+use crate::view::{
+    ConfigView, DecisionRow, ReplicasView, RouteView, SeriesView, SharedJournal, StateView, WebhookView,
+};
 
 /// Decisions given where nobody says how many.
 const DECISIONS: usize = 50;
@@ -33,6 +38,14 @@ pub struct RoutesAnswer {
 pub struct DecisionsAnswer {
     /// Newest first.
     pub decisions: Vec<DecisionRow>,
+}
+
+/// What a trial was decided on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CountsAnswer {
+    /// The present trial, or the last one; none since the process began. `pointsman replay` reads it.
+    #[schema(value_type = Option<Object>)]
+    pub counts: Option<Record>,
 }
 
 /// The config in force, and where state is kept.
@@ -159,6 +172,18 @@ pub(super) async fn decisions(
     };
     let decisions = context.decisions.decisions(&route, limit, window.before).await?;
     Ok(Json(DecisionsAnswer { decisions }))
+}
+
+/// What the present or the last trial of one route was decided on, tick by tick, for `pointsman replay`.
+#[utoipa::path(get, path = "/api/v1/routes/{route}/counts", tag = "decisions", security(("token" = [])), params(("route" = String, Path)), responses(
+    (status = OK, description = "of up to two hours, some megabytes", body = CountsAnswer), CommonProblems, RouteProblems,
+))]
+pub(super) async fn counts(State(context): Context, Path(route): Path<String>) -> Result<Json<CountsAnswer>, Problem> {
+    let name = find(&context.handle, &route)?.name;
+    let view = context.handle.view();
+    let journal = view.journals.get(&name);
+    let record = |journal: &SharedJournal| journal.lock().unwrap_or_else(PoisonError::into_inner).record().cloned();
+    Ok(Json(CountsAnswer { counts: journal.and_then(record) }))
 }
 
 fn no_decisions_asked() -> Problem {

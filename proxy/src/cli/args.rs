@@ -4,15 +4,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use clap_complete::engine::ArgValueCandidates;
 use pointsman_config::{RouteName, Share, VersionId};
 use pointsman_telemetry::logs::LogFormat;
 
 use super::client::Connection;
+use super::completions::{self, Shell};
 use super::demo::DemoArgs;
 
 /// Blue-green and canary edge proxy for model servers: splits live traffic between two versions, compares them, and takes the worse one back by itself.
 #[derive(Debug, Parser)]
-#[command(name = "pointsman", version, disable_help_subcommand = true, max_term_width = 100)]
+#[command(name = "pointsman", version = crate::build::VERSION, disable_help_subcommand = true, max_term_width = 100)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -53,6 +55,42 @@ pub enum Command {
     History(HistoryArgs),
     /// Explain a decision: counts, odds, interval, failing requests, and what to do
     Explain(ExplainArgs),
+    /// Decide a recorded trial again under the policy of a config file
+    Replay(ReplayArgs),
+    /// Print the completions of a shell, which know the edge's routes and versions
+    Completions(CompletionsArgs),
+    /// Write the manual pages into a folder
+    Man(ManArgs),
+}
+
+/// `replay`
+#[derive(Debug, Args)]
+pub struct ReplayArgs {
+    /// What `pointsman history ROUTE --counts` printed; `-` reads standard input
+    #[arg(value_name = "DECISIONS")]
+    pub decisions: PathBuf,
+    /// Config file with the policy
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `completions`
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// Shell; for bash: source <(pointsman completions bash)
+    #[arg(value_name = "SHELL")]
+    pub shell: Shell,
+}
+
+/// `man`
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// Folder; made if it is missing
+    #[arg(long, value_name = "FOLDER")]
+    pub out: PathBuf,
 }
 
 /// `run`
@@ -80,6 +118,21 @@ pub struct CheckArgs {
     /// Config file; `-` reads standard input
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
+    /// Requests per second of each route: forecasts its plan, and warns of what cannot decide at that rate
+    #[arg(long, value_name = "NUMBER", value_parser = positive)]
+    pub rps: Option<f64>,
+    /// The same with the rates of a running edge, over the last 10 s: its admin address
+    #[arg(long, value_name = "URL", conflicts_with_all = ["rps", "baseline", "slow"])]
+    pub from: Option<String>,
+    /// Share of requests that stable fails, for --rps
+    #[arg(long, value_name = "SHARE", default_value = "0.1%", value_parser = pointsman_config::parse_percent, requires = "rps")]
+    pub baseline: f64,
+    /// Share of answers slower than `guard.latency`, for --rps
+    #[arg(long, value_name = "SHARE", default_value = "0.5%", value_parser = pointsman_config::parse_percent, requires = "rps")]
+    pub slow: f64,
+    /// End with 2 on warnings, too
+    #[arg(long)]
+    pub deny_warnings: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -89,9 +142,9 @@ pub struct CheckArgs {
 #[derive(Debug, Args)]
 pub struct StatusArgs {
     /// Only this route
-    #[arg(value_name = "ROUTE")]
+    #[arg(value_name = "ROUTE", add = ArgValueCandidates::new(completions::routes))]
     pub route: Option<RouteName>,
-    /// Look again every second: in place on a terminal, one below the other elsewhere
+    /// Look again every second: as a live view on a terminal, a line for each change elsewhere
     #[arg(long)]
     pub watch: bool,
     /// Print JSON; with --watch one object a line
@@ -103,7 +156,7 @@ pub struct StatusArgs {
 #[derive(Debug, Args)]
 pub struct ResumeArgs {
     /// Route
-    #[arg(value_name = "ROUTE")]
+    #[arg(value_name = "ROUTE", add = ArgValueCandidates::new(completions::routes))]
     pub route: RouteName,
     /// Somebody else changed the live Service: go on with it as it is now
     #[arg(long, conflicts_with = "restore")]
@@ -114,20 +167,26 @@ pub struct ResumeArgs {
     /// Why, for the decision log
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub reason: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `weights`
 #[derive(Debug, Args)]
 pub struct WeightsArgs {
     /// Route
-    #[arg(value_name = "ROUTE")]
+    #[arg(value_name = "ROUTE", add = ArgValueCandidates::new(completions::routes))]
     pub route: RouteName,
     /// Shares that add up to 100%, such as v1=90% v2=10%
-    #[arg(value_name = "VERSION=SHARE", required = true, value_parser = version_and_share)]
+    #[arg(value_name = "VERSION=SHARE", required = true, value_parser = version_and_share, add = ArgValueCandidates::new(completions::weights))]
     pub weights: Vec<(VersionId, Share)>,
     /// Why, for the decision log
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub reason: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `promote`
@@ -148,25 +207,31 @@ pub struct PromoteArgs {
 #[derive(Debug, Args)]
 pub struct OrderArgs {
     /// Route
-    #[arg(value_name = "ROUTE")]
+    #[arg(value_name = "ROUTE", add = ArgValueCandidates::new(completions::routes))]
     pub route: RouteName,
     /// Why, for the decision log
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub reason: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `retry`
 #[derive(Debug, Args)]
 pub struct RetryArgs {
     /// Route
-    #[arg(value_name = "ROUTE")]
+    #[arg(value_name = "ROUTE", add = ArgValueCandidates::new(completions::routes))]
     pub route: RouteName,
     /// Version that was taken back
-    #[arg(value_name = "VERSION")]
+    #[arg(value_name = "VERSION", add = ArgValueCandidates::new(completions::versions))]
     pub version: VersionId,
     /// Why, for the decision log
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub reason: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `notify`
@@ -199,11 +264,14 @@ pub struct NotifyTestArgs {
 #[derive(Debug, Args)]
 pub struct HistoryArgs {
     /// Route
-    #[arg(value_name = "ROUTE")]
+    #[arg(value_name = "ROUTE", add = ArgValueCandidates::new(completions::routes))]
     pub route: RouteName,
     /// Newest decisions to list, 500 at most
     #[arg(long, value_name = "NUMBER", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=500))]
     pub limit: u16,
+    /// Print JSON with what the present or the last trial was decided on, for `replay`
+    #[arg(long)]
+    pub counts: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -213,7 +281,7 @@ pub struct HistoryArgs {
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
     /// Route
-    #[arg(value_name = "ROUTE")]
+    #[arg(value_name = "ROUTE", add = ArgValueCandidates::new(completions::routes))]
     pub route: RouteName,
     /// Number of the decision, as `history` lists it; the last one with evidence if not given
     #[arg(value_name = "DECISION")]
@@ -221,6 +289,12 @@ pub struct ExplainArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// Reads a number above 0.
+fn positive(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|error: std::num::ParseFloatError| error.to_string())?;
+    if number.is_finite() && number > 0.0 { Ok(number) } else { Err("write a number above 0, such as 200".to_owned()) }
 }
 
 /// Reads `v1=90%`.

@@ -1,17 +1,24 @@
-//! `check` and `schema`: what can be said of a config file without running it.
+//! `check` and `schema`: what can be said of a config file without running it, and what its plans will do.
 
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
-use pointsman_config::{Config, Problem, Severity, json_schema};
+use pointsman_config::{Config, Problem, Route, Severity, json_schema};
+use pointsman_rollout::Expected;
 use serde::Serialize;
 
 use super::args::CheckArgs;
+use super::client::{Admin, Connection};
+use super::foresight::Forecast;
 use super::print::Page;
-use super::words::{BAD, BOLD, CAREFUL, GOOD, Say, counted, paint, paragraph};
+use super::words::{BAD, BOLD, CAREFUL, GOOD, Say, counted, paint, paragraph, ratio};
 use super::{CliError, WRONG_USAGE};
 use crate::control::config_watch::{read_text, read_text_from};
+use crate::view::RouteView;
+
+/// The share of slow answers that is assumed where no comparison has counted them yet.
+const USUALLY_SLOW: f64 = 0.005;
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
@@ -21,26 +28,77 @@ struct Report<'a> {
     errors: usize,
     warnings: usize,
     problems: &'a [Problem],
+    /// By route; none without a rate.
+    forecasts: Vec<Forecast>,
+}
+
+/// Where the traffic that plans are forecast with is known from.
+enum Rates {
+    /// Nowhere: nothing is forecast.
+    Unknown,
+    /// The command line: the same for every route.
+    Given(Expected),
+    /// A running edge, by the name of the route.
+    Seen(Vec<(String, Expected)>),
 }
 
 /// Checks one file.
-pub(super) fn check(args: &CheckArgs) -> Result<ExitCode, CliError> {
+pub(super) fn check(args: &CheckArgs, connection: &Connection) -> Result<ExitCode, CliError> {
     let file = args.file.display().to_string();
     let text = read(&args.file).map_err(|source| CliError::ConfigFile { file: file.clone(), source })?;
     let origin = if file == "-" { "stdin" } else { &file };
-    let problems = match Config::parse(&text, origin) {
-        Ok(parsed) => parsed.warnings,
-        Err(errors) => errors.into_problems(),
+    let (mut problems, routes) = match Config::parse(&text, origin) {
+        Ok(parsed) => (parsed.warnings, parsed.config.routes),
+        Err(errors) => (errors.into_problems(), Vec::new()),
     };
+    let rates = rates(args, connection)?;
+    let mut forecasts = Vec::new();
+    for (index, route) in routes.iter().enumerate() {
+        let forecast = rates.of(route).and_then(|expected| Forecast::of(route, expected));
+        problems.extend(forecast.iter().flat_map(|forecast| forecast.warnings((&text, origin), index)));
+        forecasts.extend(forecast);
+    }
+    problems.sort_by_key(|problem| (problem.place.line, problem.place.column));
     let errors = problems.iter().filter(|problem| problem.severity == Severity::Error).count();
-    let report =
-        Report { file: origin, valid: errors == 0, errors, warnings: problems.len() - errors, problems: &problems };
+    let warnings = problems.len() - errors;
+    let report = Report { file: origin, valid: errors == 0, errors, warnings, problems: &problems, forecasts };
     if args.json {
         Page::appended().json(&report)?;
     } else {
         Page::appended().text(&in_words(&report))?;
     }
-    Ok(if errors == 0 { ExitCode::SUCCESS } else { WRONG_USAGE.into() })
+    let denied = errors > 0 || (args.deny_warnings && warnings > 0);
+    Ok(if denied { WRONG_USAGE.into() } else { ExitCode::SUCCESS })
+}
+
+impl Rates {
+    fn of(&self, route: &Route) -> Option<Expected> {
+        match self {
+            Self::Unknown => None,
+            Self::Given(expected) => Some(*expected),
+            Self::Seen(seen) => {
+                seen.iter().find(|(name, _)| name == route.name.as_str()).map(|(_, expected)| *expected)
+            }
+        }
+    }
+}
+
+fn rates(args: &CheckArgs, connection: &Connection) -> Result<Rates, CliError> {
+    if let Some(requests_per_s) = args.rps {
+        return Ok(Rates::Given(Expected { requests_per_s, error_rate: args.baseline, slow_rate: args.slow }));
+    }
+    let Some(url) = &args.from else { return Ok(Rates::Unknown) };
+    let edge = Admin::new(&Connection { admin: Some(url.clone()), ..connection.clone() })?;
+    Ok(Rates::Seen(edge.routes()?.iter().map(seen).collect()))
+}
+
+/// The traffic of a running route; how many answers are slow is known of its comparison alone.
+fn seen(route: &RouteView) -> (String, Expected) {
+    let requests_per_s = route.versions.values().map(|version| version.requests_per_second).sum();
+    let error_rate = route.versions.get(&route.stable).and_then(|version| version.error_rate).unwrap_or_default();
+    let compared = route.analysis.summary.as_ref().map(|summary| summary.stable);
+    let slow_rate = compared.and_then(|tally| ratio(tally.slow, tally.requests)).unwrap_or(USUALLY_SLOW);
+    (route.name.to_string(), Expected { requests_per_s, error_rate, slow_rate })
 }
 
 fn read(file: &Path) -> io::Result<String> {
@@ -55,6 +113,7 @@ fn in_words(report: &Report<'_>) -> String {
     let errors = if report.errors == 0 { paint(GOOD, "valid") } else { paint(BAD, &counted(report.errors, "error")) };
     let and = if report.warnings == 0 { String::new() } else { format!(", {}", counted(report.warnings, "warning")) };
     page.say(format_args!("{}: {errors}{and}\n", report.file));
+    page.extend(report.forecasts.iter().map(Forecast::in_words));
     page
 }
 
@@ -71,5 +130,6 @@ fn problem(problem: &Problem) -> String {
 
 /// Prints the JSON Schema of the config file.
 pub(super) fn schema() -> Result<(), CliError> {
-    Ok(Page::appended().json(&json_schema())?)
+    let text = serde_json::to_string_pretty(&json_schema()).map_err(io::Error::from)?;
+    Ok(Page::appended().text(&format!("{text}\n"))?)
 }

@@ -6,13 +6,17 @@ use std::{fs, io};
 
 use clap::Args;
 use pointsman_config::{Name, RouteName};
+use pointsman_rollout::Record;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use ureq::{Agent, Body};
 
 use super::CliError;
-use crate::admin::{ACTOR_HEADER, ConfigAnswer, DecisionsAnswer, OrderAnswer, Problem, ReasonBody, RoutesAnswer};
+use super::kubectl::{ClusterArgs, Forward};
+use crate::admin::{
+    ACTOR_HEADER, ConfigAnswer, CountsAnswer, DecisionsAnswer, OrderAnswer, Problem, ReasonBody, RoutesAnswer,
+};
 use crate::notify::TestAnswer;
 use crate::view::{DecisionRow, RouteView};
 
@@ -25,15 +29,41 @@ const ANSWER_BYTES: u64 = 64 << 20;
 /// Longest name of who gives an order, in characters, as the API takes it.
 const ACTOR_CHARS: usize = 64;
 
+/// Where the edge is if nobody says so.
+const HERE: &str = "http://127.0.0.1:9900";
+
 /// Where the edge is.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub struct Connection {
-    /// Admin address of the edge
-    #[arg(long, value_name = "URL", env = "POINTSMAN_ADMIN", default_value = "http://127.0.0.1:9900", global = true)]
-    pub admin: String,
+    /// Admin address of the edge; port 9900 of this machine if not given
+    #[arg(long, value_name = "URL", env = "POINTSMAN_ADMIN", global = true)]
+    pub admin: Option<String>,
     /// File that holds the admin token
     #[arg(long, value_name = "FILE", env = "POINTSMAN_TOKEN_FILE", global = true)]
     pub token_file: Option<PathBuf>,
+    /// Where in a cluster it is
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// Whether it is looked for in a cluster when nothing else is said
+    #[arg(skip)]
+    pub as_plugin: bool,
+}
+
+impl Connection {
+    /// As the environment says.
+    pub(crate) fn of_environment() -> Self {
+        let named = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        Self {
+            admin: named("POINTSMAN_ADMIN").map(|url| url.to_string_lossy().into_owned()),
+            token_file: named("POINTSMAN_TOKEN_FILE").map(PathBuf::from),
+            ..Self::default()
+        }
+    }
+
+    /// Whether the edge is reached through `kubectl`.
+    fn is_in_cluster(&self) -> bool {
+        self.admin.is_none() && (self.as_plugin || self.cluster.is_meant())
+    }
 }
 
 /// A client of one edge.
@@ -42,6 +72,8 @@ pub(crate) struct Admin {
     agent: Agent,
     base: String,
     token: Option<String>,
+    /// The way there, if `kubectl` makes it.
+    forward: Option<(ClusterArgs, Forward)>,
 }
 
 impl Admin {
@@ -54,15 +86,41 @@ impl Admin {
             let read = fs::read_to_string(file).map_err(|source| CliError::TokenFile { file: file.clone(), source });
             read.and_then(|token| sendable(token.trim(), file))
         });
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .proxy(None)
-            .max_redirects(0)
-            .timeout_connect(Some(CONNECT_WITHIN))
-            .timeout_global(Some(ANSWER_WITHIN))
-            .user_agent(concat!("pointsman/", env!("CARGO_PKG_VERSION")))
-            .build();
-        Ok(Self { agent: config.into(), base: base(&connection.admin)?, token: token.transpose()? })
+        let token = token.transpose()?;
+        if connection.is_in_cluster() {
+            let cluster = &connection.cluster;
+            let token = token.map_or_else(|| cluster.token(), |token| Ok(Some(token)))?;
+            let forward = cluster.forward()?;
+            let base = forward.url.clone();
+            return Ok(Self { agent: agent(ANSWER_WITHIN), base, token, forward: Some((cluster.clone(), forward)) });
+        }
+        let base = base(connection.admin.as_deref().unwrap_or(HERE))?;
+        Ok(Self { agent: agent(ANSWER_WITHIN), base, token, forward: None })
+    }
+
+    /// The same for who cannot wait longer than this.
+    #[must_use]
+    pub(crate) fn within(self, patience: Duration) -> Self {
+        Self { agent: agent(patience), ..self }
+    }
+
+    /// Where the edge is.
+    pub(crate) fn url(&self) -> &str {
+        &self.base
+    }
+
+    /// Makes the way to the edge anew if `kubectl` made it and it has ended.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub(crate) fn renew(&mut self) -> Result<(), CliError> {
+        if let Some((cluster, forward)) = &mut self.forward
+            && forward.has_ended()
+        {
+            *forward = cluster.forward()?;
+            self.base.clone_from(&forward.url);
+        }
+        Ok(())
     }
 
     /// Every route.
@@ -84,6 +142,11 @@ impl Admin {
     pub(crate) fn decisions(&self, route: &RouteName, limit: usize) -> Result<Vec<DecisionRow>, CliError> {
         self.read::<DecisionsAnswer>(&format!("/api/v1/routes/{route}/decisions?limit={limit}"))
             .map(|answer| answer.decisions)
+    }
+
+    /// What the present or the last trial of a route was decided on.
+    pub(crate) fn counts(&self, route: &RouteName) -> Result<Option<Record>, CliError> {
+        self.read::<CountsAnswer>(&format!("/api/v1/routes/{route}/counts")).map(|answer| answer.counts)
     }
 
     /// One decision with its evidence.
@@ -146,6 +209,18 @@ impl Admin {
         let problem: Problem = serde_json::from_value(value).map_err(strange)?;
         Err(CliError::Refused { problem: Box::new(problem) })
     }
+}
+
+fn agent(patience: Duration) -> Agent {
+    let config = Agent::config_builder()
+        .http_status_as_error(false)
+        .proxy(None)
+        .max_redirects(0)
+        .timeout_connect(Some(CONNECT_WITHIN.min(patience)))
+        .timeout_global(Some(patience))
+        .user_agent(concat!("pointsman/", env!("CARGO_PKG_VERSION")))
+        .build();
+    config.into()
 }
 
 /// A token that a header can carry.

@@ -11,7 +11,7 @@ use super::print::Page;
 use super::status::live_service_now;
 use super::words::{
     BAD, BOLD, CAREFUL, DIM, GOOD, Say, alone, copies, factor, grouped, moment, odds, paint, paragraph, percent,
-    percent_in_text, question, rates, signed_points, span, split, time_of_day,
+    percent_in_text, question, rates, ratio, signed_points, span, split, time_of_day,
 };
 use crate::recorder::Failure;
 use crate::view::DecisionRow;
@@ -157,15 +157,6 @@ fn side(name: &str, tally: Tally, all: Tally) -> String {
         share(tally.errors, tally.requests),
         share(tally.slow, tally.requests)
     )
-}
-
-#[expect(
-    clippy::as_conversions,
-    clippy::cast_precision_loss,
-    reason = "counts stay far below 2^53; std has no lossless conversion"
-)]
-fn ratio(part: u64, whole: u64) -> Option<f64> {
-    (whole > 0).then(|| part as f64 / whole as f64)
 }
 
 /// The difference in words; equal versions would have equal shares.

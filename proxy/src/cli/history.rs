@@ -7,11 +7,27 @@ use super::print::Page;
 use super::words::{BAD, BOLD, CAREFUL, DIM, GOOD, Say, counted, moment, paint, paragraph};
 use crate::admin::DecisionsAnswer;
 use crate::view::DecisionRow;
-use pointsman_rollout::Decision;
+use pointsman_rollout::{Decision, Record};
+use serde::{Deserialize, Serialize};
+
+/// Decisions, and what the present or the last trial was decided on: what `replay` reads.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Recorded {
+    /// Newest first.
+    #[serde(default)]
+    pub(super) decisions: Vec<DecisionRow>,
+    /// None in what was written without `--counts`, or where nothing was tried since the edge began.
+    #[serde(default)]
+    pub(super) counts: Option<Record>,
+}
 
 /// Prints the newest decisions.
 pub(super) fn history(admin: &Admin, args: &HistoryArgs) -> Result<(), CliError> {
     let decisions = admin.decisions(&args.route, usize::from(args.limit))?;
+    if args.counts {
+        let counts = admin.counts(&args.route)?;
+        return Ok(Page::appended().json_line(&Recorded { decisions, counts })?);
+    }
     if args.json {
         return Ok(Page::appended().json(&DecisionsAnswer { decisions })?);
     }

@@ -19,7 +19,7 @@ pub(super) fn promote(admin: &Admin, args: &PromoteArgs) -> Result<(), CliError>
 
 /// `rollback` or `pause`.
 pub(super) fn simple(admin: &Admin, verb: &str, args: &OrderArgs) -> Result<(), CliError> {
-    report(&admin.order(&args.route, verb, &ReasonBody { reason: args.reason.clone() })?)
+    report(&admin.order(&args.route, verb, &ReasonBody { reason: args.reason.clone() })?, args.json)
 }
 
 /// Goes on.
@@ -29,19 +29,19 @@ pub(super) fn resume(admin: &Admin, args: &ResumeArgs) -> Result<(), CliError> {
         (false, true) => Some(ForeignBody::Restore),
         (false, false) => None,
     };
-    report(&admin.order(&args.route, "resume", &ResumeBody { reason: args.reason.clone(), foreign })?)
+    report(&admin.order(&args.route, "resume", &ResumeBody { reason: args.reason.clone(), foreign })?, args.json)
 }
 
 /// Lifts a quarantine.
 pub(super) fn retry(admin: &Admin, args: &RetryArgs) -> Result<(), CliError> {
     let body = RetryBody { version: args.version.clone(), reason: args.reason.clone() };
-    report(&admin.order(&args.route, "retry", &body)?)
+    report(&admin.order(&args.route, "retry", &body)?, args.json)
 }
 
 /// Sets weights by hand.
 pub(super) fn weights(admin: &Admin, args: &WeightsArgs) -> Result<(), CliError> {
     let body = WeightsBody { weights: each_once(&args.weights)?, reason: args.reason.clone() };
-    report(&admin.weights(&args.route, &body)?)
+    report(&admin.weights(&args.route, &body)?, args.json)
 }
 
 fn each_once(written: &[(VersionId, Share)]) -> Result<BTreeMap<VersionId, Share>, CliError> {
@@ -55,7 +55,10 @@ fn each_once(written: &[(VersionId, Share)]) -> Result<BTreeMap<VersionId, Share
 }
 
 /// What was done, and what happens next.
-fn report(answer: &OrderAnswer) -> Result<(), CliError> {
+fn report(answer: &OrderAnswer, json: bool) -> Result<(), CliError> {
+    if json {
+        return Ok(Page::appended().json(answer)?);
+    }
     Ok(Page::appended().text(&in_words(answer))?)
 }
 

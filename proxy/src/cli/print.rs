@@ -5,29 +5,28 @@ use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
-/// Moves the cursor home and clears what is below.
-const CLEAR: &str = "\x1b[H\x1b[J";
+/// The version of everything that `--json` prints: grows when a field is taken away or changes its meaning; new fields
+/// come without notice. `docs/JSON.md` lists them.
+pub(crate) const SCHEMA_VERSION: u32 = 1;
+
+/// What `--json` prints: a value, and the version of its form.
+#[derive(Debug, Serialize)]
+struct Versioned<'a, T> {
+    schema_version: u32,
+    #[serde(flatten)]
+    value: &'a T,
+}
 
 /// Standard output.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Page {
-    in_place: bool,
+    colours: anstream::ColorChoice,
 }
 
 impl Page {
     /// Prints one below the other.
     pub(crate) fn appended() -> Self {
-        Self { in_place: false }
-    }
-
-    /// On a terminal, prints each in place of the last.
-    pub(crate) fn in_place() -> Self {
-        Self { in_place: io::stdout().is_terminal() }
-    }
-
-    /// Whether each text takes the place of the last.
-    pub(crate) fn is_in_place(&self) -> bool {
-        self.in_place
+        Self { colours: anstream::AutoStream::choice(&io::stdout()) }
     }
 
     /// Prints `text` as it stands.
@@ -35,10 +34,8 @@ impl Page {
     /// # Errors
     /// If standard output cannot be written to.
     pub(crate) fn text(&self, text: &str) -> io::Result<()> {
-        let clear = if self.in_place { CLEAR } else { "" };
-        let mut out = anstream::AutoStream::auto(io::stdout()).lock();
-        // In one piece, so that a page that takes the place of another does not flicker.
-        out.write_all(format!("{clear}{text}").as_bytes())?;
+        let mut out = anstream::AutoStream::new(io::stdout(), self.colours).lock();
+        out.write_all(text.as_bytes())?;
         out.flush()
     }
 
@@ -47,10 +44,25 @@ impl Page {
     /// # Errors
     /// If standard output cannot be written to.
     pub(crate) fn json(&self, value: &impl Serialize) -> io::Result<()> {
-        let mut text = serde_json::to_string_pretty(value)?;
-        text.push('\n');
-        self.text(&text)
+        self.text(&format!("{}\n", serde_json::to_string_pretty(&versioned(value))?))
     }
+
+    /// Prints `value` as JSON on a line.
+    ///
+    /// # Errors
+    /// If standard output cannot be written to.
+    pub(crate) fn json_line(&self, value: &impl Serialize) -> io::Result<()> {
+        self.text(&format!("{}\n", serde_json::to_string(&versioned(value))?))
+    }
+}
+
+fn versioned<T>(value: &T) -> Versioned<'_, T> {
+    Versioned { schema_version: SCHEMA_VERSION, value }
+}
+
+/// Whether people look at standard output, and at once.
+pub(crate) fn is_watched() -> bool {
+    io::stdout().is_terminal() && io::stdin().is_terminal()
 }
 
 /// Says on standard error why a command failed.

@@ -1,6 +1,8 @@
 //! `status`: where routes stand, for somebody who was just woken up. What is wrong stands first; then, by route, what
 //! serves, what is tried, whether it is worse, what happens next, and what can be done about it.
 
+mod lines;
+mod live;
 mod route;
 mod table;
 
@@ -10,10 +12,11 @@ use pointsman_config::RouteName;
 use serde::Serialize;
 use time::OffsetDateTime;
 
+use self::lines::Lines;
 use super::CliError;
 use super::args::StatusArgs;
 use super::client::Admin;
-use super::print::{Page, complain};
+use super::print::{Page, complain, is_watched};
 use super::words::{BAD, BOLD, CAREFUL, moment, paint, paragraph};
 use crate::admin::ConfigAnswer;
 use crate::control::actuator::PLACE;
@@ -35,8 +38,15 @@ struct Seen {
 }
 
 /// Shows where routes stand, once or again and again.
-pub(super) fn status(admin: &Admin, args: &StatusArgs) -> Result<(), CliError> {
-    if args.watch { watch(admin, args) } else { show(&Page::appended(), &look(admin, args.route.as_ref())?, args) }
+pub(super) fn status(admin: Admin, args: &StatusArgs) -> Result<(), CliError> {
+    let seen = look(&admin, args.route.as_ref())?;
+    if !args.watch {
+        show(&seen, args)
+    } else if !args.json && is_watched() {
+        live::watch(admin, args.route.clone(), seen)
+    } else {
+        append(admin, seen, args)
+    }
 }
 
 fn look(admin: &Admin, route: Option<&RouteName>) -> Result<Seen, CliError> {
@@ -47,53 +57,56 @@ fn look(admin: &Admin, route: Option<&RouteName>) -> Result<Seen, CliError> {
     Ok(Seen { routes, config: admin.config()? })
 }
 
-fn show(page: &Page, seen: &Seen, args: &StatusArgs) -> Result<(), CliError> {
+fn show(seen: &Seen, args: &StatusArgs) -> Result<(), CliError> {
     if args.json {
-        page.json(seen)?;
+        Page::appended().json(seen)?;
     } else {
-        page.text(&in_words(seen, OffsetDateTime::now_utc()))?;
+        Page::appended().text(&in_words(seen, OffsetDateTime::now_utc()))?;
     }
     Ok(())
 }
 
-/// Goes on over a restart of the edge: whoever watches one wants to see it come back.
-fn watch(admin: &Admin, args: &StatusArgs) -> Result<(), CliError> {
+/// Looks again every second, and prints one below the other. Goes on over a restart of the edge: whoever watches one wants
+/// to see it come back.
+fn append(mut admin: Admin, first: Seen, args: &StatusArgs) -> Result<(), CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
         .map_err(|source| CliError::Watch { source })?;
-    let page = if args.json { Page::appended() } else { Page::in_place() };
     runtime.block_on(async {
         let mut ticks = tokio::time::interval(AGAIN_AFTER);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut answered = false;
+        ticks.tick().await;
+        let (page, mut lines) = (Page::appended(), Lines::default());
+        let mut looked: Result<Seen, CliError> = Ok(first);
         loop {
-            ticks.tick().await;
-            match look(admin, args.route.as_ref()) {
-                Ok(seen) => show_again(&page, &seen, args)?,
-                Err(error) if !answered => return Err(error),
-                Err(error) => interrupted(&page, &error)?,
+            let now = OffsetDateTime::now_utc();
+            match (&looked, args.json) {
+                (Ok(seen), true) => page.json_line(seen)?,
+                (Ok(seen), false) => page.text(&lines.news(seen, now))?,
+                (Err(error), true) => complain(&error.chain()),
+                (Err(error), false) => page.text(&lines.lost(&error.chain(), now))?,
             }
-            answered = true;
+            ticks.tick().await;
+            looked = admin.renew().and_then(|()| look(&admin, args.route.as_ref()));
         }
     })
 }
 
-fn show_again(page: &Page, seen: &Seen, args: &StatusArgs) -> Result<(), CliError> {
-    if args.json {
-        return Ok(page.text(&format!("{}\n", serde_json::to_string(seen).map_err(std::io::Error::from)?))?);
-    }
-    let now = OffsetDateTime::now_utc();
-    let clock = now.format(&time::format_description::well_known::Rfc3339).unwrap_or_default();
-    Ok(page.text(&format!("{}\n{}", paint(BOLD, &moment(&clock)), in_words(seen, now)))?)
-}
-
-fn interrupted(page: &Page, error: &CliError) -> Result<(), CliError> {
-    if page.is_in_place() {
-        return Ok(page.text(&paragraph(&paint(BAD, &error.chain()), 0))?);
-    }
-    complain(&error.chain());
-    Ok(())
+/// What is wrong with the edge itself, a sentence each.
+fn problems(seen: &Seen) -> Vec<String> {
+    let state = &seen.config.state;
+    let mut told: Vec<String> =
+        state.problem.iter().map(|problem| format!("{} {}: {problem}", not_kept(&state.file), state.file)).collect();
+    let config = &seen.config.config;
+    told.extend(config.last_error.iter().map(|refused| {
+        let first = refused.problems.first().map(String::as_str).unwrap_or_default();
+        format!("The config file was changed and refused; the text before it is in force: {first}")
+    }));
+    told.extend(
+        config.needs_restart.iter().map(|change| format!("Only a restart of the edge puts this in force: {change}")),
+    );
+    told
 }
 
 /// The whole page.

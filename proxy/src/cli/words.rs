@@ -53,6 +53,16 @@ pub(crate) fn percent(ratio: f64) -> String {
     format!("{}%", significant(100.0 * ratio))
 }
 
+/// `part / whole`; none of nothing.
+#[expect(
+    clippy::as_conversions,
+    clippy::cast_precision_loss,
+    reason = "counts stay far below 2^53; std has no lossless conversion"
+)]
+pub(crate) fn ratio(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
+}
+
 /// A weight in percent, which is exact to 0.0001: `95%`, `0.0001%`.
 pub(crate) fn weight(percent: f64) -> String {
     let text = format!("{percent:.4}");
@@ -233,7 +243,8 @@ pub(crate) fn moment(rfc3339: &str) -> String {
     format!("{} {} UTC", at.date(), clock(at))
 }
 
-fn clock(at: OffsetDateTime) -> String {
+/// The time of day in UTC: `03:04:05`.
+pub(crate) fn clock(at: OffsetDateTime) -> String {
     format!("{:02}:{:02}:{:02}", at.hour(), at.minute(), at.second())
 }
 
@@ -252,7 +263,11 @@ pub(crate) fn time_of_day(unix_ms: u64) -> String {
 
 /// `text` broken at spaces into lines that, behind `indent` spaces, keep to [`COLUMNS`]. A longer word stays whole.
 pub(crate) fn wrapped(text: &str, indent: usize) -> Vec<String> {
-    let room = COLUMNS.saturating_sub(indent).max(20);
+    wrapped_to(text, COLUMNS.saturating_sub(indent).max(20))
+}
+
+/// `text` broken at spaces into lines of at most `room` columns. A longer word stays whole.
+pub(crate) fn wrapped_to(text: &str, room: usize) -> Vec<String> {
     let mut lines = Vec::new();
     let mut line = String::new();
     for word in text.split_whitespace() {

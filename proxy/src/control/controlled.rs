@@ -5,19 +5,20 @@
 mod shared;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pointsman_config::{Before, Plan, Route, Share, Split, VersionId};
 use pointsman_rollout::{
-    AloneSummary, Capacity, Cause, Change, Decision, Gate, Identity, Input, Mirrored, Observed, Order, PhaseName,
-    Ready, Refusal, Role, Rollout, Saved, Seen, Status, Subject, Summary, Time, WayBack,
+    AloneSummary, Capacity, Cause, Change, Decision, Gate, Identity, Input, Journal, Mirrored, Observed, Order,
+    PhaseName, Ready, Refusal, Role, Rollout, Saved, Seen, Status, Subject, Summary, Time, WayBack,
 };
 
 pub(crate) use self::shared::{Around, AroundWayBack, Followed};
 
 use super::actuator::{Aim, Answer, Mandate, Report};
 use super::endpoints::Addresses;
+use super::events::now_in_words;
 use super::gates;
 use super::way_back;
 use super::window::Window;
@@ -67,6 +68,8 @@ pub(crate) struct ControlledRoute {
     gates: Vec<Gate>,
     /// The same of who is outside.
     outside: Vec<Gate>,
+    /// What trials are decided on, for who wants to decide them again.
+    journal: Arc<Mutex<Journal>>,
 }
 
 impl ControlledRoute {
@@ -102,6 +105,7 @@ impl ControlledRoute {
             carried: 0,
             told_way_back: None,
             around: Around::default(),
+            journal: Arc::default(),
         }
     }
 
@@ -307,10 +311,31 @@ impl ControlledRoute {
         let gates = [self.gates.as_slice(), self.outside.as_slice()].concat();
         seen.gates = &gates;
         (seen.acknowledged, seen.edges) = (around.acknowledged, around.edges);
+        let recorded = self.rollout.role() == Role::Leader;
+        if recorded {
+            self.journal().tick(&self.rollout, rows, (&self.ready, &self.applied), (now, now_in_words));
+        }
         // Only an order can be refused.
         let changes = self.rollout.step(Input::Tick(&seen), now).unwrap_or_default();
+        if recorded {
+            self.record_changes(&changes, now);
+        }
         self.note(&changes, now);
         changes
+    }
+
+    /// What trials are decided on.
+    pub(crate) fn journal_handle(&self) -> Arc<Mutex<Journal>> {
+        Arc::clone(&self.journal)
+    }
+
+    fn journal(&self) -> MutexGuard<'_, Journal> {
+        // Held for as long as a tick is noted, or a record is copied for who asks.
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn record_changes(&self, changes: &[Change], now: Time) {
+        self.journal().decided(&self.rollout, changes, &self.applied, (now, now_in_words));
     }
 
     /// The route's part of the file changed.
@@ -323,6 +348,8 @@ impl ControlledRoute {
         self.gates = gates::of_route(&route);
         // Only an order can be refused.
         let changes = self.rollout.step(Input::Edit(route), now).unwrap_or_default();
+        self.journal().edit();
+        self.record_changes(&changes, now);
         self.note(&changes, now);
         changes
     }
@@ -333,6 +360,8 @@ impl ControlledRoute {
     /// If the route's state forbids it.
     pub(crate) fn obey(&mut self, order: &Order, now: Time) -> Result<Vec<Change>, Refusal> {
         let changes = self.rollout.step(Input::Order(order), now)?;
+        self.journal().order(order, now);
+        self.record_changes(&changes, now);
         self.note(&changes, now);
         Ok(changes)
     }
@@ -347,6 +376,7 @@ impl ControlledRoute {
         }
         let (mut rollout, changes) = Rollout::resume(Arc::clone(&self.route), saved, now);
         rollout.number_trials_after(self.rollout.trial());
+        self.journal().leave();
         self.rollout = rollout;
         changes
     }

@@ -414,6 +414,7 @@ fn openapi_describes_every_path_and_resolves_every_reference() {
         "get /api/v1/events",
         "get /api/v1/routes",
         "get /api/v1/routes/{route}",
+        "get /api/v1/routes/{route}/counts",
         "get /api/v1/routes/{route}/decisions",
         "get /api/v1/routes/{route}/series",
         "get /livez",

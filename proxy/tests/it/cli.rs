@@ -354,6 +354,27 @@ fn watching_appends_where_it_is_piped_and_a_closed_pipe_is_no_error() {
     assert_eq!(said, "");
 }
 
+#[test]
+fn watching_into_a_pipe_says_what_changed_and_nothing_else() {
+    let edge = edge_with(view(vec![shifting()]));
+    let child = command(&["status", "--watch", "--admin", &edge.url("")]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = Running(child);
+    let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let first = lines.next().unwrap();
+    assert!(first.contains("UTC delivery-time: shifting (step") && !first.contains('\u{1b}'), "{first}");
+    edge.view.store(view(vec![rolled_back()]).into());
+    let said: Vec<String> = lines.by_ref().take(2).collect();
+    assert!(said[0].contains("decision") && said[1].contains("delivery-time: rolled back"), "{said:?}");
+    let address = edge.address;
+    drop(edge);
+    let lost = lines.next().unwrap();
+    assert!(lost.contains("lost the edge"), "{lost}");
+    let edge = Edge::at(address, view(vec![rolled_back()]));
+    let again = lines.next().unwrap();
+    assert!(again.contains("answers again"), "{again}");
+    drop(edge);
+}
+
 fn check(text: &str, arguments: &[&str]) -> (i32, String) {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("pointsman.yaml"), text).unwrap();
@@ -442,6 +463,7 @@ fn linked_as_a_kubectl_plugin_it_is_called_so() {
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_pointsman"), &link).unwrap();
     let output = Command::new(&link).args(["status", "--help"]).output().unwrap();
     assert!(out(&output).contains("Usage: kubectl pointsman status"), "{}", out(&output));
+    assert!(out(&output).contains("--namespace") && !out(&run(&["status", "--help"])).contains("--namespace"));
     let edge = edge_with(view(vec![shifting()]));
     let output = Command::new(&link).args(["status", "--admin", &edge.url("")]).output().unwrap();
     assert!(out(&output).contains("delivery-time: shifting"), "{}", out(&output));

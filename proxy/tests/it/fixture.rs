@@ -52,7 +52,16 @@ impl Edge {
         Self::with(view, decisions(), None)
     }
 
+    /// At the address of one that is gone.
+    pub(crate) fn at(address: SocketAddr, view: View) -> Self {
+        Self::listening(address, view, decisions(), None)
+    }
+
     pub(crate) fn with(view: View, log: Vec<DecisionRow>, token: Option<PathBuf>) -> Self {
+        Self::listening(SocketAddr::from(([127, 0, 0, 1], 0)), view, log, token)
+    }
+
+    fn listening(address: SocketAddr, view: View, log: Vec<DecisionRow>, token: Option<PathBuf>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let view = Arc::new(ArcSwap::from_pointee(view));
         let (events, _) = broadcast::channel(16);
@@ -68,7 +77,7 @@ impl Edge {
             notifier: pointsman::notify::Notifier::default(),
             token: token.map(TokenFile::new),
         };
-        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+        let listener = runtime.block_on(tokio::net::TcpListener::bind(address)).unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
         runtime.spawn(admin::serve(listener, admin::router(context), async { drop(stopped.await) }));
@@ -383,6 +392,7 @@ pub(crate) fn view(routes: Vec<RouteView>) -> View {
             (Some("delivery-time".parse().unwrap()), [("rate_limited", 2)].into()),
         ]
         .into(),
+        journals: BTreeMap::new(),
         mirrors: [(route_name("delivery-time"), some_copies())].into(),
         decisions: [((route_name("delivery-time"), "rollback"), 1)].into(),
         replicas: None,

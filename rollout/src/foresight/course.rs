@@ -212,6 +212,7 @@ pub(super) fn end_of(change: &Change) -> Option<End> {
         Decision::Start
         | Decision::Step
         | Decision::Resume
+        | Decision::Hold
         | Decision::Promote
         | Decision::Flip
         | Decision::Bake

@@ -1,6 +1,6 @@
 //! What a plan is forecast to do, held to independent simulations of the comparison and to what a plan says of itself.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pointsman_config::{Guard, Plan, PromotionGuard, Rollout as RolloutPlan, Route, Step};
 use pointsman_rollout::{Comparison, Doubt, Expected, Failing, Foresight, Verdict, foresee};
@@ -95,20 +95,18 @@ fn a_plan_with_enough_traffic_takes_its_holds_and_nothing_is_doubtful() {
 }
 
 #[test]
-fn a_forecast_is_the_same_whenever_it_is_made_and_quickly_made() {
+fn a_forecast_is_the_same_whenever_it_is_made() {
     let route = plan(&[(5, 5), (25, 10)]);
-    let begun = Instant::now();
     let first = ahead(&route, 500.0);
-    println!("took {:?}", begun.elapsed());
     assert_eq!(first, ahead(&route, 500.0));
 }
 
 #[test]
 fn steps_without_enough_requests_are_told_and_do_last_as_long_as_told() {
     let foresight = ahead(&plan(&[(1, 2), (25, 10)]), 20.0);
-    let told = foresight.doubts.iter().find_map(|doubt| match doubt {
-        Doubt::TooFewRequests { step: 1, expected, needed, takes_s } => Some((*expected, *needed, *takes_s)),
-        _ => None,
+    let told = foresight.doubts.iter().find_map(|doubt| {
+        let Doubt::TooFewRequests { step: 1, expected, needed, takes_s } = doubt else { return None };
+        Some((*expected, *needed, *takes_s))
     });
     let (expected, needed, takes_s) = told.unwrap();
     assert!((expected - 24.0).abs() < 1e-9 && needed == 45, "{expected} of {needed}");
@@ -124,9 +122,9 @@ fn steps_without_enough_requests_are_told_and_do_last_as_long_as_told() {
 fn a_hold_that_lets_a_bad_canary_pass_is_told_with_one_that_would_not() {
     let route = Route { guard: Guard { max_error_rate: 0.02, ..Guard::default() }, ..plan(&[(10, 1), (50, 10)]) };
     let doubts = ahead(&route, 25.0).doubts;
-    let told = doubts.iter().find_map(|doubt| match doubt {
-        Doubt::HoldTooShort { step: 1, passes, hold_s, .. } => Some((*passes, hold_s.unwrap())),
-        _ => None,
+    let told = doubts.iter().find_map(|doubt| {
+        let Doubt::HoldTooShort { step: 1, passes, hold_s, .. } = doubt else { return None };
+        Some((*passes, hold_s.unwrap()))
     });
     let Some((passes, hold_s)) = told else {
         return assert!(matches!(doubts[0], Doubt::TooFewRequests { .. }), "{doubts:?}");
@@ -143,9 +141,9 @@ fn steps_that_add_nothing_and_margins_below_the_noise_are_told() {
     route.guard.promotion = PromotionGuard { difference: 0.0001, ratio: 1.01, ..PromotionGuard::default() };
     let noisy = Expected { requests_per_s: 50.0, error_rate: 0.02, slow_rate: 0.005 };
     let foresight = foresee(&route, noisy, &FAILING).unwrap();
-    let told = foresight.doubts.iter().find_map(|doubt| match doubt {
-        Doubt::NotProven { takes_s, would_do, .. } => Some((*takes_s, would_do.unwrap())),
-        _ => None,
+    let told = foresight.doubts.iter().find_map(|doubt| {
+        let Doubt::NotProven { takes_s, would_do, .. } = doubt else { return None };
+        Some((*takes_s, would_do.unwrap()))
     });
     let (takes_s, would_do) = told.unwrap();
     assert!(takes_s.is_none_or(|takes_s| takes_s > 0.7 * 3_600.0), "{takes_s:?}");

@@ -23,7 +23,7 @@ fn written(journal: &Journal) -> Record {
 fn begun(route: &Route) -> World {
     let mut world = World::new(crate::world::route(weights(0)));
     world.break_version("v1", 700);
-    world.run_for(Duration::from_secs(60));
+    world.run_for(Duration::from_mins(1));
     world.edit(route.clone());
     world
 }

@@ -190,7 +190,7 @@ impl World {
             seen.way_back = &cluster.way_back;
             seen.edges = 3;
         }
-        self.journal.tick(&self.rollout, &rows, (&self.ready, &applied), self.now);
+        self.journal.tick(&self.rollout, &rows, (&self.ready, &applied), (self.now, String::new));
         let changes = self.rollout.step(Input::Tick(&seen), self.now).unwrap();
         self.journal.decided(&self.rollout, &changes, &applied, (self.now, String::new));
         let desired = self.rollout.desired();

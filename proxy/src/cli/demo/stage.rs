@@ -75,7 +75,7 @@ impl Stage {
             "load: {} predictions per second, sent on time whether or not earlier ones were answered",
             args.rate
         ))?;
-        let admin = Admin::new(&Connection { admin: format!("http://{admin_at}"), token_file: None })?;
+        let admin = Admin::new(&Connection { admin: Some(format!("http://{admin_at}")), ..Connection::default() })?;
         let route = "delivery-time"
             .parse()
             .map_err(|error| DemoError::Strange { what: "the route's name", source: Box::new(error) })?;

@@ -17,7 +17,7 @@ use crate::view::{
 /// Width of the labels at the left, the two spaces before them included.
 const LABELS: usize = 13;
 /// Width of a bar that shows a split.
-const BAR: u32 = 32;
+const BAR: usize = 32;
 
 /// Everything about one route.
 pub(super) fn block(route: &RouteView, now: OffsetDateTime) -> String {
@@ -102,7 +102,7 @@ fn who(route: &RouteView) -> String {
 }
 
 /// The canary, as long as it is not the version in production.
-fn on_trial(route: &RouteView) -> Option<&VersionId> {
+pub(super) fn on_trial(route: &RouteView) -> Option<&VersionId> {
     route.canary.as_ref().filter(|canary| **canary != route.stable)
 }
 
@@ -118,7 +118,7 @@ fn splits(route: &RouteView) -> String {
 }
 
 /// One of the three weights.
-type Weigh = fn(&WeightView) -> Option<f64>;
+pub(super) type Weigh = fn(&WeightView) -> Option<f64>;
 
 /// Versions that have or shall have traffic.
 fn shown_versions(route: &RouteView) -> Vec<&VersionId> {
@@ -140,27 +140,23 @@ fn bar(route: &RouteView, versions: &[&VersionId], label: &str, kind: Weigh) -> 
     let exact = if label == "observed" { |share: f64| percent_in_text(share / 100.0) } else { weight };
     let shares: Vec<String> =
         versions.iter().map(|version| format!("{version} {}", exact(share(version).unwrap_or_default()))).collect();
-    let cells = stable_cells(stable);
-    let (full, light) = ("█".repeat(cells), "░".repeat(usize::try_from(BAR).unwrap_or_default() - cells));
+    let cells = cells(stable, BAR);
+    let (full, light) = ("█".repeat(cells), "░".repeat(BAR - cells));
     format!("{}{}{}  {}\n", left(label), paint(GOOD, &full), paint(CAREFUL, &light), shares.join("  "))
 }
 
-/// Cells for `percent` of traffic: all only for all, none only for none.
-fn stable_cells(percent: f64) -> usize {
-    let whole = f64::from(BAR);
-    let cells = (percent / 100.0 * whole).round();
-    let cells = if percent >= 100.0 {
+/// How many of `room` cells stand for `percent` of traffic: all only for all, none only for none.
+pub(super) fn cells(percent: f64, room: usize) -> usize {
+    let whole = f64::from(u32::try_from(room).unwrap_or(u32::MAX));
+    let exact = (percent / 100.0 * whole).round();
+    let wanted = if percent >= 100.0 {
         whole
     } else if percent <= 0.0 {
         0.0
     } else {
-        cells.clamp(1.0, whole - 1.0)
+        exact.clamp(1.0_f64.min(whole), (whole - 1.0).max(0.0))
     };
-    (0..=BAR)
-        .rev()
-        .find(|count| f64::from(*count) <= cells)
-        .and_then(|count| usize::try_from(count).ok())
-        .unwrap_or_default()
+    (0..=room).rev().find(|count| f64::from(u32::try_from(*count).unwrap_or(u32::MAX)) <= wanted).unwrap_or_default()
 }
 
 /// Rates and latencies by version.
@@ -250,7 +246,7 @@ fn mirrored(route: &RouteView) -> String {
     route.analysis.mirror.as_ref().map(|seen| copies(route.stable.as_str(), seen)).unwrap_or_default()
 }
 
-fn verdict(analysis: &AnalysisView, canary: &VersionId, stable: &VersionId) -> String {
+pub(super) fn verdict(analysis: &AnalysisView, canary: &VersionId, stable: &VersionId) -> String {
     match (analysis.verdict.as_str(), analysis.reason.as_str()) {
         ("rollback", "catastrophic") => format!("yes: {canary} fails most of its requests"),
         ("rollback", "error_regression") => format!("yes: {canary} fails more of its requests than {stable} does"),
@@ -281,7 +277,7 @@ fn verdict(analysis: &AnalysisView, canary: &VersionId, stable: &VersionId) -> S
     }
 }
 
-fn verdict_style(analysis: &AnalysisView) -> Style {
+pub(super) fn verdict_style(analysis: &AnalysisView) -> Style {
     match (analysis.verdict.as_str(), analysis.reason.as_str()) {
         ("rollback", _) => BAD,
         ("promote", _) => GOOD,
@@ -291,7 +287,7 @@ fn verdict_style(analysis: &AnalysisView) -> Style {
     }
 }
 
-fn difference(analysis: &AnalysisView, canary: &VersionId, stable: &VersionId) -> String {
+pub(super) fn difference(analysis: &AnalysisView, canary: &VersionId, stable: &VersionId) -> String {
     let Some(seen) = &analysis.error_rate_difference else { return String::new() };
     let confidence = analysis.summary.as_ref().map_or(0.99, |summary| summary.confidence);
     format!(
@@ -356,8 +352,13 @@ fn quarantine(route: &RouteView) -> String {
     if entries.is_empty() { entries } else { format!("\n{entries}") }
 }
 
-/// Commands that the route would obey now, and what each would do.
+/// Commands that the route would obey now, and what each would do, under a label.
 fn choices(route: &RouteView) -> String {
+    listed(&commands(route))
+}
+
+/// Commands that the route would obey now, and what each would do.
+pub(super) fn commands(route: &RouteView) -> Vec<(String, String)> {
     let (name, canary) = (&route.name, route.canary.as_ref().map_or("the canary", VersionId::as_str));
     let pause = ("pause", "stop here; the guard stays armed".to_owned());
     let promote = ("promote", format!("all traffic to {canary} now"));
@@ -365,11 +366,11 @@ fn choices(route: &RouteView) -> String {
     let is_foreign = route.live_service.as_ref().is_some_and(|live| live.foreign.is_some());
     let resume = ("resume", "go on".to_owned());
     if is_foreign {
-        return listed(&[
+        return vec![
             (format!("pointsman resume {name} --adopt"), "go on with the live Service as it is now".to_owned()),
             (format!("pointsman resume {name} --restore"), "put the live Service back, and go on".to_owned()),
             (format!("pointsman rollback {name}"), rollback.1),
-        ]);
+        ];
     }
     let has_all =
         route.canary.as_ref().and_then(|version| route.weights.get(version)).is_some_and(|seen| seen.desired >= 100.0);
@@ -397,7 +398,7 @@ fn choices(route: &RouteView) -> String {
             .as_ref()
             .map(|_| (format!("pointsman explain {name}"), "why the last decision was taken".to_owned())),
     );
-    listed(&commands)
+    commands
 }
 
 fn listed(commands: &[(String, String)]) -> String {

@@ -66,6 +66,7 @@ impl ControlledRoute {
     /// Decides from now on; `kept` is what was kept elsewhere, if it is known.
     pub(crate) fn lead(&mut self, kept: Option<Saved>, now: Time) -> Vec<Change> {
         self.is_placed |= kept.is_some();
+        self.journal().leave();
         let changes = self.rollout.lead(kept, now);
         self.note(&changes, now);
         changes
@@ -88,6 +89,7 @@ impl ControlledRoute {
 
     /// Decides no longer.
     pub(crate) fn step_down(&mut self) {
+        self.journal().leave();
         self.rollout.step_down();
     }
 
@@ -102,6 +104,7 @@ impl ControlledRoute {
         self.is_placed = true;
         match (self.role(), found.serial() > self.serial()) {
             (Role::Leader, _) => {
+                self.journal().leave();
                 let changes = self.rollout.weigh(Some(found), now);
                 self.note(&changes, now);
                 changes
@@ -147,6 +150,7 @@ impl ControlledRoute {
 
     /// Another edge, `by`, took a canary back.
     pub(crate) fn take_trip(&mut self, trip: &Trip, by: &str, now: Time) -> Vec<Change> {
+        self.journal().leave();
         let changes = self.rollout.take_trip(trip, by, now);
         self.note(&changes, now);
         changes

@@ -1,0 +1,110 @@
+//! `kubectl pointsman`: the way to the edge is what `kubectl` makes, and ends with the command.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use crate::fixture::{Edge, shifting, view};
+
+/// A folder with the plugin, and a `kubectl` that writes down what it is asked.
+struct Place {
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    /// `forward` is what the `kubectl` does when it is to forward a port, as a line of shell.
+    fn new(lease: &str, forward: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("asked");
+        let script = format!(
+            "#!/bin/bash\necho \"$@\" >> {log}\ncase \"$*\" in\n*'get lease'*) {lease} ;;\n*'get secret pointsman-tokens'*) printf c2Vzc2lvbg== ;;\n*port-forward*) echo $$ > {pid}; {forward} ;;\n*) echo no such thing >&2; exit 1 ;;\nesac\n",
+            log = log.display(),
+            pid = folder.path().join("pid").display(),
+        );
+        let kubectl = folder.path().join("kubectl");
+        std::fs::write(&kubectl, script).unwrap();
+        std::fs::set_permissions(&kubectl, std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_pointsman"), folder.path().join("kubectl-pointsman")).unwrap();
+        Self { folder }
+    }
+
+    fn to(edge: &Edge) -> Self {
+        let port = edge.address.port();
+        let forward = format!("echo 'Forwarding from 127.0.0.1:{port} -> 9900'; exec sleep 600");
+        Self::new("printf pointsman-abc-7f3d-0badcafe", &forward)
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        let path = format!("{}:{}", self.folder.path().display(), std::env::var("PATH").unwrap());
+        Command::new(self.folder.path().join("kubectl-pointsman"))
+            .args(arguments)
+            .env("PATH", path)
+            .env_remove("POINTSMAN_ADMIN")
+            .env_remove("POINTSMAN_TOKEN_FILE")
+            .output()
+            .unwrap()
+    }
+
+    fn asked(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("asked")).unwrap_or_default()
+    }
+
+    /// Whether the process that forwarded is there.
+    fn forwards(&self) -> bool {
+        let id = std::fs::read_to_string(self.folder.path().join("pid")).unwrap();
+        PathBuf::from(format!("/proc/{}", id.trim())).exists()
+    }
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn the_leader_is_found_through_its_lease_and_the_way_ends_with_the_command() {
+    let token = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(token.path(), "session").unwrap();
+    let edge = Edge::with(view(vec![shifting()]), Vec::new(), Some(token.path().to_owned()));
+    let place = Place::to(&edge);
+    let output = place.run(&["status", "delivery-time", "--context", "kind", "-n", "models"]);
+    assert!(output.status.success() && out(&output).contains("delivery-time: shifting"), "{}", err(&output));
+    let asked = place.asked();
+    assert!(asked.lines().all(|line| line.starts_with("--context=kind --namespace=models ")), "{asked}");
+    assert!(asked.contains("port-forward --address=127.0.0.1 pod/pointsman-abc-7f3d :admin"), "{asked}");
+    assert!(!place.forwards(), "nothing is left running");
+    let output = place.run(&["rollback", "delivery-time", "--reason", "support calls"]);
+    assert!(output.status.success(), "{}", err(&output));
+    assert_eq!(edge.orders().len(), 1, "an order goes the same way, with the token of the cluster");
+}
+
+#[test]
+fn without_a_lease_any_edge_is_asked_and_an_address_spares_kubectl() {
+    let edge = Edge::new(view(vec![shifting()]));
+    let forward = format!("echo 'Forwarding from 127.0.0.1:{} -> 9900'; exec sleep 600", edge.address.port());
+    let place = Place::new("exit 1", &forward);
+    let output = place.run(&["status", "--edge", "other"]);
+    assert!(output.status.success(), "{}", err(&output));
+    assert!(place.asked().contains("port-forward --address=127.0.0.1 deployment/other :admin"), "{}", place.asked());
+    let spared = Place::new("exit 1", "exit 1");
+    assert!(spared.run(&["status", "--admin", &edge.url("")]).status.success());
+    assert_eq!(spared.asked(), "");
+}
+
+#[test]
+fn what_kubectl_refuses_is_told_with_the_way_out() {
+    let place = Place::new("exit 1", "echo 'error: pods \"pointsman\" is forbidden' >&2; exit 1");
+    let output = place.run(&["status"]);
+    assert_eq!(output.status.code(), Some(1));
+    let told = err(&output);
+    assert!(told.contains("is forbidden") && told.contains("--namespace"), "{told}");
+    let alone = tempfile::tempdir().unwrap();
+    let link = alone.path().join("kubectl-pointsman");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_pointsman"), &link).unwrap();
+    let output =
+        Command::new(link).arg("status").env("PATH", alone.path()).env_remove("POINTSMAN_ADMIN").output().unwrap();
+    assert!(err(&output).contains("install it"), "{}", err(&output));
+}
