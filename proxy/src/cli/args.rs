@@ -193,7 +193,7 @@ pub struct WeightsArgs {
 #[derive(Debug, Args)]
 pub struct PromoteArgs {
     /// Route
-    #[arg(value_name = "ROUTE")]
+    #[arg(value_name = "ROUTE", add = ArgValueCandidates::new(completions::routes))]
     pub route: RouteName,
     /// Although the route is frozen; needs a reason
     #[arg(long, requires = "reason")]
@@ -201,6 +201,9 @@ pub struct PromoteArgs {
     /// Why, for the decision log
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub reason: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `rollback`, `pause`

@@ -14,7 +14,7 @@ use crate::admin::{ForeignBody, OrderAnswer, PromoteBody, ReasonBody, ResumeBody
 /// Gives the canary all traffic.
 pub(super) fn promote(admin: &Admin, args: &PromoteArgs) -> Result<(), CliError> {
     let body = PromoteBody { reason: args.reason.clone(), force: args.force };
-    report(&admin.order(&args.route, "promote", &body)?)
+    report(&admin.order(&args.route, "promote", &body)?, args.json)
 }
 
 /// `rollback` or `pause`.
