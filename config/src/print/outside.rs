@@ -75,7 +75,7 @@ impl Page {
         self.line(1, format!("- name: {}", quote(&freeze.name)));
         self.line(2, format!("cron: {}", quote(cron)));
         self.line(2, format!("time_zone: {}", quote(zone)));
-        self.line(2, format!("duration: {}", lasts));
+        self.line(2, format!("duration: {lasts}"));
         if !freeze.routes.is_empty() {
             let routes: Vec<_> = freeze.routes.iter().map(quote).collect();
             self.line(2, format!("routes: [{}]", routes.join(", ")));

@@ -69,7 +69,7 @@ fn what_never_ends_never_begins_or_never_tells_versions_apart_is_warned_of() {
         parsed.warnings.into_iter().map(|warning| warning.what).collect()
     };
     let freeze = |rest: &str| warnings(&format!("freeze: [{{ name: f, {rest} }}]"), "");
-    assert_eq!(freeze("cron: '0 0 * * *', duration: 23h59m"), [] as [String; 0]);
+    assert_eq!(freeze("cron: '0 0 * * *', duration: 23h59m"), Vec::<String>::new());
     assert!(freeze("cron: '0 0 * * *', duration: 1d1s")[0].contains("never ends"));
     assert!(freeze("cron: '* * * * *', duration: 1m")[0].contains("never ends"));
     assert!(freeze("cron: '0 0 31 2 *', duration: 1d")[0].contains("never begins"));

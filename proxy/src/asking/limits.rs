@@ -132,8 +132,8 @@ routes:
         Config::parse(&text, "test").unwrap_or_else(|error| panic!("{error}")).config.routes[0].guard.queries.remove(0)
     }
 
-    fn numbers(canary: f64, stable: f64) -> Result<Numbers, String> {
-        Ok(Numbers { canary, stable: Some(stable) })
+    fn numbers(canary: f64, stable: f64) -> Numbers {
+        Numbers { canary, stable: Some(stable) }
     }
 
     #[test]
@@ -143,7 +143,7 @@ routes:
         let mut outcomes = |seen: &[f64]| -> Vec<Outcome> {
             seen.iter()
                 .map(|number| {
-                    let seen = if number.is_nan() { Err("no data".to_owned()) } else { numbers(*number, 1.0) };
+                    let seen = if number.is_nan() { Err("no data".to_owned()) } else { Ok(numbers(*number, 1.0)) };
                     streak.note(&query, seen).0
                 })
                 .collect()
@@ -164,26 +164,26 @@ routes:
     fn a_number_is_compared_as_the_query_says() {
         check(
             "max: 5",
-            numbers(5.25, 1.0),
+            Ok(numbers(5.25, 1.0)),
             Fails,
             "`orders`: the canary has 5.25, above its limit of 5, 1 of 1 times in a row",
         );
         check(
             "min: 5",
-            numbers(4.0, 1.0),
+            Ok(numbers(4.0, 1.0)),
             Fails,
             "`orders`: the canary has 4, below its limit of 5, 1 of 1 times in a row",
         );
-        check("max: 5", numbers(5.0, 1.0), Passes, "`orders`: the canary has 5, within its limits");
+        check("max: 5", Ok(numbers(5.0, 1.0)), Passes, "`orders`: the canary has 5, within its limits");
         check(
             "compare: ratio, min: 0.9",
-            numbers(80.0, 100.0),
+            Ok(numbers(80.0, 100.0)),
             Fails,
             "`orders`: the canary has 80, 0.8 times stable's 100, below its limit of 0.9, 1 of 1 times in a row",
         );
         check(
             "compare: difference, max: 0.5",
-            numbers(1.25, 1.0),
+            Ok(numbers(1.25, 1.0)),
             Passes,
             "`orders`: the canary has 1.25, stable 1, a difference of 0.25, within its limits",
         );
@@ -194,7 +194,7 @@ routes:
         check("max: 5", Err("it has no data".to_owned()), Holds, "`orders` gives no clear number: it has no data");
         check(
             "compare: ratio, min: 0.9",
-            numbers(80.0, 0.0),
+            Ok(numbers(80.0, 0.0)),
             Holds,
             "`orders` gives no clear number: stable has 0, and nothing can be divided by that",
         );

@@ -60,14 +60,14 @@ struct Prometheus {
 impl Prometheus {
     /// None where it is not installed and nobody insists.
     async fn start(exporter: &Exporter) -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let config = json!({
-            "global": { "scrape_interval": "100ms", "scrape_timeout": "100ms" },
-            "scrape_configs": [{ "job_name": "shop", "static_configs": [{ "targets": [exporter.address.to_string()] }] }],
-        });
-        std::fs::write(folder.path().join("prometheus.yml"), config.to_string()).unwrap();
         // Whoever takes this port in between makes the start fail, and another one is tried.
         for _ in 0..5 {
+            let folder = tempfile::tempdir().unwrap();
+            let config = json!({
+                "global": { "scrape_interval": "100ms", "scrape_timeout": "100ms" },
+                "scrape_configs": [{ "job_name": "shop", "static_configs": [{ "targets": [exporter.address.to_string()] }] }],
+            });
+            std::fs::write(folder.path().join("prometheus.yml"), config.to_string()).unwrap();
             let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
             let mut command = Command::new("prometheus");
             command.arg("--config.file=prometheus.yml").arg(format!("--web.listen-address={address}"));
@@ -86,9 +86,6 @@ impl Prometheus {
             if server.is_ready().await {
                 return Some(server);
             }
-            drop(server.child.kill());
-            drop(server.child.wait());
-            return Box::pin(Self::start(exporter)).await;
         }
         panic!("prometheus does not start");
     }

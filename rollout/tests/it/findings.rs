@@ -295,7 +295,19 @@ fn check(world: &World, changes: &[Change], counted: &mut [usize; 3]) {
                 counted[2] += 1;
                 assert!(!is_open(world, world.now()) && change.before == change.after, "{change:?}");
             }
-            _ => {}
+            D::Step
+            | D::Promote
+            | D::Start
+            | D::Pause
+            | D::Resume
+            | D::Flip
+            | D::Bake
+            | D::Finish
+            | D::RollbackDone
+            | D::Alert
+            | D::SetWeights
+            | D::Retry
+            | D::Edit => {}
         }
     }
 }
