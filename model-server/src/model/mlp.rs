@@ -1,20 +1,32 @@
-//! A multilayer perceptron on candle. The scaler is folded into the first layer when the model is built, so that
-//! a prediction is three products and nothing else.
+//! A multilayer perceptron: on a processor by passes of our own, on any other device on candle. The scaler is folded
+//! into the first layer when the model is built, so that a prediction is its products and nothing else.
+
+mod passes;
 
 use candle_core::{Device, Tensor};
+
+use passes::Passes;
 
 use super::tensors::{Tensors, WEIGHTS};
 use super::{Model, ModelError, only_columns};
 use crate::bundle::{Bundle, MlpShape, Scaler};
 use crate::schema::{Rows, narrow};
 
-/// Rows that go through the layers together: more gain nothing, and above 64 Ki values candle hands a sum to
-/// threads of its own.
-const CHUNK_ROWS: usize = 256;
-
 /// See [`Model`].
 #[derive(Debug)]
-pub(super) struct Mlp {
+pub(super) struct Mlp(Layers);
+
+#[derive(Debug)]
+enum Layers {
+    /// On a processor.
+    Here(Passes),
+    /// On a device.
+    There(OnDevice),
+}
+
+/// The layers, where candle calculates them.
+#[derive(Debug)]
+struct OnDevice {
     layers: Vec<Layer>,
     device: Device,
     width: usize,
@@ -47,11 +59,18 @@ impl Mlp {
         if let Some(first) = stored.first_mut() {
             fold(&shape.scaler, first);
         }
-        let layers = stored
-            .iter()
-            .map(|layer| layer.to_device(device))
-            .collect::<Result<_, _>>()
-            .map_err(ModelError::Calculate)?;
+        if device.is_cpu() {
+            let shown = stored.iter().map(|layer| (layer.weight.as_slice(), layer.bias.as_slice(), layer.inputs));
+            return Ok(Self(Layers::Here(Passes::new(width, shown))));
+        }
+        let there = OnDevice::new(&stored, device, width).map_err(ModelError::Calculate)?;
+        Ok(Self(Layers::There(there)))
+    }
+}
+
+impl OnDevice {
+    fn new(stored: &[Stored], device: &Device, width: usize) -> candle_core::Result<Self> {
+        let layers = stored.iter().map(|layer| layer.to_device(device)).collect::<Result<_, _>>()?;
         Ok(Self { layers, device: device.clone(), width })
     }
 
@@ -70,15 +89,10 @@ impl Mlp {
 
 impl Model for Mlp {
     fn predict(&self, rows: &Rows) -> Result<Vec<f32>, ModelError> {
-        if rows.count <= CHUNK_ROWS {
-            return self.forward(&rows.columns, rows.count).map_err(ModelError::Calculate);
+        match &self.0 {
+            Layers::Here(passes) => Ok(passes.forward(&rows.columns)),
+            Layers::There(there) => there.forward(&rows.columns, rows.count).map_err(ModelError::Calculate),
         }
-        let mut predictions = Vec::with_capacity(rows.count);
-        for chunk in rows.columns.chunks(CHUNK_ROWS * self.width) {
-            let rows = chunk.len() / self.width;
-            predictions.extend(self.forward(chunk, rows).map_err(ModelError::Calculate)?);
-        }
-        Ok(predictions)
     }
 }
 
@@ -143,6 +157,25 @@ mod tests {
         fold(&scaler, &mut layer);
         for (found, wanted) in apply(&layer, x).iter().zip(wanted) {
             assert!((found - wanted).abs() < 1e-6, "{found} is not {wanted}");
+        }
+    }
+
+    #[test]
+    fn a_device_calculates_what_a_processor_does() {
+        let layer = |inputs: u8, outputs: u8| Stored {
+            weight: (0..inputs * outputs).map(|number| f32::from(number % 7) / 7.0 - 0.5).collect(),
+            bias: (0..outputs).map(|number| f32::from(number % 3) - 1.0).collect(),
+            inputs: inputs.into(),
+        };
+        let stored = [layer(3, 20), layer(20, 2)];
+        let there = OnDevice::new(&stored, &Device::Cpu, 3).unwrap();
+        let shown = stored.iter().map(|layer| (layer.weight.as_slice(), layer.bias.as_slice(), layer.inputs));
+        let here = Passes::new(3, shown);
+        let columns = [0.5, -1.0, 2.0, 0.0, 3.0, -0.25];
+        let (found, wanted) = (here.forward(&columns), there.forward(&columns, 2).unwrap());
+        assert_eq!(found.len(), wanted.len());
+        for (found, wanted) in found.iter().zip(&wanted) {
+            assert!((found - wanted).abs() < 1e-5, "{found} is not {wanted}");
         }
     }
 
