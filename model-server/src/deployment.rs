@@ -121,7 +121,8 @@ impl Deployment {
         }
         self.served.believe(&predictions.values)?;
         if !asked.is_golden {
-            self.drift.note(&predictions.rows, &predictions.values, Instant::now());
+            let now = predictions.calculation.map_or_else(Instant::now, |calculation| calculation.ended);
+            self.drift.note(&predictions.rows, &predictions.values, now);
         }
         Ok(predictions)
     }

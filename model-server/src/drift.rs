@@ -60,6 +60,12 @@ struct Binned {
     categories: Vec<String>,
 }
 
+/// What some threads counted of it.
+struct Counts<'c> {
+    bins: &'c mut [u64],
+    sketch: &'c mut Sketch,
+}
+
 /// Where its value stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
@@ -81,17 +87,9 @@ enum Bins {
     OneOf(usize),
 }
 
-/// One row and its prediction.
-struct Row<'a> {
-    columns: &'a [f32],
-    texts: &'a [String],
-    prediction: &'a [f32],
-}
-
-/// What belongs to one of so many rows that lie one behind the other.
-fn part<T>(all: &[T], number: usize, rows: usize) -> &[T] {
-    let each = all.len() / rows.max(1);
-    all.get(number * each..(number + 1) * each).unwrap_or_default()
+/// What belongs to each of so many rows that lie one behind the other.
+fn of_each<T>(all: &[T], rows: usize) -> impl Iterator<Item = &[T]> {
+    all.chunks_exact((all.len() / rows.max(1)).max(1))
 }
 
 fn characters(text: Option<&String>) -> f32 {
@@ -183,7 +181,7 @@ impl Drift {
 
     /// Counts a request whose values the schema refused.
     pub fn refuse(&self, now: Instant) {
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner).count(now, std::iter::empty());
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).counts(now, 1);
     }
 
     /// Counts rows and their predictions.
@@ -193,15 +191,10 @@ impl Drift {
         };
         let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
         let Shard { window, sketches } = &mut *shard;
-        for number in 0..rows.count {
-            let row = Row {
-                columns: part(&rows.columns, number, rows.count),
-                texts: part(&rows.texts, number, rows.count),
-                prediction: part(predictions, number, rows.count),
-            };
-            window.count(now, self.binned.iter().map(|binned| binned.first_bin + binned.bin(&row)));
-            for (binned, sketch) in self.binned.iter().zip(&mut *sketches).filter(|(binned, _)| binned.has_order()) {
-                sketch.count(binned.number(&row));
+        let counts = window.counts(now, rows.count);
+        for (binned, sketch) in self.binned.iter().zip(sketches) {
+            if let Some(counts) = counts.get_mut(binned.first_bin..binned.first_bin + binned.trained.len()) {
+                binned.count(rows, predictions, &mut Counts { bins: counts, sketch });
             }
         }
     }
@@ -303,36 +296,46 @@ fn own_shard() -> usize {
 }
 
 impl Binned {
-    fn bin(&self, row: &Row<'_>) -> usize {
-        let length;
-        let values = match self.source {
-            Source::Column(first) => row.columns.get(first..).unwrap_or_default(),
-            Source::Text(position) => {
-                length = [characters(row.texts.get(position))];
-                &length
+    /// Counts its value of each row.
+    fn count(&self, rows: &Rows, predictions: &[f32], counts: &mut Counts<'_>) {
+        match self.source {
+            Source::Column(first) => {
+                for row in of_each(&rows.columns, rows.count) {
+                    self.add(row.get(first..).unwrap_or_default(), counts);
+                }
             }
-            Source::Prediction => row.prediction,
-        };
+            Source::Text(position) => {
+                for row in of_each(&rows.texts, rows.count) {
+                    self.add(&[characters(row.get(position))], counts);
+                }
+            }
+            Source::Prediction => {
+                for row in of_each(predictions, rows.count) {
+                    self.add(row, counts);
+                }
+            }
+        }
+    }
+
+    fn add(&self, values: &[f32], counts: &mut Counts<'_>) {
         let first = values.first().copied().unwrap_or_default();
-        match &self.bins {
-            Bins::Edges(edges) => edges.partition_point(|edge| *edge <= first),
+        let bin = match &self.bins {
+            // They are few: to look at all of them is faster than to guess which way to go.
+            Bins::Edges(edges) => {
+                counts.sketch.count(first);
+                edges.iter().filter(|edge| **edge <= first).count()
+            }
             Bins::Flag => usize::from(first > 0.5),
             Bins::OneOf(count) => values.iter().take(*count).position(|value| *value > 0.5).unwrap_or_default(),
+        };
+        if let Some(count) = counts.bins.get_mut(bin) {
+            *count += 1;
         }
     }
 
     /// Whether its values are numbers.
     fn has_order(&self) -> bool {
         matches!(self.bins, Bins::Edges(_))
-    }
-
-    /// The value, where it is a number.
-    fn number(&self, row: &Row<'_>) -> f32 {
-        match self.source {
-            Source::Column(first) => row.columns.get(first).copied().unwrap_or_default(),
-            Source::Text(position) => characters(row.texts.get(position)),
-            Source::Prediction => row.prediction.first().copied().unwrap_or_default(),
-        }
     }
 
     /// Rows in each of its bins.

@@ -58,6 +58,21 @@ pub enum Kind {
     Other,
 }
 
+/// A key as it mostly stands in a text: in quotes, without an escape.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quoted {
+    /// Empty when the key cannot stand like that.
+    text: String,
+}
+
+impl Quoted {
+    /// Of a key.
+    pub fn new(key: &str) -> Self {
+        let needs_escapes = key.bytes().any(|byte| matches!(byte, b'"' | b'\\' | 0..=0x1f));
+        Self { text: if needs_escapes { String::new() } else { format!("\"{key}\"") } }
+    }
+}
+
 /// A text being read.
 #[derive(Debug, Clone)]
 pub struct Scanner<'a> {
@@ -94,17 +109,41 @@ impl<'a> Scanner<'a> {
         &mut self,
         mut member: impl FnMut(&mut Self, Cow<'a, str>) -> Result<(), E>,
     ) -> Result<(), E> {
+        self.members(|scanner| {
+            let key = scanner.key()?;
+            member(scanner, key)
+        })
+    }
+
+    /// Reads an object, calling `member` before each key, which must read the key and the value.
+    ///
+    /// # Errors
+    /// When no object stands here, when it is broken, and whatever `member` gives.
+    pub fn members<E: From<Fault>>(&mut self, mut member: impl FnMut(&mut Self) -> Result<(), E>) -> Result<(), E> {
         self.expect(b'{', "expected an object")?;
         if self.take_past_space(b'}') {
             return Ok(());
         }
         loop {
-            let key = self.key()?;
-            member(self, key)?;
+            member(self)?;
             if !self.another(b'}')? {
                 return Ok(());
             }
         }
+    }
+
+    /// Reads a key with its colon when it is this one, which is far cheaper than to read whichever it is.
+    pub fn take_key(&mut self, key: &Quoted) -> bool {
+        let before = self.at;
+        self.peek_past_space();
+        if !key.text.is_empty() && self.bytes_left().starts_with(key.text.as_bytes()) {
+            self.at += key.text.len();
+            if self.take_past_space(b':') {
+                return true;
+            }
+        }
+        self.at = before;
+        false
     }
 
     /// Reads a list, calling `item` before each item, which must read it.
@@ -129,10 +168,10 @@ impl<'a> Scanner<'a> {
     /// # Errors
     /// When it is broken, missing, or nested deeper than [`MAX_DEPTH`].
     pub fn value(&mut self) -> Result<Value<'a>, Fault> {
-        match self.kind() {
-            Kind::Object => self.skip_nested().map(|()| Value::Object),
-            Kind::List => self.skip_nested().map(|()| Value::List),
-            Kind::Other => self.scalar(),
+        match self.peek_past_space() {
+            Some(b'{') => self.skip_nested().map(|()| Value::Object),
+            Some(b'[') => self.skip_nested().map(|()| Value::List),
+            _ => self.scalar(),
         }
     }
 
@@ -206,7 +245,11 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    fn key(&mut self) -> Result<Cow<'a, str>, Fault> {
+    /// Reads a key with its colon.
+    ///
+    /// # Errors
+    /// When none stands here.
+    pub fn key(&mut self) -> Result<Cow<'a, str>, Fault> {
         if self.peek_past_space() != Some(b'"') {
             return Err(self.fault("expected a key in double quotes"));
         }
@@ -244,15 +287,20 @@ impl<'a> Scanner<'a> {
         if negative && self.peek() == Some(b'I') {
             return self.word("Infinity", Value::Number(f64::NEG_INFINITY));
         }
+        let mut decimal = Decimal::default();
         if !self.take(b'0') {
-            self.digits()?;
+            self.digits(&mut decimal)?;
         }
         if self.take(b'.') {
-            self.digits()?;
+            decimal.decimals = self.digits(&mut decimal)?;
         }
         if self.take(b'e') || self.take(b'E') {
             let _signed = self.take(b'+') || self.take(b'-');
-            self.digits()?;
+            self.digits(&mut decimal)?;
+            decimal.has_exponent = true;
+        }
+        if let Some(number) = decimal.exact() {
+            return Ok(Value::Number(if negative { -number } else { number }));
         }
         let written = self.text.get(start..self.at).unwrap_or_default();
         match written.parse() {
@@ -261,14 +309,19 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// One digit or more.
-    fn digits(&mut self) -> Result<(), Fault> {
-        let count = self.bytes_left().iter().take_while(|byte| byte.is_ascii_digit()).count();
-        self.at += count;
+    /// One digit or more; gives how many.
+    fn digits(&mut self, decimal: &mut Decimal) -> Result<usize, Fault> {
+        let before = self.at;
+        for byte in self.bytes_left().iter().take_while(|byte| byte.is_ascii_digit()) {
+            decimal.mantissa = decimal.mantissa.wrapping_mul(10).wrapping_add(u64::from(byte - b'0'));
+            self.at += 1;
+        }
+        let count = self.at - before;
+        decimal.digits += count;
         if count == 0 {
             return Err(self.fault("expected a digit"));
         }
-        Ok(())
+        Ok(count)
     }
 
     /// The text whose opening quote stands here.
@@ -382,6 +435,35 @@ impl<'a> Scanner<'a> {
 
     fn fault(&self, what: &'static str) -> Fault {
         Fault { at: self.at, what }
+    }
+}
+
+/// The digits of a number, as they are read.
+#[derive(Debug, Clone, Copy, Default)]
+struct Decimal {
+    /// All digits as one whole number; wrong when there are too many.
+    mantissa: u64,
+    digits: usize,
+    /// How many of them stand behind the point.
+    decimals: usize,
+    has_exponent: bool,
+}
+
+/// Numbers of so many digits, and powers of ten of so many zeros, are what they are in an `f64` as well.
+const EXACT_DIGITS: usize = 15;
+
+const POWERS_OF_TEN: [f64; EXACT_DIGITS + 1] =
+    [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
+
+impl Decimal {
+    /// The nearest `f64`, when one division gives it: both of its sides are exact, and it rounds once (Clinger, How to
+    /// Read Floating Point Numbers Accurately, 1990).
+    #[expect(clippy::as_conversions, clippy::cast_precision_loss, reason = "fifteen digits stay below 2^53")]
+    fn exact(self) -> Option<f64> {
+        if self.digits > EXACT_DIGITS || self.has_exponent {
+            return None;
+        }
+        POWERS_OF_TEN.get(self.decimals).map(|power| self.mantissa as f64 / power)
     }
 }
 
@@ -556,6 +638,29 @@ mod tests {
         fn reads_numbers_as_they_were_written(number in any::<f64>().prop_filter("finite", |n| n.is_finite())) {
             let text = format!("{number:e}");
             prop_assert!(matches!(read(&text), Ok(Value::Number(read)) if read.to_bits() == number.to_bits()));
+        }
+
+        #[test]
+        fn reads_plain_decimals_to_the_last_bit(whole in 0_u64..1_000_000_000, decimals in "[0-9]{0,16}", sign in "-?") {
+            let point = if decimals.is_empty() { "" } else { "." };
+            let text = format!("{sign}{whole}{point}{decimals}");
+            let wanted: f64 = text.parse().unwrap();
+            prop_assert!(matches!(read(&text), Ok(Value::Number(read)) if read.to_bits() == wanted.to_bits()), "{text}");
+        }
+
+        #[test]
+        fn a_key_that_is_guessed_is_read_like_any_other(key in any::<String>(), other in any::<String>()) {
+            let text = serde_json::json!({ &key: 1 }).to_string();
+            let inside = || Scanner { text: &text, at: 1 };
+            let (mut read, mut guessed) = (inside(), inside());
+            let whichever = read.key().unwrap();
+            prop_assert_eq!(whichever.as_ref(), key.as_str());
+            if guessed.take_key(&Quoted::new(&key)) {
+                prop_assert_eq!(guessed.at, read.at);
+            } else {
+                prop_assert!(text.contains('\\'), "{}", text);
+            }
+            prop_assert!(key == other || !inside().take_key(&Quoted::new(&other)), "{} {}", text, other);
         }
 
         #[test]

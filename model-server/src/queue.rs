@@ -68,6 +68,8 @@ pub struct Calculation {
     pub rows: usize,
     /// How long it took.
     pub took: Duration,
+    /// When it was done.
+    pub ended: Instant,
 }
 
 /// Why rows were not calculated.
@@ -383,12 +385,13 @@ impl Shared {
     fn predict(&self, rows: Rows) -> Outcome {
         let start = Instant::now();
         let calculated = panic::catch_unwind(AssertUnwindSafe(|| self.model.predict(&rows)));
-        let took = start.elapsed();
+        let ended = Instant::now();
+        let took = ended.duration_since(start);
         let values = calculated.map_err(|cause| panicked(cause.as_ref()))??;
         if took > AT_ONCE {
             self.line().costs.learn(self.model.weight(&rows), took);
         }
-        let calculation = Some(Calculation { rows: rows.count, took });
+        let calculation = Some(Calculation { rows: rows.count, took, ended });
         Ok(Predictions { rows, values, calculation, earlier: Vec::new() })
     }
 

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::findings::{Findings, Place, Problem};
-use crate::json::{Fault, Kind, Scanner, Value};
+use crate::json::{Fault, Kind, Quoted, Scanner, Value};
 
 /// A feature as `model.json` describes it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -93,29 +93,33 @@ impl Feature {
         }
     }
 
-    /// What a value sets, and what the client should know about it although it was let in.
+    /// The column that a value sets, and to what, when the value fits as it is; nearly every one does.
+    fn column(&self, value: &Value<'_>) -> Option<(usize, f32)> {
+        match (self, value) {
+            (Self::Numeric { range: [low, high], .. }, Value::Number(number)) => {
+                (low <= number && number <= high).then(|| (0, narrow(*number)))
+            }
+            (Self::Boolean { .. }, Value::Boolean(flag)) => Some((0, f32::from(u8::from(*flag)))),
+            (Self::Categorical { categories, .. }, Value::Text(text)) => {
+                categories.iter().position(|category| category == text).map(|column| (column, 1.0))
+            }
+            _ => None,
+        }
+    }
+
+    /// What a value becomes that [sets no column](Self::column) as it is, and what the client should know about it
+    /// although it was let in.
     fn encode(&self, value: Value<'_>) -> Result<(Cell, Option<Problem>), Problem> {
         match self {
             Self::Numeric { range, out_of_range, .. } => {
-                let (number, clamped) = number_within(*range, *out_of_range, &value)?;
-                Ok((Cell::Column(0, number), clamped))
+                let (number, clamped) = clamped(*range, *out_of_range, &value)?;
+                Ok((Cell::Column(0, number), Some(clamped)))
             }
-            Self::Boolean { .. } => match value {
-                Value::Boolean(flag) => Ok((Cell::Column(0, f32::from(u8::from(flag))), None)),
-                Value::Number(_) | Value::Text(_) | Value::Null | Value::List | Value::Object => {
-                    Err(Problem::NotBoolean)
-                }
-            },
-            Self::Categorical { categories, .. } => match value {
-                Value::Text(text) => categories
-                    .iter()
-                    .position(|category| *category == text)
-                    .map(|column| (Cell::Column(column, 1.0), None))
-                    .ok_or_else(|| Problem::Category(categories.clone())),
-                Value::Number(_) | Value::Boolean(_) | Value::Null | Value::List | Value::Object => {
-                    Err(Problem::NotText)
-                }
-            },
+            Self::Boolean { .. } => Err(Problem::NotBoolean),
+            Self::Categorical { categories, .. } => Err(match value {
+                Value::Text(_) => Problem::Category(categories.clone()),
+                Value::Number(_) | Value::Boolean(_) | Value::Null | Value::List | Value::Object => Problem::NotText,
+            }),
             Self::Text { length, .. } => text_within(*length, value).map(|text| (Cell::Text(text), None)),
         }
     }
@@ -159,24 +163,19 @@ fn all_differ(names: &[String]) -> bool {
     !names.is_empty() && distinct.len() == names.len()
 }
 
-/// A number that is in its range, or was brought there.
-fn number_within(
-    [low, high]: [f64; 2],
-    out_of_range: OutOfRange,
-    value: &Value<'_>,
-) -> Result<(f32, Option<Problem>), Problem> {
-    let Value::Number(number) = value else {
-        return Err(Problem::NotNumber);
-    };
-    let (end, refused, clamped) = match *number {
-        number if !number.is_finite() => return Err(Problem::NotFinite),
-        number if number < low => (low, Problem::Below(low), Problem::RaisedTo(low)),
-        number if number > high => (high, Problem::Above(high), Problem::LoweredTo(high)),
-        number => return Ok((narrow(number), None)),
+/// A number beyond its range, brought to the nearest end of it.
+fn clamped([low, high]: [f64; 2], out_of_range: OutOfRange, value: &Value<'_>) -> Result<(f32, Problem), Problem> {
+    let (end, refused, clamped) = match value {
+        Value::Number(number) if !number.is_finite() => return Err(Problem::NotFinite),
+        Value::Number(number) if *number < low => (low, Problem::Below(low), Problem::RaisedTo(low)),
+        Value::Number(_) => (high, Problem::Above(high), Problem::LoweredTo(high)),
+        Value::Boolean(_) | Value::Text(_) | Value::Null | Value::List | Value::Object => {
+            return Err(Problem::NotNumber);
+        }
     };
     match out_of_range {
         OutOfRange::Refuse => Err(refused),
-        OutOfRange::Clamp => Ok((narrow(end), Some(clamped))),
+        OutOfRange::Clamp => Ok((narrow(end), clamped)),
     }
 }
 
@@ -248,6 +247,7 @@ pub struct Schema {
 #[derive(Debug, Clone)]
 struct Field {
     feature: Feature,
+    key: Quoted,
     first_column: usize,
     first_text: usize,
 }
@@ -284,7 +284,7 @@ impl Schema {
         let first_text = self.texts;
         self.width += feature.columns();
         self.texts += feature.texts();
-        self.fields.push(Field { feature, first_column, first_text });
+        self.fields.push(Field { key: Quoted::new(feature.name()), feature, first_column, first_text });
         Ok(())
     }
 
@@ -315,15 +315,6 @@ impl Schema {
     /// The position of the feature with a name.
     pub fn position_of(&self, name: &str) -> Option<usize> {
         self.by_name.get(name).copied()
-    }
-
-    /// The position of a feature. Clients mostly send features in one order, so the one after the last is tried
-    /// before the name is looked up.
-    fn position(&self, name: &str, likely: usize) -> Option<usize> {
-        match self.fields.get(likely) {
-            Some(field) if field.feature.name() == name => Some(likely),
-            _ => self.by_name.get(name).copied(),
-        }
     }
 }
 
@@ -435,11 +426,19 @@ impl<'s> RowReader<'s> {
         }
         let mut named = 0;
         let mut likely = 0;
-        scanner.object(|scanner, key| {
+        scanner.members(|scanner| {
+            // Clients mostly send features in one order, so the one after the last is tried first.
+            let schema = self.schema;
+            let guessed = schema.fields.get(likely).is_some_and(|field| scanner.take_key(&field.key));
+            let position =
+                if guessed { Ok(likely) } else { scanner.key().map(|key| schema.position_of(&key).ok_or(key))? };
             let value = scanner.value()?;
-            if let Some(position) = self.position_or_note(place, &key, likely) {
-                likely = position + 1;
-                named += usize::from(self.field(place, position, value));
+            match position {
+                Ok(position) => {
+                    likely = position + 1;
+                    named += usize::from(self.field(place, position, value));
+                }
+                Err(key) => self.note(place, Some(&key), &Problem::Unknown),
             }
             Ok::<(), Fault>(())
         })?;
@@ -483,14 +482,6 @@ impl<'s> RowReader<'s> {
         self.findings
     }
 
-    fn position_or_note(&mut self, place: Place, key: &str, likely: usize) -> Option<usize> {
-        let position = self.schema.position(key, likely);
-        if position.is_none() {
-            self.note(place, Some(key), &Problem::Unknown);
-        }
-        position
-    }
-
     /// Puts one value where it belongs; `false` when the row had the feature before.
     fn field(&mut self, place: Place, position: usize, value: Value<'_>) -> bool {
         let schema = self.schema;
@@ -502,6 +493,10 @@ impl<'s> RowReader<'s> {
             return false;
         }
         *named_in = self.rows;
+        if let Some((column, number)) = field.feature.column(&value) {
+            self.put(field, Cell::Column(column, number));
+            return true;
+        }
         match field.feature.encode(value) {
             Ok((cell, warning)) => {
                 self.put(field, cell);
