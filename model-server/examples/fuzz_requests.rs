@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 
 use model_server::artifact::Folder;
 use model_server::batching::Policy;
+use model_server::budget::Budget;
 use model_server::bundle::Bundle;
-use model_server::connection::Serving;
+use model_server::connection::{ConnectionLimits, Serving};
 use model_server::deployment::{Deployment, Terms};
 use model_server::health::{Health, Stage};
 use model_server::http::{Limits, Site};
@@ -22,6 +23,7 @@ use model_server::metrics::Metrics;
 use model_server::model::DeviceName;
 use model_server::predict::Served;
 use model_server::queue::QueueLimits;
+use model_server::watch::Patience;
 use model_server::{listener, threads};
 use pointsman_telemetry::shutdown::Drain;
 use serde_json::{Value, json};
@@ -97,18 +99,22 @@ fn serve() -> Result<(SocketAddr, Vec<Value>), Failure> {
     let examples: Vec<Value> = bundle.take_golden().examples.into_iter().map(|example| example.input).collect();
     let example = examples.first().ok_or("the bundle has no golden example")?.to_string();
     let health = Arc::new(Health::new());
-    let limits = Limits { body_bytes: 1 << 20, batch_rows: 64, patience: Duration::from_secs(75) };
+    let limits = Limits { body_bytes: 1 << 20, batch_rows: 64, body_patience: Duration::from_secs(75) };
+    let patience = Patience { idle: Duration::from_secs(75), head: Duration::from_secs(20) };
+    let connections = ConnectionLimits { most: 1000, patience };
     let policy = Policy { most_rows: 64, most_weight: 1 << 14 };
     let queue = QueueLimits { wait: Duration::from_secs(1), policy, panics: NonZeroUsize::MIN };
     let window = Duration::from_mins(1);
     let terms = Terms { limits, queue, workers: NonZeroUsize::MIN, health: Arc::clone(&health), drift_window: window };
     let deployment = Deployment::start(Served::new(bundle, DeviceName::Cpu)?, example.as_bytes(), &terms)?;
     health.advance(Stage::Ready);
-    let site = Arc::new(Site { deployment: OnceLock::from(deployment), health, metrics: Metrics::new()?, limits });
+    let bodies = Budget::new(1 << 26);
+    let site =
+        Arc::new(Site { deployment: OnceLock::from(deployment), health, metrics: Metrics::new()?, limits, bodies });
     let listener = listener::bind("127.0.0.1", 0)?;
     let address = listener.local_addr()?;
     let drain = Drain::new();
-    let serving = Serving::start(NonZeroUsize::MIN, &site, &drain)?;
+    let serving = Serving::start(NonZeroUsize::MIN, connections, &site, &drain)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     thread::spawn(move || {
         runtime.block_on(async {

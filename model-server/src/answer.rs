@@ -10,6 +10,7 @@ use hyper::header::{
 use hyper::{Response, StatusCode};
 use serde_json::json;
 
+use crate::budget::NoRoom;
 use crate::deadline::DeadlineError;
 use crate::findings::Findings;
 use crate::predict::PredictError;
@@ -83,6 +84,8 @@ pub enum Refusal {
     NoModel(String),
     /// Too much waits already; come again after so many seconds.
     Busy(u64),
+    /// No room for another connection or body, and which limit says so.
+    Full(&'static str),
     /// The client's deadline passed.
     Deadline,
     /// The model failed; the log says how.
@@ -103,6 +106,12 @@ impl From<PredictError> for Refusal {
             PredictError::Queue(QueueError::Model(_) | QueueError::Panicked(_)) => Self::Failed,
             unbelievable @ PredictError::Unbelievable { .. } => Self::Unbelievable(unbelievable.to_string()),
         }
+    }
+}
+
+impl From<NoRoom> for Refusal {
+    fn from(_: NoRoom) -> Self {
+        Self::Full("more bodies are being read than have room at a time (MAX_BODIES_BYTES)")
     }
 }
 
@@ -128,7 +137,7 @@ impl Refusal {
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::Encoded => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Starting(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Starting(_) | Self::Full(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Busy(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Deadline => StatusCode::GATEWAY_TIMEOUT,
             Self::Failed | Self::Unbelievable(_) | Self::Metrics => StatusCode::INTERNAL_SERVER_ERROR,
@@ -150,6 +159,7 @@ impl Refusal {
             Self::Encoded => "body_encoded",
             Self::Invalid(_) => "invalid_input",
             Self::Starting(_) => "not_ready",
+            Self::Full(_) => "server_full",
             Self::Failed => "model_failed",
             Self::Unbelievable(_) => "prediction_out_of_range",
             Self::Metrics => "metrics_failed",
@@ -170,7 +180,7 @@ impl Refusal {
             Self::BodyTimeout => "the body did not come in time".to_owned(),
             Self::Encoded => "send the body as plain JSON, without content-encoding".to_owned(),
             Self::Invalid(findings) => findings.first(),
-            Self::Starting(reason) => (*reason).to_owned(),
+            Self::Starting(reason) | Self::Full(reason) => (*reason).to_owned(),
             Self::Failed => "the model could not calculate; the server's log says why".to_owned(),
             Self::Unbelievable(what) => what.clone(),
             Self::Metrics => "the metrics could not be written".to_owned(),
@@ -183,7 +193,7 @@ impl Refusal {
         if let Self::Busy(seconds) = self {
             return Some(*seconds);
         }
-        matches!(self, Self::Starting(_)).then_some(1)
+        matches!(self, Self::Starting(_) | Self::Full(_)).then_some(1)
     }
 
     /// The answer that says so.

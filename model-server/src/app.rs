@@ -14,6 +14,7 @@ use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
+use crate::budget::Budget;
 use crate::bundle::{Bundle, BundleError};
 use crate::connection::{Serving, ServingError};
 use crate::deployment::{Deployment, DeploymentError, Terms};
@@ -25,7 +26,7 @@ use crate::metrics::{Metrics, MetricsError};
 use crate::model::ModelError;
 use crate::predict::Served;
 use crate::settings::Settings;
-use crate::source::{self, SourceError};
+use crate::source::{self, Brought, SourceError};
 
 /// While draining, how long at most new connections are still taken.
 const LAST_CALL: Duration = Duration::from_secs(5);
@@ -82,9 +83,10 @@ pub fn run(settings: &Settings) -> Result<(), AppError> {
         health: Arc::new(Health::new()),
         metrics: Metrics::new()?,
         limits: settings.limits(),
+        bodies: Budget::new(settings.bodies_bytes()),
     });
     let drain = Drain::new();
-    let serving = Serving::start(settings.threads(), &site, &drain)?;
+    let serving = Serving::start(settings.threads(), settings.connection_limits(), &site, &drain)?;
     let loading = load_aside(settings.clone(), Arc::clone(&site))?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -115,7 +117,7 @@ struct Listening {
     drain: Drain,
 }
 
-type Loading = oneshot::Receiver<Result<(), AppError>>;
+type Loading = oneshot::Receiver<Result<Brought, AppError>>;
 
 async fn live(door: Listening, site: &Site, loading: Loading, deadline: Duration) -> Result<(), AppError> {
     let terminated = shutdown::terminate()?;
@@ -150,7 +152,8 @@ fn begin_drain(drain: &Drain) -> Instant {
 /// Resolves only when the model cannot be loaded.
 async fn failure(loading: Loading) -> AppError {
     match loading.await {
-        Ok(Ok(())) => std::future::pending().await,
+        // The bundle is in use until here.
+        Ok(Ok(_in_use)) => std::future::pending().await,
         Ok(Err(error)) => error,
         Err(_sender_dropped) => AppError::Cut,
     }
@@ -175,11 +178,11 @@ fn load_aside(settings: Settings, site: Arc<Site>) -> io::Result<Loading> {
     Ok(loading)
 }
 
-fn load(settings: &Settings, site: &Site) -> Result<(), AppError> {
+fn load(settings: &Settings, site: &Site) -> Result<Brought, AppError> {
     let start = Instant::now();
     let promised = settings.model_sha256.as_ref();
-    let folder = source::bring(&settings.model_path, &settings.model_cache, promised)?;
-    let mut bundle = Bundle::load(&folder, promised)?;
+    let brought = source::bring(&settings.model_path, &settings.cache(), promised)?;
+    let mut bundle = Bundle::load(&brought.folder, promised)?;
     let golden = bundle.take_golden();
     let served = Served::new(bundle, settings.device)?;
     site.health.advance(Stage::Checking);
@@ -199,7 +202,7 @@ fn load(settings: &Settings, site: &Site) -> Result<(), AppError> {
     );
     site.deployment.get_or_init(|| deployment);
     site.health.advance(Stage::Ready);
-    Ok(())
+    Ok(brought)
 }
 
 fn terms(settings: &Settings, site: &Site) -> Terms {
@@ -215,17 +218,20 @@ fn terms(settings: &Settings, site: &Site) -> Terms {
 #[cfg(test)]
 mod tests {
     use std::num::NonZeroUsize;
+    use std::path::Path;
 
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpStream;
 
     use super::*;
+    use crate::connection::ConnectionLimits;
     use crate::http::Limits;
+    use crate::watch::Patience;
 
     fn site() -> Arc<Site> {
-        let limits = Limits { body_bytes: 1024, batch_rows: 1, patience: Duration::from_mins(1) };
+        let limits = Limits { body_bytes: 1024, batch_rows: 1, body_patience: Duration::from_mins(1) };
         let (health, metrics) = (Arc::new(Health::new()), Metrics::new().unwrap());
-        Arc::new(Site { deployment: std::sync::OnceLock::new(), health, metrics, limits })
+        Arc::new(Site { deployment: std::sync::OnceLock::new(), health, metrics, limits, bodies: Budget::new(1024) })
     }
 
     #[test]
@@ -233,13 +239,15 @@ mod tests {
         let (site, drain) = (site(), Drain::new());
         let listener = listener::bind("127.0.0.1", 0).unwrap();
         let address = listener.local_addr().unwrap();
-        let serving = Serving::start(NonZeroUsize::MIN, &site, &drain).unwrap();
+        let patience = Patience { idle: Duration::from_mins(1), head: Duration::from_mins(1) };
+        let limits = ConnectionLimits { most: 10, patience };
+        let serving = Serving::start(NonZeroUsize::MIN, limits, &site, &drain).unwrap();
         let (loaded, loading) = oneshot::channel();
         let client = async {
             let mut kept = TcpStream::connect(address).await.unwrap();
             kept.write_all(b"GET /health HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
             assert!(kept.read_u8().await.is_ok());
-            loaded.send(Ok(())).unwrap();
+            loaded.send(Ok(Brought::here(Path::new("/model")))).unwrap();
             site.health.advance(Stage::Ready);
             site.health.advance(Stage::Failing);
             let mut rest = Vec::new();

@@ -2,7 +2,6 @@
 //! (`describe`). Both go the way of a start, `bundle` → `model` → `golden`, and open no port.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -14,7 +13,7 @@ use crate::model::DeviceName;
 use crate::predict::Served;
 use crate::schema::Feature;
 use crate::settings::Settings;
-use crate::source::{self, ModelPath};
+use crate::source::{self, CacheSettings, ModelPath};
 
 /// Serves one version of a model over HTTP. Without a command it serves.
 #[derive(Debug, Parser)]
@@ -44,9 +43,9 @@ pub enum Order {
 pub struct Verify {
     /// A folder, an archive or a URL, as for serving.
     pub bundle: ModelPath,
-    /// Folder that bundles are brought to which are no folder here.
-    #[arg(long, env = "MODEL_CACHE", value_name = "FOLDER", default_value_os_t = source::default_cache())]
-    pub model_cache: PathBuf,
+    /// Where it is brought to.
+    #[command(flatten)]
+    pub cache: CacheSettings,
     /// SHA-256 that model.json must have.
     #[arg(long, value_name = "HEX")]
     pub sha256: Option<Sha256>,
@@ -60,9 +59,9 @@ pub struct Verify {
 pub struct Describe {
     /// A folder, an archive or a URL, as for serving.
     pub bundle: ModelPath,
-    /// Folder that bundles are brought to which are no folder here.
-    #[arg(long, env = "MODEL_CACHE", value_name = "FOLDER", default_value_os_t = source::default_cache())]
-    pub model_cache: PathBuf,
+    /// Where it is brought to.
+    #[command(flatten)]
+    pub cache: CacheSettings,
     /// What `/v1/model` would answer, for machines.
     #[arg(long)]
     pub json: bool,
@@ -82,7 +81,8 @@ pub fn examine(order: &Order, out: &mut impl Write) -> Result<(), AppError> {
 /// Each line stands for something that holds; the first that does not is the error.
 fn verify_bundle(order: &Verify, out: &mut impl Write) -> Result<(), AppError> {
     let promised = order.sha256.as_ref();
-    let mut bundle = Bundle::load(&source::bring(&order.bundle, &order.model_cache, promised)?, promised)?;
+    let brought = source::bring(&order.bundle, &order.cache, promised)?;
+    let mut bundle = Bundle::load(&brought.folder, promised)?;
     writeln!(out, "files     {} and model.json are what their digests say", listed(bundle.files.keys()))?;
     writeln!(out, "schema    {} features, signature {}", bundle.schema.features().count(), bundle.schema.signature())?;
     let architecture = bundle.shape.architecture().name();
@@ -103,7 +103,8 @@ fn listed<'n>(names: impl Iterator<Item = &'n String>) -> String {
 }
 
 fn describe_bundle(order: &Describe, out: &mut impl Write) -> Result<(), AppError> {
-    let bundle = Bundle::load(&source::bring(&order.bundle, &order.model_cache, None)?, None)?;
+    let brought = source::bring(&order.bundle, &order.cache, None)?;
+    let bundle = Bundle::load(&brought.folder, None)?;
     if order.json {
         out.write_all(&bundle.described())?;
         writeln!(out)?;

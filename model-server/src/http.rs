@@ -1,12 +1,14 @@
 //! The paths that are served. A request comes from `connection` and goes to `deployment` by way of `predict` or `oip`,
 //! or is answered from what the server knows about itself.
 
+use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt as _;
 use http_body_util::BodyExt;
-use hyper::body::{Body, Incoming};
+use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONNECTION, CONTENT_ENCODING, EXPECT, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, StatusCode, Version};
 use pointsman_telemetry::exposition;
@@ -14,6 +16,7 @@ use serde_json::json;
 use tracing::error;
 
 use crate::answer::{self, Answer, Refusal};
+use crate::budget::{Budget, Share};
 use crate::deployment::{Asked, Deployment};
 use crate::health::Health;
 use crate::metrics::{Endpoint, Metrics};
@@ -29,6 +32,9 @@ const THROWN_AWAY_BYTES: usize = 16 * 1024 * 1024;
 /// Marks the golden calls of the edge.
 const GOLDEN: HeaderName = HeaderName::from_static("x-pointsman-golden");
 
+/// Why a connection on top of the limit is not served.
+pub const TOO_MANY_CONNECTIONS: &str = "more connections are open than are served at a time (MAX_CONNECTIONS)";
+
 /// What `/docs` answers: one page that needs nothing else but `/openapi.json`.
 const DOCS: &str = include_str!("docs.html");
 
@@ -39,8 +45,8 @@ pub struct Limits {
     pub body_bytes: usize,
     /// Rows in a batch.
     pub batch_rows: usize,
-    /// How long a body may take, and how long a connection may be silent.
-    pub patience: Duration,
+    /// How long a body may take.
+    pub body_patience: Duration,
 }
 
 /// What every request meets.
@@ -54,6 +60,16 @@ pub struct Site {
     pub metrics: Metrics,
     /// What requests are held to.
     pub limits: Limits,
+    /// What all bodies together may take.
+    pub bodies: Arc<Budget>,
+}
+
+/// A body, and its share of what all may take.
+#[derive(Debug)]
+pub struct Body {
+    /// The bytes.
+    pub bytes: Bytes,
+    _share: Share,
 }
 
 /// Answers one request.
@@ -72,6 +88,24 @@ pub async fn answer(site: Arc<Site>, request: Request<Incoming>) -> Answer {
     }
     site.metrics.answered(endpoint, answer.status(), start.elapsed());
     answer
+}
+
+/// Answers one request of a connection on top of those that are served: what says how the server is, as whoever would
+/// otherwise end a busy server needs it, and nothing else.
+pub async fn answer_on_top(site: Arc<Site>, request: Request<Incoming>) -> Answer {
+    let endpoint = endpoint_of(request.uri().path());
+    if matches!(endpoint, Endpoint::Health | Endpoint::Ready | Endpoint::Metrics) {
+        return answer(site, request).await;
+    }
+    // Read what is small, so that the client reads the answer rather than a reset connection.
+    let (head, body) = request.into_parts();
+    drop(site.body(&head.headers, body).await);
+    let refusal = Refusal::Full(TOO_MANY_CONNECTIONS);
+    site.metrics.answered(endpoint, refusal.status(), Duration::ZERO);
+    if matches!(endpoint, Endpoint::Protocol | Endpoint::Infer) {
+        return refusal.into_protocol_answer();
+    }
+    refusal.into_answer()
 }
 
 fn endpoint_of(path: &str) -> Endpoint {
@@ -142,7 +176,8 @@ impl Site {
         let deadline = deadline::of_http(&head.headers)?.map(|patience| start + patience);
         let asked = Asked { deadline, is_golden: is_golden(&head.headers) };
         let body = self.body(&head.headers, body).await?;
-        let rows = deployment.served().read(form, &body).map_err(Refusal::from);
+        let rows = deployment.served().read(form, &body.bytes).map_err(Refusal::from);
+        drop(body);
         let rows = rows.inspect_err(|refusal| deployment.note_refused(refusal, asked))?;
         let predictions = self.calculate(deployment, rows, asked).await?;
         Ok(answer::json(StatusCode::OK, deployment.served().write(form, &predictions.rows, &predictions.values)))
@@ -175,7 +210,7 @@ impl Site {
     }
 
     fn exposed(&self) -> Result<Answer, Refusal> {
-        let text = self.metrics.render(self.deployment.get()).map_err(|problem| {
+        let text = self.metrics.render(self.deployment.get(), self.bodies.held()).map_err(|problem| {
             error!(error = %problem, "metrics not written");
             Refusal::Metrics
         })?;
@@ -186,8 +221,8 @@ impl Site {
     /// The whole body, within the limits.
     ///
     /// # Errors
-    /// When it is too large, too slow or cut off.
-    pub async fn body(&self, headers: &HeaderMap, mut body: Incoming) -> Result<Bytes, Refusal> {
+    /// When it is too large, too slow or cut off, or when too many come at a time.
+    pub async fn body(&self, headers: &HeaderMap, mut body: Incoming) -> Result<Body, Refusal> {
         let limit = self.limits.body_bytes;
         let promised = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
         let reading = async {
@@ -197,9 +232,14 @@ impl Site {
                 }
                 return Err(Refusal::BodyTooLarge(limit));
             }
-            collect(&mut body, limit).await
+            collect(&mut body, (promised, limit), self.bodies.share()).await
         };
-        tokio::time::timeout(self.limits.patience, reading).await.unwrap_or(Err(Refusal::BodyTimeout))
+        let mut reading = pin!(reading);
+        // Mostly a body has come with its head, and needs no timer.
+        if let Some(read) = reading.as_mut().now_or_never() {
+            return read;
+        }
+        tokio::time::timeout(self.limits.body_patience, reading).await.unwrap_or(Err(Refusal::BodyTimeout))
     }
 }
 
@@ -240,25 +280,29 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Mostly a body is one frame, which is then not copied.
-async fn collect(body: &mut Incoming, limit: usize) -> Result<Bytes, Refusal> {
+/// Mostly a body is one frame, which is then neither copied nor reserved.
+async fn collect(body: &mut Incoming, (promised, limit): (usize, usize), mut share: Share) -> Result<Body, Refusal> {
     let first = next(body).await?.unwrap_or_default();
     if first.len() > limit {
         throw_away(body).await;
         return Err(Refusal::BodyTooLarge(limit));
     }
     if body.is_end_stream() {
-        return Ok(first);
+        return Ok(Body { bytes: first, _share: share });
     }
-    let mut whole = BytesMut::from(first);
+    share.grow_to(promised.max(first.len()))?;
+    let mut whole = BytesMut::with_capacity(promised.max(first.len()));
+    whole.extend_from_slice(&first);
     while let Some(data) = next(body).await? {
-        if whole.len() + data.len() > limit {
+        let length = whole.len() + data.len();
+        if length > limit {
             throw_away(body).await;
             return Err(Refusal::BodyTooLarge(limit));
         }
+        share.grow_to(length)?;
         whole.extend_from_slice(&data);
     }
-    Ok(whole.freeze())
+    Ok(Body { bytes: whole.freeze(), _share: share })
 }
 
 /// The next bytes; trailers are passed over.

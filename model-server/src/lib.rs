@@ -1,7 +1,7 @@
 //! Serves one version of a model over HTTP and gRPC.
 //!
-//! A request goes one way: `listener` (accepts, deals out) → `connection` (a serving thread) → `http` (path,
-//! limits, body) → `predict` or `oip`, by `json` and `schema` (bytes to columns, everything wrong named at once) →
+//! A request goes one way: `listener` (accepts, deals out) → `connection` (a serving thread, under a `watch`) → `http`
+//! (path, limits, body within the `budget`) → `predict` or `oip`, by `json` and `schema` (bytes to columns, everything wrong named at once) →
 //! `deployment` → `queue` (at once, or by a worker, with others as `batching` has it) → `model` → `drift` (counted) →
 //! `answer`.
 //!
@@ -14,6 +14,7 @@ pub mod app;
 pub mod artifact;
 pub mod backlog;
 pub mod batching;
+pub mod budget;
 pub mod bundle;
 pub mod cli;
 pub mod connection;
@@ -37,3 +38,4 @@ pub mod schema;
 pub mod settings;
 pub mod source;
 pub mod threads;
+pub mod watch;

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use hyper::StatusCode;
 use pointsman_telemetry::{buckets, exposition};
 use prometheus::{
-    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
+    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 use thiserror::Error;
 
 use crate::deployment::Deployment;
 use crate::drift::{Compared, Verdict};
+use crate::watch::Overdue;
 
 /// Seconds that a model calculates: from single rows through a table (microseconds) to large models.
 const INFERENCE_SECONDS: &[f64] =
@@ -118,6 +119,10 @@ struct Families {
     batch: HistogramVec,
     inference: HistogramVec,
     queue_depth: IntGaugeVec,
+    connections: IntGauge,
+    refused: IntCounter,
+    closed: IntCounterVec,
+    bodies: IntGauge,
     drift_psi: GaugeVec,
     prediction_drift_psi: GaugeVec,
 }
@@ -195,11 +200,36 @@ impl Metrics {
             .observe(took.as_secs_f64());
     }
 
+    /// A connection was opened.
+    pub fn connection_opened(&self) {
+        self.families.connections.inc();
+    }
+
+    /// A connection has ended.
+    pub fn connection_ended(&self) {
+        self.families.connections.dec();
+    }
+
+    /// A connection was turned away, since as many are open as are served.
+    pub fn connection_refused(&self) {
+        self.families.refused.inc();
+    }
+
+    /// A connection stood still for too long.
+    pub fn connection_closed(&self, why: Overdue) {
+        self.families.closed.with_label_values(&[why.reason()]).inc();
+    }
+
     /// Everything in Prometheus' text format, with what is only looked up when somebody asks.
     ///
     /// # Errors
     /// When a metric cannot be written.
-    pub fn render(&self, deployment: Option<&Deployment>) -> Result<String, exposition::ExpositionError> {
+    pub fn render(
+        &self,
+        deployment: Option<&Deployment>,
+        bytes_of_bodies: usize,
+    ) -> Result<String, exposition::ExpositionError> {
+        self.families.bodies.set(i64::try_from(bytes_of_bodies).unwrap_or(i64::MAX));
         if let Some(deployment) = deployment {
             self.look_up(deployment);
         }
@@ -270,6 +300,19 @@ impl Families {
                 Opts::new("model_server_queue_depth", "Requests that wait for the model"),
                 &["model", "version"],
             )?,
+            connections: IntGauge::new("model_server_connections", "Connections that are open")?,
+            refused: IntCounter::new(
+                "model_server_connections_refused_total",
+                "Connections turned away since as many were open as are served",
+            )?,
+            closed: IntCounterVec::new(
+                Opts::new(
+                    "model_server_connections_closed_total",
+                    "Connections closed by the server for standing still: without a request, or in the middle of a head",
+                ),
+                &["reason"],
+            )?,
+            bodies: IntGauge::new("model_server_body_bytes", "Bytes reserved for bodies that are being read")?,
             drift_psi: GaugeVec::new(
                 Opts::new(
                     "model_server_drift_psi",
@@ -293,6 +336,10 @@ impl Families {
         registry.register(Box::new(self.batch.clone()))?;
         registry.register(Box::new(self.inference.clone()))?;
         registry.register(Box::new(self.queue_depth.clone()))?;
+        registry.register(Box::new(self.connections.clone()))?;
+        registry.register(Box::new(self.refused.clone()))?;
+        registry.register(Box::new(self.closed.clone()))?;
+        registry.register(Box::new(self.bodies.clone()))?;
         registry.register(Box::new(self.drift_psi.clone()))?;
         registry.register(Box::new(self.prediction_drift_psi.clone()))?;
         Ok(())

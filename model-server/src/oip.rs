@@ -1,8 +1,10 @@
-//! The Open Inference Protocol v2, over HTTP (`rest`, with the binary tensor extension) and gRPC (`grpc`, `messages`):
+//! The Open Inference Protocol v2, over HTTP (`rest`, with the binary tensor extension) and gRPC (`grpc`, `messages`,
+//! `grpc_health`):
 //! every feature is an input tensor of its own, the prediction the one output. `http` and `connection` hand requests
 //! in; `tensor` turns tensors into the rows that every other request becomes too.
 
 pub mod grpc;
+mod grpc_health;
 mod messages;
 pub mod rest;
 mod tensor;

@@ -1,6 +1,6 @@
 //! What an operator can say, once, at the start: the environment first, flags over it.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
@@ -10,10 +10,12 @@ use pointsman_telemetry::logs::LogFormat;
 
 use crate::artifact::Sha256;
 use crate::batching::Policy;
+use crate::connection::ConnectionLimits;
 use crate::http::Limits;
 use crate::model::DeviceName;
 use crate::queue::QueueLimits;
-use crate::source::{self, ModelPath};
+use crate::source::{self, CacheSettings, ModelPath};
+use crate::watch::Patience;
 
 /// How to serve one version of a model.
 #[derive(Debug, Clone, Args)]
@@ -28,6 +30,10 @@ pub struct Settings {
     /// Folder that bundles are brought to which are no folder here; it keeps them for the next start.
     #[arg(long, env = "MODEL_CACHE", value_name = "FOLDER", default_value_os_t = source::default_cache())]
     pub model_cache: PathBuf,
+    /// Bundles that stay in that folder, the one that is served included: before another one is brought there, those are
+    /// removed that were used longest ago and that no process uses.
+    #[arg(long, env = "MODEL_CACHE_KEEP", value_name = "COUNT", default_value_t = source::KEPT)]
+    pub model_cache_keep: NonZeroUsize,
     /// Address to listen on.
     #[arg(long, env = "HOST", default_value = "127.0.0.1")]
     pub host: String,
@@ -61,8 +67,17 @@ pub struct Settings {
     /// Seconds of traffic that are compared with training at a time.
     #[arg(long, env = "DRIFT_WINDOW_SECONDS", value_name = "SECONDS", default_value_t = 600)]
     pub drift_window_seconds: u32,
-    /// Seconds that a body may take to arrive, and that a connection may be silent. Keep it above the edge's
-    /// own keep-alive time, so that it is the edge that closes.
+    /// Connections that are served at a time; who comes on top gets 503, and answers about health.
+    #[arg(long, env = "MAX_CONNECTIONS", value_name = "COUNT", default_value_t = NonZeroUsize::MIN.saturating_add(8191))]
+    pub max_connections: NonZeroUsize,
+    /// Bytes of all bodies together that are read at a time; what comes on top gets 503.
+    #[arg(long, env = "MAX_BODIES_BYTES", value_name = "BYTES", default_value_t = 64 * 1024 * 1024)]
+    pub max_bodies_bytes: usize,
+    /// Seconds that a request's head may take to arrive, and its body.
+    #[arg(long, env = "REQUEST_SECONDS", value_name = "SECONDS", default_value_t = NonZeroU32::MIN.saturating_add(19))]
+    pub request_seconds: NonZeroU32,
+    /// Seconds that a connection may be without a request. Keep it above the edge's own keep-alive time, so that it is
+    /// the edge that closes.
     #[arg(long, env = "IDLE_SECONDS", value_name = "SECONDS", default_value_t = 75)]
     pub idle_seconds: u32,
     /// Seconds from SIGTERM until the server ends even if a request is still under way.
@@ -79,13 +94,36 @@ impl Settings {
         self.threads.or_else(|| thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN)
     }
 
+    /// Where bundles are brought to.
+    pub fn cache(&self) -> CacheSettings {
+        CacheSettings { folder: self.model_cache.clone(), keep: self.model_cache_keep }
+    }
+
     /// What requests are held to.
     pub fn limits(&self) -> Limits {
         Limits {
             body_bytes: self.max_body_bytes,
             batch_rows: self.max_batch_rows,
-            patience: Duration::from_secs(self.idle_seconds.into()),
+            body_patience: self.request_patience(),
         }
+    }
+
+    /// What connections are held to.
+    pub fn connection_limits(&self) -> ConnectionLimits {
+        let idle = Duration::from_secs(self.idle_seconds.into());
+        ConnectionLimits {
+            most: self.max_connections.get(),
+            patience: Patience { idle, head: self.request_patience() },
+        }
+    }
+
+    /// How many bytes of bodies are read at a time; the largest one always has room.
+    pub fn bodies_bytes(&self) -> usize {
+        self.max_bodies_bytes.max(self.max_body_bytes)
+    }
+
+    fn request_patience(&self) -> Duration {
+        Duration::from_secs(self.request_seconds.get().into())
     }
 
     /// What requests are held to while they wait for the model.

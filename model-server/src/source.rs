@@ -3,23 +3,29 @@
 //!
 //! The cache holds whole bundles only, each under the digest of its `model.json`: files arrive in a folder beside it,
 //! and that folder gets its name when every file is what its digest says. What broke off stays and is gone on with.
+//! Before another one comes, those are removed that were used longest ago, and that no process uses.
 
 mod address;
 mod archive;
 mod cache;
+mod lock;
 mod progress;
 mod remote;
 
 use std::env;
 use std::io;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
+use clap::Args;
 use thiserror::Error;
 use tokio::runtime::Builder;
 use tracing::info;
 
-use crate::artifact::{ArtifactError, Folder, MODEL_FILE, Sha256};
+use crate::artifact::{ArtifactError, MODEL_FILE, Sha256};
 use cache::{Arriving, Cache};
+
+pub use cache::Brought;
 
 pub use address::{ModelPath, ModelPathError, Remote};
 
@@ -109,10 +115,43 @@ pub enum SourceError {
     /// A file is not what it should be.
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
+    /// The disk is full.
+    #[error("the disk is full; make room in MODEL_CACHE, or set it to a folder with more")]
+    DiskFull(#[source] io::Error),
     /// The system refused something.
     #[error("the system refuses what fetching needs")]
-    System(#[from] io::Error),
+    System(#[source] io::Error),
 }
+
+impl From<io::Error> for SourceError {
+    fn from(source: io::Error) -> Self {
+        Self::of_disk(source, Self::System)
+    }
+}
+
+impl SourceError {
+    /// That the disk is full, when that is why; else something more special.
+    fn of_disk(source: io::Error, otherwise: impl FnOnce(io::Error) -> Self) -> Self {
+        if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+            return Self::DiskFull(source);
+        }
+        otherwise(source)
+    }
+}
+
+/// The folder that bundles are brought to.
+#[derive(Debug, Clone, Args)]
+pub struct CacheSettings {
+    /// Folder that bundles are brought to which are no folder here.
+    #[arg(id = "model_cache", long = "model-cache", env = "MODEL_CACHE", value_name = "FOLDER", default_value_os_t = default_cache())]
+    pub folder: PathBuf,
+    /// Bundles that stay in that folder, the one that is asked for included.
+    #[arg(id = "model_cache_keep", long = "model-cache-keep", env = "MODEL_CACHE_KEEP", value_name = "COUNT", default_value_t = KEPT)]
+    pub keep: NonZeroUsize,
+}
+
+/// How many bundles a cache keeps when nobody says otherwise: the one that is served, the one before, the one to come.
+pub const KEPT: NonZeroUsize = NonZeroUsize::MIN.saturating_add(2);
 
 /// Where bundles are kept when nobody says otherwise: the user's own cache, or where there is no home, in the folder for
 /// temporary files.
@@ -127,26 +166,30 @@ pub fn default_cache() -> PathBuf {
 ///
 /// # Errors
 /// When it cannot be brought here whole.
-pub fn bring(path: &ModelPath, cache: &Path, promised: Option<&Sha256>) -> Result<Folder, SourceError> {
+pub fn bring(path: &ModelPath, settings: &CacheSettings, promised: Option<&Sha256>) -> Result<Brought, SourceError> {
     if let ModelPath::Folder(folder) = path {
-        return Ok(Folder::new(folder));
+        return Ok(Brought::here(folder));
     }
-    let cache = Cache::open(cache)?;
-    if let Some(folder) = promised.and_then(|promised| cache.kept(promised)) {
-        info!(folder = %folder.path().display(), "bundle is in the cache");
-        return Ok(folder);
+    let cache = Cache::open(&settings.folder, settings.keep)?;
+    if let Some(brought) = promised.and_then(|promised| cache.kept(promised)) {
+        return Ok(found(brought));
     }
     let runtime = Builder::new_current_thread().enable_all().build()?;
     match path {
-        ModelPath::Folder(folder) => Ok(Folder::new(folder)),
+        ModelPath::Folder(folder) => Ok(Brought::here(folder)),
         ModelPath::Archive(file) => archive::of_file(file, &cache, promised),
         ModelPath::RemoteArchive(address) => runtime.block_on(archive::of_store(address, &cache, promised)),
         ModelPath::RemoteFolder(address) => runtime.block_on(folder_of_store(address, &cache, promised)),
     }
 }
 
+fn found(brought: Brought) -> Brought {
+    info!(folder = %brought.folder.path().display(), "bundle is in the cache");
+    brought
+}
+
 /// Fetches `model.json`, then the files that it lists.
-async fn folder_of_store(address: &Remote, cache: &Cache, promised: Option<&Sha256>) -> Result<Folder, SourceError> {
+async fn folder_of_store(address: &Remote, cache: &Cache, promised: Option<&Sha256>) -> Result<Brought, SourceError> {
     let store = remote::Store::open(address)?;
     let description = store.small(MODEL_FILE, LONGEST_DESCRIPTION_BYTES).await?;
     let sha256 = Sha256::of(&description);
@@ -155,11 +198,15 @@ async fn folder_of_store(address: &Remote, cache: &Cache, promised: Option<&Sha2
     }
     let digests = cache::digests(&description)
         .map_err(|source| SourceError::Description { address: store.shown(MODEL_FILE), source })?;
-    if let Some(folder) = cache.kept(&sha256) {
-        info!(folder = %folder.path().display(), "bundle is in the cache");
-        return Ok(folder);
+    if let Some(brought) = cache.kept(&sha256) {
+        return Ok(found(brought));
     }
     let arriving = Arriving::begin(cache, &sha256.to_string())?;
+    // Whoever held the lock before has mostly brought the same.
+    if let Some(brought) = cache.kept(&sha256) {
+        arriving.abandon()?;
+        return Ok(found(brought));
+    }
     for (name, promised) in &digests {
         let target = arriving.file(name)?;
         if !target.is_file() {

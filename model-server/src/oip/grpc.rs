@@ -4,14 +4,15 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 use prost::Message;
-use tokio::time::timeout;
+use tokio::time::{Sleep, sleep};
 use tonic::body::Body;
 use tonic::metadata::MetadataValue;
 use tonic::server::{Grpc, UnaryService};
@@ -23,17 +24,18 @@ use super::messages::{
     Tensor as Sent, TensorMetadata,
 };
 use super::tensor::{self, Datatype, Described, Elements, Tensor, rounded};
-use super::{EXTENSIONS, PLATFORM, SERVER_NAME, check_model};
+use super::{EXTENSIONS, PLATFORM, SERVER_NAME, check_model, grpc_health};
 use crate::answer::{Refusal, SHED};
+use crate::budget::Share;
 use crate::deadline;
 use crate::deployment::Asked;
 use crate::health::Stage;
-use crate::http::{self, Site};
+use crate::http::{self, Site, TOO_MANY_CONNECTIONS};
 use crate::metrics::Endpoint;
 use crate::queue::Predictions;
 
 /// What stands before the name of a call.
-const SERVICE: &str = "/inference.GRPCInferenceService/";
+pub(super) const SERVICE: &str = "/inference.GRPCInferenceService/";
 
 /// The parameter that says how long a client waits, in microseconds.
 const TIMEOUT: &str = "timeout";
@@ -44,11 +46,18 @@ pub async fn answer(site: Arc<Site>, request: Request<Incoming>) -> Response<Bod
     if !kind.is_some_and(|kind| kind.starts_with(b"application/grpc")) {
         return http::answer(site, request).await.map(Body::new);
     }
-    let patience = site.limits.patience;
-    match timeout(patience, call(site, request)).await {
-        Ok(answer) => answer,
-        Err(_elapsed) => Status::deadline_exceeded("the call took longer than a connection may be silent").into_http(),
+    call(site, request).await
+}
+
+/// Answers what comes over HTTP/2 on top of the connections that are served.
+pub async fn answer_on_top(site: Arc<Site>, request: Request<Incoming>) -> Response<Body> {
+    let kind = request.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    if !kind.is_some_and(|kind| kind.starts_with(b"application/grpc")) {
+        return http::answer_on_top(site, request).await.map(Body::new);
     }
+    let refusal = Refusal::Full(TOO_MANY_CONNECTIONS);
+    site.metrics.answered(Endpoint::Grpc, refusal.status(), Duration::ZERO);
+    status(&refusal).into_http()
 }
 
 async fn call(site: Arc<Site>, request: Request<Incoming>) -> Response<Body> {
@@ -57,6 +66,9 @@ async fn call(site: Arc<Site>, request: Request<Incoming>) -> Response<Body> {
         Ok(patience) => patience,
         Err(problem) => return status(&problem.into()).into_http(),
     };
+    if let Some(name) = request.uri().path().strip_prefix(grpc_health::SERVICE).map(str::to_owned) {
+        return grpc_health::call(site, &name, request).await;
+    }
     let name = request.uri().path().strip_prefix(SERVICE).unwrap_or_default().to_owned();
     match name.as_str() {
         "ServerLive" => unary(site, request, async |_, _: Empty| Ok(Flag { yes: true })).await,
@@ -73,23 +85,64 @@ async fn call(site: Arc<Site>, request: Request<Incoming>) -> Response<Body> {
 }
 
 /// One call with one message each way.
-async fn unary<Q, R, F, A>(site: Arc<Site>, request: Request<Incoming>, answer: F) -> Response<Body>
+pub(super) async fn unary<Q, R, F, A>(site: Arc<Site>, request: Request<Incoming>, answer: F) -> Response<Body>
 where
     Q: Message + Default + 'static,
     R: Message + Default + 'static,
     F: FnOnce(Arc<Site>, Q) -> A,
     A: Future<Output = Result<R, Refusal>> + Send + 'static,
 {
-    let limit = site.limits.body_bytes;
-    let call = Call { site, answer: Some(answer) };
-    let mut grpc = Grpc::new(ProstCodec::<R, Q>::default()).max_decoding_message_size(limit);
+    let limits = site.limits;
+    let share = Arc::new(Mutex::new(site.bodies.share()));
+    let request = request.map(|body| Arriving::new(body, Arc::clone(&share), limits.body_patience));
+    let call = Call { site, answer: Some(answer), share };
+    let mut grpc = Grpc::new(ProstCodec::<R, Q>::default()).max_decoding_message_size(limits.body_bytes);
     grpc.unary(call, request).await
+}
+
+/// A message on its way, which takes its share of what all bodies may take, and its time.
+struct Arriving {
+    body: Incoming,
+    share: Arc<Mutex<Share>>,
+    bytes: usize,
+    too_late: Pin<Box<Sleep>>,
+}
+
+impl Arriving {
+    fn new(body: Incoming, share: Arc<Mutex<Share>>, patience: Duration) -> Self {
+        Self { body, share, bytes: 0, too_late: Box::pin(sleep(patience)) }
+    }
+
+    fn take(&mut self, frame: &Frame<bytes::Bytes>) -> Result<(), Status> {
+        self.bytes += frame.data_ref().map_or(0, bytes::Bytes::len);
+        let mut share = self.share.lock().unwrap_or_else(PoisonError::into_inner);
+        share.grow_to(self.bytes).map_err(|no_room| status(&no_room.into()))
+    }
+}
+
+impl hyper::body::Body for Arriving {
+    type Data = bytes::Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<bytes::Bytes>, Status>>> {
+        match Pin::new(&mut self.body).poll_frame(context) {
+            Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(self.take(&frame).map(|()| frame))),
+            Poll::Ready(Some(Err(_broken))) => Poll::Ready(Some(Err(status(&Refusal::BodyBroken)))),
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Pending => self.too_late.as_mut().poll(context).map(|()| Some(Err(status(&Refusal::BodyTimeout)))),
+        }
+    }
 }
 
 /// A call on its way into its function. Every call is counted as its answer over HTTP would be.
 struct Call<F> {
     site: Arc<Site>,
     answer: Option<F>,
+    /// What its message takes, until it is answered.
+    share: Arc<Mutex<Share>>,
 }
 
 impl<Q, R, F, A> UnaryService<Q> for Call<F>
@@ -107,8 +160,10 @@ where
             return Box::pin(async { Err(Status::internal("a call is answered once")) });
         };
         let answering = answer(Arc::clone(&site), request.into_inner());
+        let share = Arc::clone(&self.share);
         Box::pin(async move {
             let answered = answering.await;
+            drop(share);
             let code = answered.as_ref().map_or_else(Refusal::status, |_| StatusCode::OK);
             site.metrics.answered(Endpoint::Grpc, code, start.elapsed());
             answered.map(tonic::Response::new).map_err(|refusal| status(&refusal))
@@ -126,7 +181,7 @@ fn status(refusal: &Refusal) -> Status {
             Code::InvalidArgument
         }
         Refusal::BodyBroken | Refusal::BodyTimeout => Code::Aborted,
-        Refusal::Starting(_) => Code::Unavailable,
+        Refusal::Starting(_) | Refusal::Full(_) => Code::Unavailable,
         Refusal::Deadline => Code::DeadlineExceeded,
         Refusal::Failed | Refusal::Unbelievable(_) | Refusal::Metrics => Code::Internal,
     };

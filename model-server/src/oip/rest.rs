@@ -140,7 +140,7 @@ pub async fn infer(site: &Site, request: Request<Incoming>, start: Instant) -> R
     let patience = deadline::of_http(&head.headers)?;
     let body = site.body(&head.headers, body).await?;
     let mut asked = Asked { deadline: None, is_golden: http::is_golden(&head.headers) };
-    let read = read(served, &head.headers, &body, site.limits.batch_rows);
+    let read = read(served, &head.headers, &body.bytes, site.limits.batch_rows);
     let (request, rows) = read.inspect_err(|refusal| deployment.note_refused(refusal, asked))?;
     let patience = patience.or(request.parameters.timeout.map(Duration::from_micros));
     asked.deadline = patience.map(|patience| start + patience);

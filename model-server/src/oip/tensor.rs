@@ -338,8 +338,10 @@ mod tests {
         for datatype in Datatype::ALL {
             assert_eq!(Datatype::named(datatype.name()).ok(), Some(datatype));
         }
-        let refused = Datatype::named("FP16").unwrap_err().detail();
-        assert!(refused.contains("`FP16`") && refused.contains("FP32"), "{refused}");
+        for half in ["FP16", "BF16"] {
+            let refused = Datatype::named(half).unwrap_err().detail();
+            assert!(refused.contains(&format!("`{half}`")) && refused.contains("FP32"), "{refused}");
+        }
     }
 
     fn schema(names: &[&str]) -> Schema {

@@ -9,15 +9,15 @@ use flate2::read::MultiGzDecoder;
 use tar::Archive;
 use tracing::info;
 
-use super::cache::{Arriving, Cache, digests};
-use super::{Remote, SourceError, remote};
+use super::cache::{ARCHIVE, Arriving, Cache, digests};
+use super::{Brought, Remote, SourceError, remote};
 use crate::artifact::{ArtifactError, Folder, MODEL_FILE, Sha256};
 
 /// How deep a file of a bundle may lie in an archive: in the one folder that was packed.
 const DEEPEST: usize = 2;
 
 /// Unpacks an archive that lies here.
-pub(super) fn of_file(file: &Path, cache: &Cache, promised: Option<&Sha256>) -> Result<Folder, SourceError> {
+pub(super) fn of_file(file: &Path, cache: &Cache, promised: Option<&Sha256>) -> Result<Brought, SourceError> {
     let archive = file.display().to_string();
     let open = File::open(file)
         .map_err(|source| SourceError::Artifact(ArtifactError::Read { file: file.to_owned(), source }))?;
@@ -30,11 +30,11 @@ pub(super) async fn of_store(
     address: &Remote,
     cache: &Cache,
     promised: Option<&Sha256>,
-) -> Result<Folder, SourceError> {
+) -> Result<Brought, SourceError> {
     let (store, name) = remote::Store::of_file(address)?;
     let archive = store.shown(&name);
     let arriving = Arriving::begin(cache, &key(&archive))?;
-    let file = arriving.path().with_extension("archive");
+    let file = arriving.path().with_extension(ARCHIVE);
     store.download(&name, &file).await?;
     let folder = unpacked(File::open(&file)?, &archive, (cache, arriving), promised);
     fs::remove_file(&file)?;
@@ -51,8 +51,9 @@ fn unpacked(
     archive: &str,
     (cache, arriving): (&Cache, Arriving),
     promised: Option<&Sha256>,
-) -> Result<Folder, SourceError> {
-    let broken = |source| SourceError::Archive { archive: archive.to_owned(), source };
+) -> Result<Brought, SourceError> {
+    let broken =
+        |source| SourceError::of_disk(source, |source| SourceError::Archive { archive: archive.to_owned(), source });
     let compressed = Path::new(archive).extension().is_none_or(|end| end != "tar");
     let reader = BufReader::new(file);
     let files = if compressed {

@@ -95,14 +95,11 @@ fn a_compressed_body_is_named_as_such() {
 #[test]
 fn a_body_that_does_not_come_is_not_waited_for_forever() {
     let mut command = program(&bundle("v1"));
-    let server = Server::start(command.env("IDLE_SECONDS", "1"));
+    let server = Server::start(command.env("REQUEST_SECONDS", "1"));
     let mut wire = Wire::to(server.address).unwrap();
     wire.write("POST /v1/predict HTTP/1.1\r\nhost: test\r\ncontent-length: 10\r\n\r\n{").unwrap();
     let (status, _, body) = wire.read().unwrap();
     assert_eq!(status, 408, "{body}");
-    let mut half_a_head = Wire::to(server.address).unwrap();
-    half_a_head.write("GET /health HTTP/1.1\r\nhost:").unwrap();
-    assert!(half_a_head.is_closed());
 }
 
 #[test]

@@ -21,6 +21,7 @@ mod embedding;
 mod golden;
 mod http;
 mod image;
+mod limits;
 mod oip;
 mod overload;
 mod python;

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use model_server::artifact::Folder;
 use model_server::batching::Policy;
+use model_server::budget::Budget;
 use model_server::bundle::Bundle;
-use model_server::connection::Serving;
+use model_server::connection::{ConnectionLimits, Serving};
 use model_server::deployment::{Deployment, Terms};
 use model_server::health::{Health, Stage};
 use model_server::http::{Limits, Site};
@@ -21,6 +22,7 @@ use model_server::model::{Model, ModelError};
 use model_server::predict::Served;
 use model_server::queue::QueueLimits;
 use model_server::schema::Rows;
+use model_server::watch::Patience;
 use pointsman_telemetry::shutdown::Drain;
 use serde_json::json;
 
@@ -59,7 +61,9 @@ impl Inside {
     fn start(wait_ms: u64, most_rows: usize) -> Self {
         let model = Arc::new(Slow::default());
         let health = Arc::new(Health::new());
-        let limits = Limits { body_bytes: 1 << 20, batch_rows: 100, patience: PATIENCE };
+        let limits = Limits { body_bytes: 1 << 20, batch_rows: 100, body_patience: PATIENCE };
+        let patience = Patience { idle: PATIENCE, head: PATIENCE };
+        let connections = ConnectionLimits { most: 1000, patience };
         let terms = Terms {
             limits,
             queue: QueueLimits {
@@ -77,14 +81,20 @@ impl Inside {
         let deployment = Deployment::start(served, example.as_bytes(), &terms).unwrap();
         let metrics = Metrics::new().unwrap();
         metrics.serve("delivery-time", "v1");
-        let site = Arc::new(Site { deployment: OnceLock::from(deployment), health, metrics, limits });
+        let site = Arc::new(Site {
+            deployment: OnceLock::from(deployment),
+            health,
+            metrics,
+            limits,
+            bodies: Budget::new(1 << 20),
+        });
         site.health.advance(Stage::Ready);
         let listener = listener::bind("127.0.0.1", 0).unwrap();
         let address = listener.local_addr().unwrap();
         let accepting = Arc::clone(&site);
         thread::spawn(move || {
             let drain = Drain::new();
-            let serving = Serving::start(NonZeroUsize::new(2).unwrap(), &accepting, &drain).unwrap();
+            let serving = Serving::start(NonZeroUsize::new(2).unwrap(), connections, &accepting, &drain).unwrap();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();

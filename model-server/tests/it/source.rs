@@ -398,3 +398,127 @@ fn a_half_file_in_a_store_that_speaks_s3_is_gone_on_with() {
     fs::write(arriving.join("model.safetensors.tag"), moto.tag(WEIGHTS)).unwrap();
     cache.check_command(&mut moto.program(&cache, "s3://models/v1"));
 }
+
+/// The same bundle under another name, and so another bundle: its weights, its digest, its folder in the cache.
+fn renamed(store: &Store, path: &str, version: &str) {
+    let mut model: serde_json::Value = serde_json::from_slice(&content("model.json")).unwrap();
+    model["version"] = version.into();
+    store.put(&format!("{path}/model.json"), model.to_string().into_bytes());
+    store.put(&format!("{path}/model.safetensors"), content("model.safetensors"));
+}
+
+#[test]
+fn the_cache_keeps_the_bundles_that_were_used_last_and_every_one_in_use() {
+    let store = Store::start();
+    for version in ["a", "b", "c", "d"] {
+        renamed(&store, &format!("/{version}"), version);
+    }
+    let cache = Cache::new();
+    let serve = |version: &str| {
+        let server = Server::start(cache.program(&store.url(&format!("/{version}"))).env("MODEL_CACHE_KEEP", "2"));
+        assert_eq!(server.post("/v1/predict", &row().to_string()).json()["version"], version);
+        server
+    };
+    let fetched = |version: &str| store.asked(&format!("/{version}/model.safetensors")).len();
+    let long_lived = serve("a");
+    drop(serve("b"));
+    drop(serve("c"));
+    assert_eq!(cache.whole(), 2, "the one in use, and the last");
+    drop(serve("d"));
+    assert_eq!((cache.whole(), fetched("b"), fetched("c")), (2, 1, 1));
+    drop(serve("a"));
+    assert_eq!(fetched("a"), 1, "it was in use, so it is still there");
+    drop(long_lived);
+    drop(serve("c"));
+    assert_eq!(fetched("c"), 2, "it was removed");
+    drop(serve("b"));
+    drop(serve("a"));
+    assert_eq!(fetched("a"), 2, "nobody used it any more");
+    let left = fs::read_dir(cache.0.path().join("models")).unwrap().count();
+    assert_eq!(left, 2 * 2, "each with the file that says who uses it, and nothing else");
+}
+
+#[test]
+fn servers_that_start_at_once_on_one_cache_fetch_a_bundle_once() {
+    let store = stored();
+    store.break_off(WEIGHTS, &[Fault::CutAfter(10_000), Fault::Status(503)]);
+    let cache = Cache::new();
+    std::thread::scope(|scope| {
+        let servers: Vec<_> = (0..3)
+            .map(|_| {
+                let mut command = cache.program(&store.url("/models/v1"));
+                scope.spawn(move || Server::start(&mut command))
+            })
+            .collect();
+        for server in servers {
+            assert_eq!(server.join().unwrap().post("/v1/predict", &row().to_string()).status, 200);
+        }
+    });
+    assert_eq!(store.asked(WEIGHTS).len(), 3, "twice in vain, once whole");
+    assert_eq!(cache.whole(), 1);
+}
+
+/// A file system of its own, as small as it is told, for as long as the test runs.
+struct Tiny(tempfile::TempDir);
+
+impl Tiny {
+    /// Nothing where file systems may not be mounted.
+    fn mounted(size: &str) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tiny"])
+            .arg(folder.path())
+            .output();
+        mount.is_ok_and(|mount| mount.status.success()).then_some(Self(folder))
+    }
+}
+
+impl Drop for Tiny {
+    fn drop(&mut self) {
+        Command::new("umount").arg(self.0.path()).status().ok();
+    }
+}
+
+#[test]
+fn a_full_disk_is_one_clear_error_and_leaves_no_half_a_model() {
+    let Some(disk) = Tiny::mounted("40k") else {
+        eprintln!("skipped: only root may mount a small disk");
+        return;
+    };
+    let store = stored();
+    store.put("/v1.tar.gz", compressed(&packed("v1/")));
+    let (_folder, archive) = written("v1.tar", &packed("v1/"));
+    for address in [store.url("/models/v1"), store.url("/v1.tar.gz"), archive] {
+        let mut command = program(Path::new(&address));
+        let ended = command.env("MODEL_CACHE", disk.0.path().join("models")).output().unwrap();
+        refused(&ended, "the disk is full; make room in MODEL_CACHE");
+        let entries: Vec<_> = fs::read_dir(disk.0.path().join("models")).into_iter().flatten().flatten().collect();
+        let whole = entries.iter().filter(|entry| entry.file_name().to_str().unwrap().len() == 64).count();
+        assert_eq!(whole, 0, "{entries:?}");
+        fs::remove_dir_all(disk.0.path().join("models")).unwrap();
+    }
+    // With room it goes.
+    drop(disk);
+    Cache::new().check(&store.url("/models/v1"));
+}
+
+#[test]
+fn on_a_terminal_a_bar_says_how_far_a_fetch_is() {
+    let store = stored();
+    let cache = Cache::new();
+    let folder = cache.0.path().join("models");
+    let describe = format!(
+        "{} describe {} --model-cache {}",
+        env!("CARGO_BIN_EXE_model-server"),
+        store.url("/models/v1"),
+        folder.display()
+    );
+    // A terminal of its own, which only shows what is written to it.
+    let shown =
+        Command::new("script").args(["--quiet", "--return", "--command", &describe, "/dev/null"]).output().unwrap();
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    let whole = format!("model.safetensors [{}] 100% ", "#".repeat(30));
+    assert!(shown.split('\r').any(|line| line.starts_with(&whole) && line.trim_end().ends_with("MB/s")), "{shown}");
+    assert!(shown.contains("delivery-time v1"), "{shown}");
+    assert!(!shown.contains("percent="), "a bar in place of lines");
+}
