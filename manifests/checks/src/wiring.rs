@@ -66,6 +66,10 @@ fn references(object: &Object, objects: &Objects, external: &[&str]) -> Vec<Stri
         named.push(("Secret", volume.text("/secret/secretName")));
     }
     for container in pod.items("/initContainers").iter().chain(pod.items("/containers")) {
+        for value in container.items("/env") {
+            named.push(("ConfigMap", value.text("/valueFrom/configMapKeyRef/name")));
+            named.push(("Secret", value.text("/valueFrom/secretKeyRef/name")));
+        }
         for source in container.items("/envFrom") {
             named.push(("ConfigMap", source.text("/configMapRef/name")));
             if source.at("/secretRef/optional") != &serde_json::Value::from(true) {

@@ -33,7 +33,7 @@ fn the_server_predicts_in_its_image_as_a_user_without_rights() {
     if fs::metadata("/proc/self").unwrap().uid() != 0 {
         return;
     }
-    // As an init container or the target `examples` leaves it.
+    // As the target `examples` leaves it.
     let inside = root.join("models/delivery-time/v1");
     fs::create_dir_all(&inside).unwrap();
     for file in ["model.json", "model.safetensors"] {

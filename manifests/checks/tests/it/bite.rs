@@ -90,8 +90,8 @@ fn containers() {
     set("/livenessProbe/httpGet/path", json!("/readyz"), "merely not ready");
     remove("/lifecycle", "before its Services have heard of it");
     set("/args/3", json!("--drain-delay=30s"), "is killed after 60 s, and needs 65 s");
-    let init = "/spec/template/spec/initContainers/0/resources/limits/memory";
-    check(&objects, ("Deployment/delivery-time-v1", init, None), "fetch-model: has no limit of memory");
+    let limit = at("/resources/limits/memory");
+    check(&objects, ("Deployment/delivery-time-v1", &limit, None), "model-server: has no limit of memory");
     let drain = json!([{ "name": "DRAIN_SECONDS", "value": "60" }]);
     check(&objects, ("Deployment/delivery-time-v2", &at("/env"), Some(drain)), "is killed after 45 s, and needs 65 s");
 }
@@ -201,9 +201,15 @@ fn services_and_references() {
     );
     set(
         "Deployment/delivery-time-v1",
-        "/spec/template/spec/initContainers/0/envFrom/1/secretRef/optional",
+        "/spec/template/spec/containers/0/envFrom/1/secretRef/optional",
         json!(false),
         "names the Secret `model-store`",
+    );
+    set(
+        "Deployment/delivery-time-v1",
+        "/spec/template/spec/containers/0/env/2/valueFrom/configMapKeyRef/name",
+        json!("other"),
+        "names the ConfigMap `other`",
     );
 }
 

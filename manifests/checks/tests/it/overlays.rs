@@ -27,7 +27,8 @@ fn the_local_overlay_holds_by_itself() {
     let Some(objects) = overlay("local") else { return };
     holds(&objects, &[]);
     assert_eq!(objects.find("Deployment", "pointsman").unwrap().0.at("/spec/replicas"), 3);
-    assert!(objects.of("Deployment").all(|one| !one.0.has("/spec/template/spec/initContainers")), "nothing is fetched");
+    let store = objects.of("ConfigMap").find(|one| one.name().starts_with("model-store-")).unwrap();
+    assert_eq!(store.0.text("/data/MODEL_STORE"), "/models", "nothing is fetched");
 }
 
 #[test]
@@ -69,15 +70,20 @@ fn the_production_overlay_holds_but_for_the_secret_that_is_made_by_hand() {
 fn production_fetches_models_from_the_bucket_that_the_overlay_names() {
     let Some(objects) = overlay("production") else { return };
     let store = objects.of("ConfigMap").find(|one| one.name().starts_with("model-store-")).unwrap();
-    assert_eq!(store.0.text("/data/MODEL_STORE"), "models:your-bucket");
+    assert_eq!(store.0.text("/data/MODEL_STORE"), "s3://your-bucket");
     for version in ["v1", "v2"] {
         let deployment = objects.find("Deployment", &format!("delivery-time-{version}")).unwrap();
-        let fetch = deployment.0.at("/spec/template/spec/initContainers/0");
-        let folder = format!("/models/delivery-time/{version}");
-        assert_eq!(fetch.texts("/args")[..3], ["copy", &format!("$(MODEL_STORE)/delivery-time/{version}"), &folder]);
         let env = deployment.0.items("/spec/template/spec/containers/0/env");
-        assert!(env.iter().any(|one| one.text("/name") == "MODEL_PATH" && one.text("/value") == folder));
+        let place = |name: &str| env.iter().position(|one| one.text("/name") == name).unwrap();
+        // A name is only put in for what stands before.
+        assert!(place("MODEL_STORE") < place("MODEL_PATH"));
+        assert_eq!(env[place("MODEL_PATH")].text("/value"), format!("$(MODEL_STORE)/delivery-time/{version}"));
+        let token = env[place("AWS_WEB_IDENTITY_TOKEN_FILE")].text("/value");
+        let mounts = deployment.0.items("/spec/template/spec/containers/0/volumeMounts");
+        let covered = |path: &str| mounts.iter().any(|mount| path.starts_with(mount.text("/mountPath")));
+        assert!(covered(token) && covered(env[place("MODEL_CACHE")].text("/value")));
     }
+    assert!(store.0.text("/data/AWS_ROLE_ARN").starts_with("arn:aws:iam::"));
 }
 
 #[test]
