@@ -6,14 +6,10 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use pointsman_chaos::fakes::FakeModel;
 use pointsman_chaos::fakes::api_server::{Key, Resource, Selection, WatchEvent};
+use pointsman_chaos::fakes::{FakeModel, Link};
 use pointsman_chaos::load::{Load, Running};
 use serde_json::{Value, json};
-use tokio::io::copy_bidirectional;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
-use tokio::task::JoinSet;
 
 use crate::kube::{Cluster, LIVE, NAMESPACE};
 use crate::process::{self, Edge, weight_of};
@@ -23,44 +19,6 @@ const PATIENCE: Duration = Duration::from_secs(40);
 /// Where edges hear each other, each at an address of its own.
 pub const PORT: u16 = 9901;
 pub const TOKEN: &str = "open sesame";
-
-/// One way to somewhere, which can be cut and mended.
-pub struct Link {
-    address: SocketAddr,
-    is_cut: watch::Sender<bool>,
-    _task: JoinSet<()>,
-}
-
-impl Link {
-    async fn to(target: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (is_cut, cut) = watch::channel(false);
-        let mut task = JoinSet::new();
-        task.spawn(async move {
-            let mut streams = JoinSet::new();
-            loop {
-                let Ok((mut near, _)) = listener.accept().await else { continue };
-                let mut cut = cut.clone();
-                streams.spawn(async move {
-                    let carried = async {
-                        let mut far = TcpStream::connect(target).await?;
-                        copy_bidirectional(&mut near, &mut far).await
-                    };
-                    tokio::select! {
-                        _ = cut.wait_for(|cut| *cut) => {}
-                        _ = carried => {}
-                    }
-                });
-            }
-        });
-        Self { address, is_cut, _task: task }
-    }
-
-    pub fn cut(&self, is_cut: bool) {
-        self.is_cut.send_replace(is_cut);
-    }
-}
 
 /// How edges reach each other and the API server.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -140,14 +98,14 @@ impl Trio {
         let mut kubeconfig = self.cluster.api.kubeconfig(&format!("edge-{number}"), NAMESPACE);
         if ways == Ways::Links {
             for address in addresses {
-                others.push(Link::to(*address).await);
+                others.push(Link::to(*address).await.unwrap());
             }
-            let link = Link::to(self.cluster.api.addr()).await;
-            kubeconfig = kubeconfig.replace(&self.cluster.api.url(), &format!("http://{}", link.address));
+            let link = Link::to(self.cluster.api.addr()).await.unwrap();
+            kubeconfig = kubeconfig.replace(&self.cluster.api.url(), &format!("http://{}", link.address()));
             api = Some(link);
         }
         let listed: Vec<String> = match ways {
-            Ways::Links => others.iter().map(|link| link.address.to_string()).collect(),
+            Ways::Links => others.iter().map(|link| link.address().to_string()).collect(),
             Ways::Straight | Ways::Service => addresses.iter().map(ToString::to_string).collect(),
         };
         let peers = match ways {
@@ -227,7 +185,7 @@ replicas: {{ address: {address}, {peers}, token_file: token }}"
 
     /// Where an edge asks each of them.
     pub fn ways_of(&self, from: usize) -> Vec<SocketAddr> {
-        self.places[from].others.iter().map(|link| link.address).collect()
+        self.places[from].others.iter().map(Link::address).collect()
     }
 
     /// What an edge says of itself and the others.

@@ -1,22 +1,18 @@
 //! Three edges on one machine: real control loops, a real exchange over loopback that can be cut, and a Lease on the fake
 //! API server. Only requests are made up: they are drawn and booked as the data path would.
 
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use pointsman_chaos::fakes::FakeModel;
 use pointsman_chaos::fakes::api_server::ApiServer;
+use pointsman_chaos::fakes::{FakeModel, Link};
 use pointsman_config::{Config, Endpoint, Peers, Share, VersionId};
 use pointsman_kubernetes::annotation::Fence;
 use pointsman_kubernetes::{Candidacy, Deadlines, Leadership, LeaseTimes};
 use pointsman_rollout::{Cause, Decision, Drawn, Order, OrderKind, Row, Tally};
-use tokio::io::copy_bidirectional;
-use tokio::net::TcpStream;
 use tokio::sync::broadcast;
-use tokio::task::JoinSet;
 
 use super::*;
 use crate::cluster::Connection;
@@ -46,38 +42,6 @@ struct Traffic {
     requests: AtomicU64,
     /// How many of a thousand answers of v2 fail.
     fails: AtomicU32,
-}
-
-/// One way between two edges, or none.
-struct Link {
-    address: SocketAddr,
-    is_cut: watch::Sender<bool>,
-}
-
-impl Link {
-    async fn to(target: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (is_cut, cut) = watch::channel(false);
-        tokio::spawn(async move {
-            let mut streams = JoinSet::new();
-            loop {
-                let (mut near, _) = listener.accept().await.unwrap();
-                let mut cut = cut.clone();
-                streams.spawn(async move {
-                    let carried = async {
-                        let mut far = TcpStream::connect(target).await?;
-                        copy_bidirectional(&mut near, &mut far).await
-                    };
-                    tokio::select! {
-                        _ = cut.wait_for(|cut| *cut) => {}
-                        _ = carried => {}
-                    }
-                });
-            }
-        });
-        Self { address, is_cut }
-    }
 }
 
 struct Edge {
@@ -158,7 +122,7 @@ impl Trio {
         let mut links: [Vec<Link>; 3] = [Vec::new(), Vec::new(), Vec::new()];
         for links in &mut links {
             for listener in &listeners {
-                links.push(Link::to(listener.local_addr().unwrap()).await);
+                links.push(Link::to(listener.local_addr().unwrap()).await.unwrap());
             }
         }
         let edges = listeners.into_iter().zip(links).enumerate();
@@ -221,7 +185,7 @@ impl Trio {
         for (from, edge) in self.edges.iter().enumerate() {
             for (to, link) in edge.links.iter().enumerate() {
                 if (from == number) != (to == number) {
-                    link.is_cut.send_replace(is_cut);
+                    link.cut(is_cut);
                 }
             }
         }
@@ -243,7 +207,8 @@ fn edge(
     let (kill, killed) = oneshot::channel::<()>();
     let traffic = Arc::<Traffic>::default();
     let asked = Arc::clone(&traffic);
-    let peers = links.iter().map(|link| Endpoint { host: "127.0.0.1".to_owned(), port: link.address.port() }).collect();
+    let peers =
+        links.iter().map(|link| Endpoint { host: "127.0.0.1".to_owned(), port: link.address().port() }).collect();
     let settings = Settings {
         address: listener.local_addr().unwrap(),
         peers: Peers::Endpoints(peers),
@@ -456,7 +421,7 @@ async fn an_order_to_any_edge_is_carried_out_by_the_leader_and_a_rollback_by_the
     assert!(refused.to_string().contains(&trio.edges[leader].view().name), "{refused}");
     trio.cut(followers[1], true);
     // By this one the leader asks itself, and knows where others find it.
-    trio.edges[leader].links[leader].is_cut.send_replace(true);
+    trio.edges[leader].links[leader].cut(true);
     let refused = trio.edges[followers[1]].order(OrderKind::Promote).await.unwrap_err();
     assert_eq!(refused.code(), "leader_unreachable", "{refused}");
     trio.edges[followers[1]].order(OrderKind::Rollback).await.unwrap();
