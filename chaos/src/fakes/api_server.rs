@@ -2,8 +2,8 @@
 //! one as far as anything here may meet them, and with faults that a test puts in force. The contract suite of the
 //! crate `pointsman-kubernetes` holds it to what a real server does.
 //!
-//! A request goes `call → access → fault → store → answer`. Beside requests there is one controller, that of
-//! `EndpointSlices`.
+//! A request goes `call → access → fault → store → answer`. Beside requests there are two controllers, of
+//! `EndpointSlices` and of namespaces that end.
 
 mod access;
 mod admission;
@@ -51,11 +51,17 @@ use crate::serve::{self, AnswerBody, Cut, Server};
 use call::Call;
 use watching::Wish;
 
+/// How long after a change the controller of namespaces looks at them.
+const NAMESPACES_AFTER: Duration = Duration::from_millis(20);
+
 /// How the server behaves that a test starts.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Takes endpoints on 127.0.0.0/8, which the real server refuses.
     pub allow_loopback: bool,
+    /// Runs controllers beside the server, of `EndpointSlices` and of namespaces that end. Without them it is what a
+    /// control plane of API server and etcd alone is.
+    pub has_controllers: bool,
     /// How often a watcher that wants bookmarks gets one; the real server sends one a minute.
     pub bookmark_every: Duration,
     /// How long after a change of pods or Services the controller of `EndpointSlices` begins to write.
@@ -70,6 +76,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             allow_loopback: false,
+            has_controllers: true,
             bookmark_every: Duration::from_secs(1),
             slices_after: Duration::from_millis(5),
             slices_apart: Duration::from_millis(1),
@@ -87,7 +94,7 @@ pub struct ApiServer {
     shared: Arc<Shared>,
     server: Option<Server>,
     /// Ends with this.
-    _controller: JoinSet<()>,
+    _controllers: JoinSet<()>,
 }
 
 /// What requests share.
@@ -178,9 +185,12 @@ impl ApiServer {
             are_slices_held: watch::Sender::default(),
         });
         let server = serve_on(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), &shared).await?;
-        let mut controller = JoinSet::new();
-        controller.spawn(keep_slices(Arc::clone(&shared), settings.slices_after, settings.slices_apart));
-        Ok(Self { addr: server.addr(), shared, server: Some(server), _controller: controller })
+        let mut controllers = JoinSet::new();
+        if settings.has_controllers {
+            controllers.spawn(keep_slices(Arc::clone(&shared), settings.slices_after, settings.slices_apart));
+            controllers.spawn(end_namespaces(Arc::clone(&shared)));
+        }
+        Ok(Self { addr: server.addr(), shared, server: Some(server), _controllers: controllers })
     }
 
     /// Where it listens, or listened before [`ApiServer::stop`].
@@ -351,6 +361,17 @@ async fn keep_slices(shared: Arc<Shared>, after: Duration, apart: Duration) {
             _ = revisions.changed() => {}
             _ = held.changed() => {}
         }
+    }
+}
+
+/// The controller of namespaces: each that is deleted is emptied, a moment later.
+async fn end_namespaces(shared: Arc<Shared>) {
+    let mut revisions = shared.revisions();
+    // The sender is in `shared`, which this task holds.
+    while revisions.changed().await.is_ok() {
+        tokio::time::sleep(NAMESPACES_AFTER).await;
+        revisions.mark_unchanged();
+        shared.store().empty_namespaces();
     }
 }
 

@@ -1,9 +1,13 @@
 //! What the server adds to an object that it takes in, and what it finds wrong with it: the rules of the real
 //! server that something here may meet.
 
+mod labels;
+mod pods;
+mod ports;
+
 use std::net::IpAddr;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::event_form::is_new_style;
 use super::object::{carry, is_empty, list, set, set_default, text};
@@ -12,10 +16,13 @@ use super::resource::Resource;
 
 /// All annotations of an object together, names and values.
 const MAX_ANNOTATION_BYTES: usize = 256 * 1024;
+const ADDRESS_TYPES: [&str; 3] = ["FQDN", "IPv4", "IPv6"];
 const MAX_ENDPOINTS: usize = 1_000;
 const MAX_ADDRESSES: usize = 100;
 const MAX_EVENT_NOTE: usize = 1_024;
 const MAX_EVENT_WORD: usize = 128;
+/// What keeps a namespace until all that is in it is gone.
+pub(super) const FINALIZER: &str = "kubernetes";
 const MAX_NAME: usize = 253;
 const MAX_SERVICE_NAME: usize = 63;
 
@@ -35,13 +42,19 @@ pub(super) fn fill_in(resource: Resource, object: &mut Value, before: Option<&Va
         Resource::Pod => {
             set_default(object, &["spec", "restartPolicy"], "Always");
             set_default(object, &["spec", "terminationGracePeriodSeconds"], 30);
+            pods::fill_in_addresses(object);
         }
         Resource::Deployment => {
             if object.pointer("/spec/replicas").is_none_or(Value::is_null) {
                 set(object, &["spec", "replicas"], 1);
             }
         }
-        Resource::Namespace => set_default(object, &["status", "phase"], "Active"),
+        Resource::Namespace => {
+            set_default(object, &["status", "phase"], "Active");
+            if before.is_none() {
+                set(object, &["spec", "finalizers"], json!([FINALIZER]));
+            }
+        }
         Resource::Lease | Resource::CoreEvent | Resource::Event | Resource::ConfigMap => {}
     }
 }
@@ -95,8 +108,8 @@ impl Admitted<'_> {
             Resource::Lease => self.lease_faults(),
             Resource::CoreEvent => self.event_faults(),
             Resource::Event => [self.event_faults(), self.strict_event_faults()].concat(),
-            Resource::Pod => self.required(&["/spec/containers"]),
-            Resource::Deployment => self.required(&["/spec/selector", "/spec/template"]),
+            Resource::Pod => pods::faults(self.object, self.before),
+            Resource::Deployment => self.deployment_faults(),
             Resource::Namespace | Resource::ConfigMap => Vec::new(),
         });
         faults
@@ -119,6 +132,7 @@ impl Admitted<'_> {
             let words = format!("may not be more than {MAX_ANNOTATION_BYTES} bytes");
             faults.push(Cause::too_long("metadata.annotations", &words));
         }
+        faults.extend(labels::faults(map(self.object, "/metadata/labels"), "metadata.labels"));
         faults
     }
 
@@ -152,6 +166,8 @@ impl Admitted<'_> {
         if needs_ports && is_empty(self.object, "/spec/ports") {
             faults.push(Cause::required("spec.ports", ""));
         }
+        faults.extend(ports::faults(self.object, "/spec/ports", true));
+        faults.extend(labels::faults(map(self.object, "/spec/selector"), "spec.selector"));
         let address = text(self.object, "/spec/clusterIP");
         let earlier = self.before.map_or("", |before| text(before, "/spec/clusterIP"));
         if !earlier.is_empty() && earlier != address {
@@ -165,7 +181,10 @@ impl Admitted<'_> {
         let mut faults = Vec::new();
         if family.is_empty() {
             faults.push(Cause::required("addressType", ""));
+        } else if !ADDRESS_TYPES.contains(&family) {
+            faults.push(Cause::not_supported("addressType", &family.into(), &ADDRESS_TYPES));
         }
+        faults.extend(ports::faults(self.object, "/ports", false));
         let earlier = self.before.map_or(family, |before| text(before, "/addressType"));
         if earlier != family {
             faults.push(Cause::invalid("addressType", &family.into(), "field is immutable"));
@@ -187,6 +206,19 @@ impl Admitted<'_> {
                 let words = address_fault(address, family, self.allow_loopback)?;
                 Some(Cause::invalid(&format!("{at}[{at_address}]"), address, words))
             }));
+        }
+        faults
+    }
+
+    fn deployment_faults(&self) -> Vec<Cause> {
+        let mut faults = self.required(&["/spec/selector", "/spec/template"]);
+        let wanted = map(self.object, "/spec/selector/matchLabels");
+        let made = map(self.object, "/spec/template/metadata/labels");
+        let is_made = |(name, value): (&String, &Value)| made.and_then(|made| made.get(name)) == Some(value);
+        if faults.is_empty() && !wanted.into_iter().flatten().all(is_made) {
+            let found = Value::from(made.cloned().unwrap_or_default());
+            let words = "`selector` does not match template `labels`";
+            faults.push(Cause::invalid("spec.template.metadata.labels", &found, words));
         }
         faults
     }
@@ -307,6 +339,10 @@ impl Admitted<'_> {
         }
         faults
     }
+}
+
+fn map<'a>(object: &'a Value, pointer: &str) -> Option<&'a Map<String, Value>> {
+    object.pointer(pointer).and_then(Value::as_object)
 }
 
 fn annotation_bytes(object: &Value) -> usize {

@@ -164,7 +164,8 @@ impl Call {
 /// Nothing is created at a part, and no part is deleted or watched.
 fn is_possible(verb: Verb, target: &Target) -> bool {
     match verb {
-        Verb::Get | Verb::Update | Verb::Patch => true,
+        Verb::Update => true,
+        Verb::Get | Verb::Patch => target.part != Part::Finalize,
         Verb::Delete | Verb::List | Verb::Watch => target.part == Part::Whole,
         Verb::Create => target.namespace.is_some() || !target.resource.is_namespaced(),
         Verb::DeleteCollection => target.namespace.is_some(),

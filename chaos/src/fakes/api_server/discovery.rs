@@ -72,7 +72,9 @@ fn entries(resource: Resource) -> Vec<Value> {
     });
     let part = |part: &Part| {
         let name = format!("{}/{}", resource.plural(), part.name());
-        let verbs = [Verb::Get, Verb::Patch, Verb::Update].map(Verb::name);
+        let verbs: &[Verb] =
+            if *part == Part::Finalize { &[Verb::Update] } else { &[Verb::Get, Verb::Patch, Verb::Update] };
+        let verbs: Vec<&str> = verbs.iter().map(|verb| verb.name()).collect();
         let mut entry = json!({
             "name": name, "singularName": "", "namespaced": resource.is_namespaced(), "kind": resource.kind(),
             "verbs": verbs,

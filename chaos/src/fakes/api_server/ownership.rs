@@ -7,13 +7,15 @@ mod fields;
 
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::object::{list, remove, set, text, timestamp};
 use super::refusal::{Cause, Refusal};
 use super::resource::{Part, Resource};
 use super::store::Writer;
 use fields::{FieldSet, Path};
+
+const MANAGED_FIELDS: &str = "/metadata/managedFields";
 
 /// How a write came to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,7 +90,7 @@ impl Entry {
 }
 
 fn entries(object: &Value) -> Vec<Entry> {
-    list(object, "/metadata/managedFields").iter().map(Entry::read).collect()
+    list(object, MANAGED_FIELDS).iter().map(Entry::read).collect()
 }
 
 /// A write on its way: by whom, to which part of what.
@@ -121,7 +123,7 @@ impl Write<'_> {
         let is_status = path.first().is_some_and(|step| step.is_field("status"));
         match self.part {
             Part::Status => is_status,
-            Part::Whole | Part::Scale => !is_status || !self.resource.has(Part::Status),
+            Part::Whole | Part::Scale | Part::Finalize => !is_status || !self.resource.has(Part::Status),
         }
     }
 
@@ -133,8 +135,9 @@ impl Write<'_> {
     }
 
     fn track_update(&self, before: Option<&Value>, after: &mut Value) {
-        let old = before.map(|before| fields::of(self.resource, before)).unwrap_or_default();
-        let new = fields::of(self.resource, after);
+        // What is the same in both has no part in this; it is most of an object.
+        let old = before.map(|before| fields::of(self.resource, &differing(before, after))).unwrap_or_default();
+        let new = fields::of(self.resource, &before.map_or_else(|| after.clone(), |before| differing(after, before)));
         let changed: FieldSet =
             new.iter().filter(|(path, value)| old.get(*path) != Some(value)).map(|(path, _)| path.clone()).collect();
         let changed: FieldSet = changed.into_iter().filter(|path| self.reaches(path)).collect();
@@ -209,14 +212,31 @@ fn write(object: &mut Value, mut entries: Vec<Entry>) {
 
 /// Whether two objects are the same but for when their managers last wrote.
 pub(super) fn is_same(one: &Value, other: &Value) -> bool {
-    let timeless = |object: &Value| {
-        let mut object = object.clone();
-        for entry in object.pointer_mut("/metadata/managedFields").and_then(Value::as_array_mut).into_iter().flatten() {
-            remove(entry, &["time"]);
-        }
-        object
+    let (own, others) = (&one["metadata"], &other["metadata"]);
+    let (own_entries, entries) = (list(one, MANAGED_FIELDS), list(other, MANAGED_FIELDS));
+    without(one, "metadata").eq(without(other, "metadata"))
+        && without(own, "managedFields").eq(without(others, "managedFields"))
+        && own_entries.len() == entries.len()
+        && own_entries.iter().zip(entries).all(|(one, other)| without(one, "time").eq(without(other, "time")))
+}
+
+/// The fields of a map but for one.
+fn without<'a>(object: &'a Value, left_out: &'a str) -> impl Iterator<Item = (&'a String, &'a Value)> {
+    object.as_object().into_iter().flatten().filter(move |(field, _)| *field != left_out)
+}
+
+/// What of an object is not the same in another one: fields of its own, and of its metadata.
+fn differing(object: &Value, other: &Value) -> Value {
+    let differ = |object: &Value, other: Option<&Value>| -> Map<String, Value> {
+        let fields = without(object, "metadata")
+            .filter(|(field, value)| other.and_then(|other| other.get(*field)) != Some(*value));
+        fields.map(|(field, value)| (field.clone(), value.clone())).collect()
     };
-    timeless(one) == timeless(other)
+    let mut differing = differ(object, Some(other));
+    if let Some(metadata) = object.get("metadata") {
+        differing.insert("metadata".to_owned(), differ(metadata, other.get("metadata")).into());
+    }
+    differing.into()
 }
 
 #[cfg(test)]

@@ -26,6 +26,23 @@ impl Cause {
         Self { reason: "FieldValueInvalid", words: format!("Invalid value: {value}: {words}"), field: field.to_owned() }
     }
 
+    /// A field has a value that is none of the few it can have.
+    pub(super) fn not_supported(field: &str, value: &Value, known: &[&str]) -> Self {
+        let known: Vec<String> = known.iter().map(|known| format!("\"{known}\"")).collect();
+        let words = format!("Unsupported value: {value}: supported values: {}", known.join(", "));
+        Self { reason: "FieldValueNotSupported", words, field: field.to_owned() }
+    }
+
+    /// A field has a value that another one has.
+    pub(super) fn duplicate(field: &str, value: &Value) -> Self {
+        Self { reason: "FieldValueDuplicate", words: format!("Duplicate value: {value}"), field: field.to_owned() }
+    }
+
+    /// A field is not to be set, or not to be changed.
+    pub(super) fn forbidden(field: &str, words: &str) -> Self {
+        Self { reason: "FieldValueForbidden", words: worded("Forbidden", words), field: field.to_owned() }
+    }
+
     /// A field holds more than it can.
     pub(super) fn too_long(field: &str, words: &str) -> Self {
         Self { reason: "FieldValueTooLong", words: worded("Too long", words), field: field.to_owned() }
@@ -231,6 +248,22 @@ impl Refusal {
             resource.group()
         );
         Self::new(403, "Forbidden", message).about_key(key)
+    }
+
+    /// 403: the namespace of what is to be created is on its way out.
+    pub(super) fn namespace_ends(key: &Key) -> Self {
+        let namespace = &key.namespace;
+        let message = format!(
+            "{} \"{}\" is forbidden: unable to create new content in namespace {namespace} because it is being terminated",
+            key.resource.qualified_plural(),
+            key.name
+        );
+        let cause = Cause {
+            reason: "NamespaceTerminating",
+            words: format!("namespace {namespace} is being terminated"),
+            field: "metadata.namespace".to_owned(),
+        };
+        Self::new(403, "Forbidden", message).about_key(key).because(&[cause])
     }
 
     /// 429: come back later.

@@ -68,7 +68,7 @@ impl Resource {
             Self::Namespace => Facts {
                 plural: "namespaces",
                 kind: "Namespace",
-                parts: &[Part::Status],
+                parts: &[Part::Status, Part::Finalize],
                 habits: &[Habit::ReturnedByDelete],
                 ..BARE
             },
@@ -198,6 +198,8 @@ pub enum Part {
     Status,
     /// `/scale`, as an `autoscaling/v1` `Scale`
     Scale,
+    /// `/finalize` of a namespace: what keeps it from being gone
+    Finalize,
 }
 
 impl Part {
@@ -207,6 +209,7 @@ impl Part {
             Self::Whole => "",
             Self::Status => "status",
             Self::Scale => "scale",
+            Self::Finalize => "finalize",
         }
     }
 }
@@ -266,7 +269,9 @@ impl Target {
 
     fn within(group: &str, rest: &[&str]) -> Option<Self> {
         match rest {
-            ["namespaces", namespace, plural, rest @ ..] if Part::Status.name() != *plural => {
+            ["namespaces", namespace, plural, rest @ ..]
+                if ![Part::Status, Part::Finalize].map(Part::name).contains(plural) =>
+            {
                 let resource = find(group, plural).filter(|found| found.is_namespaced())?;
                 Self::of(resource, Some((*namespace).to_owned()), rest)
             }
@@ -329,6 +334,7 @@ mod tests {
         check("/api/v1/namespaces", Some((Resource::Namespace, None, None, Whole)));
         check("/api/v1/namespaces/a", Some((Resource::Namespace, None, Some("a"), Whole)));
         check("/api/v1/namespaces/a/status", Some((Resource::Namespace, None, Some("a"), Status)));
+        check("/api/v1/namespaces/a/finalize", Some((Resource::Namespace, None, Some("a"), Part::Finalize)));
         check("/api/v1/namespaces/a/events", Some((Resource::CoreEvent, Some("a"), None, Whole)));
         check("/apis/events.k8s.io/v1/namespaces/a/events", Some((Resource::Event, Some("a"), None, Whole)));
     }

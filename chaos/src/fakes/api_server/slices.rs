@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
@@ -57,22 +58,23 @@ impl SliceChange {
 /// Everything that is to be written so that all slices are right, in the order of the real controller: creations,
 /// updates, deletions, Service by Service.
 pub fn slice_changes(store: &Store, most_per_slice: usize) -> Vec<SliceChange> {
-    let services = store.all(&Selection::all(Resource::Service, None));
+    let all = Selection::all(Resource::Service, None);
+    let services: Vec<&Arc<Value>> = store.peek(&all).collect();
     let mut changes = orphans(store, &services);
-    for service in services.iter().filter(|service| !is_empty(service, "/spec/selector")) {
+    for service in services.into_iter().filter(|service| !is_empty(service, "/spec/selector")) {
         changes.extend(Reconciliation::of(store, service, most_per_slice).changes());
     }
     changes
 }
 
 /// Slices of Services that are gone: a cluster collects them as garbage.
-fn orphans(store: &Store, services: &[Value]) -> Vec<SliceChange> {
+fn orphans(store: &Store, services: &[&Arc<Value>]) -> Vec<SliceChange> {
     let names: BTreeSet<(&str, &str)> = services
         .iter()
         .map(|service| (text(service, "/metadata/namespace"), text(service, "/metadata/name")))
         .collect();
-    let slices = store.all(&Selection::all(Resource::EndpointSlice, None));
-    let gone = slices.iter().filter(|slice| {
+    let all = Selection::all(Resource::EndpointSlice, None);
+    let gone = store.peek(&all).filter(|slice| {
         is_ours(slice) && !names.contains(&(text(slice, "/metadata/namespace"), label(slice, SERVICE_LABEL)))
     });
     gone.map(|slice| SliceChange::Delete(key_of(slice))).collect()
@@ -104,16 +106,16 @@ struct Reconciliation<'a> {
     most_per_slice: usize,
     /// Endpoints that shall be, by the name of their pod.
     wanted: BTreeMap<Group, BTreeMap<String, Value>>,
-    present: Vec<Value>,
+    present: Vec<Arc<Value>>,
 }
 
 impl<'a> Reconciliation<'a> {
     fn of(store: &Store, service: &'a Value, most_per_slice: usize) -> Self {
         let namespace = text(service, "/metadata/namespace");
         let name = text(service, "/metadata/name");
-        let pods = store.all(&Selection::all(Resource::Pod, Some(namespace)));
+        let pods = Selection::all(Resource::Pod, Some(namespace));
         let mut wanted: BTreeMap<Group, BTreeMap<String, Value>> = BTreeMap::new();
-        for pod in pods.iter().filter(|pod| is_selected(pod, service) && is_alive(pod)) {
+        for pod in store.peek(&pods).filter(|pod| is_selected(pod, service) && is_alive(pod)) {
             let ports = Value::from(ports_of(service, pod)).to_string();
             for (family, address) in addresses(service, pod) {
                 let group = Group { family, ports: ports.clone() };
@@ -121,9 +123,9 @@ impl<'a> Reconciliation<'a> {
                 wanted.entry(group).or_default().insert(text(pod, "/metadata/name").to_owned(), endpoint);
             }
         }
-        let slices = store.all(&Selection::all(Resource::EndpointSlice, Some(namespace)));
-        let present =
-            slices.into_iter().filter(|slice| is_ours(slice) && label(slice, SERVICE_LABEL) == name).collect();
+        let slices = Selection::all(Resource::EndpointSlice, Some(namespace));
+        let present = store.peek(&slices).filter(|slice| is_ours(slice) && label(slice, SERVICE_LABEL) == name);
+        let present = present.cloned().collect();
         Self { service, most_per_slice: most_per_slice.max(1), wanted, present }
     }
 
@@ -138,7 +140,7 @@ impl<'a> Reconciliation<'a> {
         let mut spare = std::mem::take(&mut self.present);
         let wanted = std::mem::take(&mut self.wanted);
         for (group, endpoints) in &wanted {
-            let kept: Vec<Value> = extract(&mut spare, |slice| *group == group_of(slice));
+            let kept = extract(&mut spare, |slice| *group == group_of(slice));
             let (filled, unused) = self.filled(kept, endpoints);
             updates.extend(filled.changed);
             fresh.extend(filled.new.into_iter().map(|endpoints| (group, endpoints)));
@@ -148,7 +150,7 @@ impl<'a> Reconciliation<'a> {
         let mut created = Vec::new();
         for (group, endpoints) in fresh {
             match spare.iter().position(|slice| text(slice, "/addressType") == group.family) {
-                Some(place) => updates.push(refilled(spare.swap_remove(place), group, endpoints)),
+                Some(place) => updates.push(refilled(&spare.swap_remove(place), group, endpoints)),
                 None => created.push(self.created(group, &endpoints)),
             }
         }
@@ -158,9 +160,9 @@ impl<'a> Reconciliation<'a> {
     }
 
     /// Fills the slices of a group: endpoints stay where they are, and new ones go where room is.
-    fn filled(&self, slices: Vec<Value>, wanted: &BTreeMap<String, Value>) -> (Filled, Vec<Value>) {
+    fn filled(&self, slices: Vec<Arc<Value>>, wanted: &BTreeMap<String, Value>) -> (Filled, Vec<Arc<Value>>) {
         let mut left = wanted.clone();
-        let mut kept: Vec<(Value, Vec<Value>)> = Vec::new();
+        let mut kept: Vec<(Arc<Value>, Vec<Value>)> = Vec::new();
         for slice in slices {
             let stays: Vec<Value> =
                 list(&slice, "/endpoints").iter().filter_map(|endpoint| left.remove(pod_of(endpoint))).collect();
@@ -176,12 +178,11 @@ impl<'a> Reconciliation<'a> {
         let is_placeholder = wanted.is_empty();
         let mut filled = Filled::default();
         let mut unused = Vec::new();
-        for (mut slice, endpoints) in kept {
+        for (slice, endpoints) in kept {
             if endpoints.is_empty() && !is_placeholder {
                 unused.push(slice);
             } else if list(&slice, "/endpoints") != endpoints.as_slice() {
-                set(&mut slice, &["endpoints"], endpoints);
-                filled.changed.push(slice);
+                filled.changed.push(with_endpoints(&slice, endpoints));
             } else {
                 filled.same += 1;
             }
@@ -229,14 +230,20 @@ struct Filled {
 }
 
 /// The same slice for another group.
-fn refilled(mut slice: Value, group: &Group, endpoints: Vec<Value>) -> Value {
-    set(&mut slice, &["endpoints"], endpoints);
+fn refilled(slice: &Value, group: &Group, endpoints: Vec<Value>) -> Value {
+    let mut slice = with_endpoints(slice, endpoints);
     set(&mut slice, &["ports"], ports_from(group));
     slice
 }
 
-fn extract(slices: &mut Vec<Value>, is_wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
-    let (wanted, rest) = std::mem::take(slices).into_iter().partition(is_wanted);
+fn with_endpoints(slice: &Value, endpoints: Vec<Value>) -> Value {
+    let mut slice = slice.clone();
+    set(&mut slice, &["endpoints"], endpoints);
+    slice
+}
+
+fn extract(slices: &mut Vec<Arc<Value>>, is_wanted: impl Fn(&Value) -> bool) -> Vec<Arc<Value>> {
+    let (wanted, rest) = std::mem::take(slices).into_iter().partition(|slice| is_wanted(slice));
     *slices = rest;
     wanted
 }
@@ -355,7 +362,7 @@ mod tests {
             "metadata": { "name": name, "labels": { "app": "model", "version": version } },
             "spec": {
                 "nodeName": "node",
-                "containers": [{ "name": "model", "ports": [{ "name": "web", "containerPort": port }] }],
+                "containers": [{ "name": "model", "image": "model:1", "ports": [{ "name": "web", "containerPort": port }] }],
             },
         });
         store.create(Resource::Pod, "default", pod, &by()).unwrap();

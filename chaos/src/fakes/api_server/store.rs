@@ -1,6 +1,8 @@
 //! The objects of the server: a pure store with one counter of revisions. Time and writer are arguments, so that a
 //! test runs a history of years in a moment, and the same one each time.
 
+mod namespaces;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -16,6 +18,7 @@ use super::patch::{Patch, merged, operated};
 use super::refusal::{Cause, Refusal};
 use super::resource::{Key, Part, Resource};
 use super::selector::Selection;
+use namespaces::is_ending;
 
 /// Letters of made-up names, as the real server has them: none that could spell a word.
 const NAME_LETTERS: [char; 27] = [
@@ -145,8 +148,13 @@ impl Store {
 
     /// Everything that is selected, now.
     pub fn all(&self, selection: &Selection) -> Vec<Value> {
-        let found = self.objects.iter().filter(|(key, object)| selection.covers(key) && selection.selects(object));
-        found.map(|(_, object)| from_stored(selection.resource, object)).collect()
+        self.peek(selection).map(|object| from_stored(selection.resource, object)).collect()
+    }
+
+    /// Everything that is selected, now, in the form in which it is kept and without a copy: for who only looks.
+    pub(super) fn peek<'a>(&'a self, selection: &'a Selection) -> impl Iterator<Item = &'a Arc<Value>> {
+        let found = self.objects.iter().filter(move |(key, object)| selection.covers(key) && selection.selects(object));
+        found.map(|(_, object)| object)
     }
 
     /// Up to `limit` objects of the selection (0: all), as of the revision that `next` of the page before names, or
@@ -239,7 +247,11 @@ impl Store {
         check_type(resource, &object)?;
         check_namespace(namespace, &object)?;
         if resource.is_namespaced() {
-            self.kept(&Key::new(Resource::Namespace, "", namespace))?;
+            let is_ending = is_ending(self.kept(&Key::new(Resource::Namespace, "", namespace))?);
+            if is_ending {
+                let key = Key::new(resource, namespace, text(&object, "/metadata/name"));
+                return Err(Refusal::namespace_ends(&key));
+            }
             set(&mut object, &["metadata", "namespace"], namespace);
         }
         if !is_empty(&object, "/metadata/resourceVersion") {
@@ -338,16 +350,29 @@ impl Store {
             return Ok(scale_of(&self.exchange(key, &before, after, &write)?));
         }
         let mut after = change(&shown)?;
+        if part == Part::Finalize {
+            return self.finalize(key, &before, &after, &write);
+        }
         if part == Part::Status {
             let status = after.get("status").cloned().unwrap_or_else(|| json!({}));
             let version = after.pointer("/metadata/resourceVersion").cloned().unwrap_or_default();
             after = shown;
             set(&mut after, &["status"], status);
             set(&mut after, &["metadata", "resourceVersion"], version);
-        } else if key.resource.has(Part::Status) {
-            carry(&mut after, &shown, &["status"]);
+        } else {
+            Self::keep_apart(key.resource, &shown, &mut after);
         }
         self.exchange(key, &before, after, &write)
+    }
+
+    /// What is not written with the rest of an object stays as it is.
+    fn keep_apart(resource: Resource, before: &Value, after: &mut Value) {
+        if resource.has(Part::Status) {
+            carry(after, before, &["status"]);
+        }
+        if resource == Resource::Namespace {
+            carry(after, before, &["spec", "finalizers"]);
+        }
     }
 
     /// Compare and swap: `after` replaces `before` unless it was made from something else.
@@ -415,8 +440,8 @@ impl Store {
         after
     }
 
-    /// Deletes an object; a namespace with all that is in it. A pod on a node is given its time to end: it stays
-    /// until it is deleted again with none. Gives the object as it was last.
+    /// Deletes an object. A pod on a node is given its time to end: it stays until it is deleted again with none. A
+    /// namespace stays until it is [emptied](Store::empty_namespaces). Gives the object as it was last.
     ///
     /// # Errors
     /// 404 without it, 409 when it is not the one that the deletion is for.
@@ -429,11 +454,8 @@ impl Store {
         if by.dry_run {
             return Ok(from_stored(key.resource, &before));
         }
-        if key.resource == Resource::Namespace {
-            let inside: Vec<Key> = self.objects.keys().filter(|inside| inside.namespace == key.name).cloned().collect();
-            for key in inside {
-                self.take_away(key);
-            }
+        if key.resource == Resource::Namespace && !is_empty(&before, "/spec/finalizers") {
+            return Ok(self.begin_namespace_end(key, &before, by));
         }
         let last = self.take_away(key.stored()).unwrap_or(before);
         Ok(from_stored(key.resource, &last))
@@ -552,16 +574,16 @@ fn count_generation(resource: Resource, before: Option<&Value>, object: &mut Val
         return;
     }
     let Some(before) = before else { return set(object, &["metadata", "generation"], 1) };
-    let content = |object: &Value| {
-        let mut content = object.clone();
-        remove(&mut content, &["metadata"]);
-        remove(&mut content, &["status"]);
-        content
-    };
-    if content(before) != content(object) {
+    if !content(before).eq(content(object)) {
         let generation = before.pointer("/metadata/generation").and_then(Value::as_u64).unwrap_or_default();
         set(object, &["metadata", "generation"], generation + 1);
     }
+}
+
+/// What of an object its generation counts.
+fn content(object: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    let is_counted = |(field, _): &(&String, &Value)| !matches!(field.as_str(), "metadata" | "status");
+    object.as_object().into_iter().flatten().filter(is_counted)
 }
 
 fn check_type(resource: Resource, object: &Value) -> Result<(), Refusal> {

@@ -210,13 +210,16 @@ fn status_and_the_rest_are_written_apart() {
     let mut store = Store::new();
     let key = Key::new(Resource::Pod, "default", "a");
     let pod = json!({
-        "metadata": { "name": "a" }, "spec": { "containers": [{ "name": "x" }] }, "status": { "podIP": "10.244.0.1" },
+        "metadata": { "name": "a" }, "spec": { "containers": [{ "name": "x", "image": "x:1" }] }, "status": { "podIP": "10.244.0.1" },
     });
     let made = store.create(Resource::Pod, "default", pod, &by("x")).unwrap();
     assert_eq!(made["status"], json!({ "phase": "Pending" }));
     let status = Patch::Merge(json!({ "status": { "podIP": "10.244.0.1" }, "spec": { "nodeName": "n" } }));
     let after = store.patch(&key, Part::Status, &status, &by("kubelet")).unwrap();
-    assert_eq!(after["status"], json!({ "phase": "Pending", "podIP": "10.244.0.1" }));
+    assert_eq!(
+        after["status"],
+        json!({ "phase": "Pending", "podIP": "10.244.0.1", "podIPs": [{ "ip": "10.244.0.1" }] })
+    );
     assert_eq!(after["spec"].get("nodeName"), None);
     let after = store.patch(&key, Part::Whole, &Patch::Merge(json!({ "status": null })), &by("x")).unwrap();
     assert_eq!(text(&after, "/status/podIP"), "10.244.0.1");
@@ -248,7 +251,7 @@ fn a_deployment_is_scaled() {
 fn a_pod_on_a_node_ends_in_two_steps() {
     let mut store = Store::new();
     let key = Key::new(Resource::Pod, "default", "a");
-    let pod = json!({ "metadata": { "name": "a" }, "spec": { "nodeName": "n", "containers": [{ "name": "x" }] } });
+    let pod = json!({ "metadata": { "name": "a" }, "spec": { "nodeName": "n", "containers": [{ "name": "x", "image": "x:1" }] } });
     store.create(Resource::Pod, "default", pod, &by("x")).unwrap();
     let ending = store.delete(&key, &Deletion::default(), &by("x")).unwrap();
     assert_eq!(text(&ending, "/metadata/deletionTimestamp"), "1970-01-01T00:01:30Z");
@@ -275,9 +278,39 @@ fn a_namespace_goes_with_all_that_is_in_it() {
     store.create(Resource::Service, "shop", service("v1"), &by("x")).unwrap();
     let start = store.revision();
     store.delete(&Key::new(Resource::Namespace, "", "shop"), &Deletion::default(), &by("x")).unwrap();
+    let shop = Key::new(Resource::Namespace, "", "shop");
+    assert_eq!(text(&store.get(&shop).unwrap(), "/status/phase"), "Terminating");
+    let late =
+        store.create(Resource::ConfigMap, "shop", json!({ "metadata": { "name": "late" } }), &by("x")).unwrap_err();
+    assert_eq!(
+        (late.code, late.message.as_str()),
+        (
+            403,
+            "configmaps \"late\" is forbidden: unable to create new content in namespace shop because it is being terminated"
+        )
+    );
+    assert!(store.empty_namespaces());
     let told = store.changes(&Selection::all(Resource::Service, None), start).unwrap();
     assert_eq!(told_kinds(&told), ["deleted"]);
     assert!(store.all(&Selection::all(Resource::Service, Some("shop"))).is_empty());
+    assert_eq!(store.get(&shop).unwrap_err().code, 404);
+    assert!(!store.empty_namespaces(), "nothing is left to do");
+}
+
+#[test]
+fn a_namespace_that_nobody_empties_stays_until_it_is_finalized() {
+    let mut store = Store::new();
+    let shop = Key::new(Resource::Namespace, "", "shop");
+    store.create(Resource::Namespace, "", json!({ "metadata": { "name": "shop" } }), &by("x")).unwrap();
+    let last = store.delete(&shop, &Deletion::default(), &by("x")).unwrap();
+    store.delete(&shop, &Deletion::default(), &by("x")).unwrap();
+    let mut last = Value::clone(&last);
+    set(&mut last, &["spec", "finalizers"], json!([]));
+    set(&mut last, &["metadata", "resourceVersion"], "");
+    let unchanged = store.replace(&shop, Part::Whole, last.clone(), &by("x")).unwrap();
+    assert_eq!(unchanged["spec"]["finalizers"], json!(["kubernetes"]));
+    store.replace(&shop, Part::Finalize, last, &by("x")).unwrap();
+    assert_eq!(store.get(&shop).unwrap_err().code, 404);
 }
 
 #[test]
