@@ -1,8 +1,6 @@
 //! What a Kubernetes API server does, as far as Pointsman counts on it: the same cases on the fake of `chaos`, which
 //! every other test of the control path stands on, and on the cluster of `KUBECONFIG`, in a namespace of its own. So
-//! the fake cannot drift from the truth.
-//!
-//! Without `KUBECONFIG` the cases on a cluster are left out; `REQUIRE_KUBERNETES=1` makes that a failure.
+//! the fake cannot drift from the truth. Cases about what controllers do are left out on a control plane that has none.
 
 mod cluster;
 mod events;
@@ -20,13 +18,13 @@ macro_rules! contract {
         mod on_the_fake {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $case() {
-                crate::contract::cluster::on_the_fake(|cluster| super::$case(cluster)).await;
+                pointsman_testbed::on_the_fake(super::$case).await;
             })+
         }
         mod on_a_cluster {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $case() {
-                crate::contract::cluster::on_a_cluster(stringify!($case), |cluster| super::$case(cluster)).await;
+                pointsman_testbed::on_a_cluster(stringify!($case), super::$case).await;
             })+
         }
     };

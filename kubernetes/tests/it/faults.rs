@@ -213,7 +213,7 @@ async fn slices_are_written_one_by_one_when_they_are_held() {
     for (name, version) in [("a", "v1"), ("b", "v1"), ("c", "v2"), ("d", "v2")] {
         let pod = json!({
             "metadata": { "name": name, "labels": { "version": version } },
-            "spec": { "containers": [{ "name": "model" }] },
+            "spec": { "containers": [{ "name": "model", "image": "model:1" }] },
         });
         server.store().create(Resource::Pod, "default", pod, &by).unwrap();
         let status = json!({

@@ -1,8 +1,12 @@
 //! Making, reading, replacing and deleting.
 
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
+use std::net::SocketAddr;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod as PodObject, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use pointsman_testbed::Pod;
 use serde_json::{Value, json};
 
 use super::cluster::{Cluster, check_refusal, refusal, version_of};
@@ -18,6 +22,11 @@ contract! {
     a_dry_run_changes_nothing,
     a_service_without_ports_is_invalid,
     endpoints_on_loopback_are_refused,
+    ports_are_numbers_that_ports_have,
+    labels_and_selectors_have_a_form,
+    a_pod_stays_as_it_was_made_but_for_its_status,
+    a_deployment_selects_what_it_makes,
+    nothing_is_made_in_a_namespace_that_ends,
     annotations_have_a_limit,
     status_is_written_apart,
     a_list_comes_in_pages_of_one_version,
@@ -122,6 +131,100 @@ async fn endpoints_on_loopback_are_refused(cluster: Cluster) {
     assert!(status.message.contains("may not be in the loopback range (127.0.0.0/8, ::1/128)"), "{}", status.message);
 }
 
+/// Checks that it is refused for one field, and in which words.
+fn check_invalid<T: std::fmt::Debug>(outcome: kube::Result<T>, (reason, field): (&str, &str), words: &str) {
+    let status = refusal(outcome);
+    assert_eq!((status.code, status.reason.as_str()), (422, "Invalid"), "{}", status.message);
+    let causes = status.details.unwrap().causes;
+    let is_it =
+        |cause: &&kube::core::response::StatusCause| (cause.reason.as_str(), cause.field.as_str()) == (reason, field);
+    let cause = causes.iter().find(is_it).unwrap_or_else(|| panic!("{reason} at {field}: {}", status.message));
+    assert!(cause.message.contains(words), "{}", cause.message);
+}
+
+async fn ports_are_numbers_that_ports_have(cluster: Cluster) {
+    let slice = |family: &str, ports: Value| json!({ "metadata": { "name": "a" }, "addressType": family, "endpoints": [], "ports": ports });
+    let none = cluster.create::<EndpointSlice>(slice("IPv4", json!([{ "name": "http", "port": 70_000 }]))).await;
+    check_invalid(none, ("FieldValueInvalid", "ports[0].port"), "must be between 1 and 65535");
+    let twice = json!([{ "name": "http", "port": 80 }, { "name": "http", "port": 81 }]);
+    let twice = cluster.create::<EndpointSlice>(slice("IPv4", twice)).await;
+    check_invalid(twice, ("FieldValueDuplicate", "ports[1].name"), "\"http\"");
+    let other = cluster.create::<EndpointSlice>(slice("Other", json!([]))).await;
+    check_invalid(other, ("FieldValueNotSupported", "addressType"), "\"IPv4\"");
+    let mut nameless = service("live", "v1");
+    nameless["spec"]["ports"] = json!([{ "port": 80 }, { "name": "other", "port": 81 }]);
+    check_invalid(cluster.create::<Service>(nameless).await, ("FieldValueRequired", "spec.ports[0].name"), "");
+}
+
+async fn labels_and_selectors_have_a_form(cluster: Cluster) {
+    let words = "a valid label must be an empty string or consist of alphanumeric characters";
+    let selecting = cluster.create::<Service>(service("live", "v 1")).await;
+    check_invalid(selecting, ("FieldValueInvalid", "spec.selector"), words);
+    let labelled = cluster.create::<ConfigMap>(config("a", "-1")).await;
+    check_invalid(labelled, ("FieldValueInvalid", "metadata.labels"), words);
+    cluster.create::<Service>(service("live", "v1.0_x")).await.unwrap();
+    let patch = json!([{ "op": "replace", "path": "/spec/selector/version", "value": "x".repeat(64) }]);
+    let patched = cluster.patch::<Service>("live", patch).await;
+    check_invalid(patched, ("FieldValueInvalid", "spec.selector"), "must be no more than 63");
+}
+
+async fn a_pod_stays_as_it_was_made_but_for_its_status(cluster: Cluster) {
+    let pod = Pod {
+        name: "a",
+        labels: json!({ "app": "model" }),
+        port: "web",
+        address: SocketAddr::from(([10, 244, 0, 1], 8080)),
+    };
+    cluster.add_pod(&pod).await;
+    let pods = cluster.api::<PodObject>();
+    let status = |status: Value| Patch::Merge(json!({ "status": status }));
+    let none = pods.patch_status("a", &PatchParams::default(), &status(json!({ "podIP": "here" }))).await;
+    check_invalid(none, ("FieldValueInvalid", "status.podIPs[0]"), "must be a valid IP address");
+    let other = status(json!({ "podIP": "10.244.0.2" }));
+    let moved = pods.patch_status("a", &PatchParams::default(), &other).await.unwrap().status.unwrap();
+    assert_eq!(moved.pod_ips.unwrap()[0].ip, "10.244.0.2", "both say the same");
+    let port = json!([{ "op": "replace", "path": "/spec/containers/0/ports/0/containerPort", "value": 1 }]);
+    let changed = cluster.patch::<PodObject>("a", port).await;
+    check_invalid(changed, ("FieldValueForbidden", "spec"), "pod updates may not change fields other than");
+    cluster.merge::<PodObject>("a", json!({ "metadata": { "labels": { "app": "other" } } })).await.unwrap();
+    let nameless = json!({ "metadata": { "name": "b" }, "spec": { "containers": [{ "name": "model" }] } });
+    check_invalid(cluster.create::<PodObject>(nameless).await, ("FieldValueRequired", "spec.containers[0].image"), "");
+}
+
+async fn a_deployment_selects_what_it_makes(cluster: Cluster) {
+    let template = json!({
+        "metadata": { "labels": { "app": "other" } },
+        "spec": { "containers": [{ "name": "model", "image": "model.invalid/none:1" }] },
+    });
+    let spec = json!({ "replicas": 0, "selector": { "matchLabels": { "app": "model" } }, "template": template });
+    let made = cluster.create::<Deployment>(json!({ "metadata": { "name": "a" }, "spec": spec })).await;
+    let field = "spec.template.metadata.labels";
+    check_invalid(made, ("FieldValueInvalid", field), "`selector` does not match template `labels`");
+}
+
+async fn nothing_is_made_in_a_namespace_that_ends(cluster: Cluster) {
+    let namespaces: Api<Namespace> = Api::all(cluster.client.clone());
+    // What is in it keeps it, at least for the moment in which something else is made.
+    for number in 0..20 {
+        cluster.create::<ConfigMap>(config(&format!("a{number}"), "1")).await.unwrap();
+    }
+    let ended = namespaces.delete(&cluster.namespace, &DeleteParams::default()).await.unwrap();
+    let ended = ended.left().expect("it stays for a while");
+    assert!(ended.metadata.deletion_timestamp.is_some());
+    assert_eq!(ended.status.unwrap().phase.as_deref(), Some("Terminating"));
+    let status = refusal(cluster.create::<ConfigMap>(config("late", "1")).await);
+    match status.code {
+        403 => {
+            let words = format!(
+                "configmaps \"late\" is forbidden: unable to create new content in namespace {} because it is being terminated",
+                cluster.namespace
+            );
+            assert_eq!(status.message, words);
+        }
+        code => assert_eq!(code, 404, "gone already: {}", status.message),
+    }
+}
+
 async fn annotations_have_a_limit(cluster: Cluster) {
     cluster.create::<Service>(service("live", "v1")).await.unwrap();
     let annotate = |bytes: usize| {
@@ -183,7 +286,7 @@ async fn labels_and_names_select(cluster: Cluster) {
         let ours: Vec<&String> = names.iter().filter(|name| *name != "kube-root-ca.crt").collect();
         assert_eq!(ours, expected, "{selected:?}");
     }
-    let unknown = cluster.api::<Pod>().list(&ListParams::default().fields("spec.hostname=x")).await;
+    let unknown = cluster.api::<PodObject>().list(&ListParams::default().fields("spec.hostname=x")).await;
     assert_eq!(refusal(unknown).code, 400);
 }
 
