@@ -32,8 +32,8 @@ pictures: prepare browser ## takes the pictures of the documents anew
 	UPDATE_DOCS=1 REQUIRE_CHROMIUM=1 cargo test -p pointsman --test it dashboard
 
 .PHONY: test-kube
-test-kube: prepare ## what is counted on of Kubernetes, on the cluster of KUBECONFIG in namespaces of its own
-	REQUIRE_KUBERNETES=1 cargo test -p pointsman-kubernetes --no-fail-fast
+test-kube: prepare ## what is counted on of Kubernetes, and the edge from end to end, on the cluster of KUBECONFIG
+	REQUIRE_KUBERNETES=1 cargo test -p pointsman-kubernetes -p pointsman --test it --no-fail-fast -- on_a_cluster
 
 lint: prepare ## formatting and the lint table, warnings are errors
 	cargo fmt --all --check

@@ -17,6 +17,7 @@ mod asking;
 mod cli;
 mod dashboard;
 mod drift;
+mod end_to_end;
 mod endpoints;
 mod evidence;
 mod fast_lane;
