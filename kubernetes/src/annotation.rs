@@ -11,6 +11,7 @@ use std::str::FromStr;
 use pointsman_config::{RouteName, VersionId};
 use pointsman_rollout::{Change, Saved};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use thiserror::Error;
 
 /// The annotation with [`State`], as JSON.
@@ -26,6 +27,11 @@ const FORMAT: u32 = 1;
 const WITH_DECISIONS_BYTES: usize = 32 * 1024;
 /// What it may take at all: all annotations of an object together hold 256 KiB.
 const LIMIT_BYTES: usize = 192 * 1024;
+
+/// The last term: a Lease counts its holders (`leaseTransitions`) in 32 bits with a sign, and no fence can be later.
+pub const MAX_TERM: u64 = 2_147_483_647;
+/// More than anything here is ever counted up to, and the last whole number that every reader of JSON takes as it stands.
+const MAX_COUNT: u64 = 1 << 53;
 
 /// Proof of leadership that grows: whoever has a smaller one is not leader any more.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -64,8 +70,11 @@ impl FromStr for Fence {
     fn from_str(text: &str) -> Result<Self, FenceError> {
         let error = || FenceError { text: text.to_owned() };
         let (term, holder) = text.split_once('/').ok_or_else(error)?;
-        let term = term.parse().map_err(|_not_a_number| error())?;
-        if holder.is_empty() { Err(error()) } else { Ok(Self { term, holder: holder.to_owned() }) }
+        let term: u64 = term.parse().map_err(|_not_a_number| error())?;
+        if holder.is_empty() || term > MAX_TERM {
+            return Err(error());
+        }
+        Ok(Self { term, holder: holder.to_owned() })
     }
 }
 
@@ -164,8 +173,15 @@ impl State {
     /// If it is not what [`State::encode`] gives.
     pub fn decode(text: &str) -> Result<Self, StateError> {
         let damaged = |error: serde_json::Error| StateError::Damaged { reason: error.to_string() };
-        let FormatOnly { format } = serde_json::from_str(text).map_err(damaged)?;
-        if format == FORMAT { serde_json::from_str(text).map_err(damaged) } else { Err(StateError::Format { format }) }
+        let written: Value = serde_json::from_str(text).map_err(damaged)?;
+        let FormatOnly { format } = FormatOnly::deserialize(&written).map_err(damaged)?;
+        if format != FORMAT {
+            return Err(StateError::Format { format });
+        }
+        match beyond_counting(&written) {
+            Some(number) => Err(StateError::Damaged { reason: format!("nothing counts up to {number}") }),
+            None => Self::deserialize(written).map_err(damaged),
+        }
     }
 
     fn text(&self) -> String {
@@ -188,6 +204,16 @@ impl State {
         kept.reverse();
         let cut = self.decisions.len() - kept.len();
         (kept, u64::try_from(cut).unwrap_or(u64::MAX))
+    }
+}
+
+/// A number in it that no counter of ours reaches: whoever went on from there would soon be at the end of all numbers.
+fn beyond_counting(written: &Value) -> Option<u64> {
+    match written {
+        Value::Number(number) => number.as_u64().filter(|number| *number > MAX_COUNT),
+        Value::Array(items) => items.iter().find_map(beyond_counting),
+        Value::Object(fields) => fields.values().find_map(beyond_counting),
+        Value::Null | Value::Bool(_) | Value::String(_) => None,
     }
 }
 
@@ -319,6 +345,10 @@ pub(crate) mod tests {
         check("{\"phase\": \"steady\"}", "not what Pointsman writes");
         check("{\"format\": 2}", "format 2");
         check("{\"format\": 1}", "missing field");
+        let last = u64::MAX;
+        let text = state(Vec::new()).encode().unwrap().replace("\"serial\":1,", &format!("\"serial\":{last},"));
+        check(&text, "nothing counts up to 18446744073709551615");
+        check(&"[".repeat(100_000), "recursion limit");
     }
 
     #[test]
@@ -329,7 +359,7 @@ pub(crate) mod tests {
         assert!(!seven.may_replace(&fence(7, "b")));
         assert!(!seven.may_replace(&fence(8, "a")));
         assert_eq!("7/a".parse(), Ok(seven));
-        for text in ["7", "7/", "/a", "seven/a", ""] {
+        for text in ["7", "7/", "/a", "seven/a", "", "-1/a", "2147483648/a", "18446744073709551615/a"] {
             assert!(text.parse::<Fence>().is_err(), "{text}");
         }
     }

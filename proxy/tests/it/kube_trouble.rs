@@ -143,3 +143,36 @@ async fn an_upgrade_in_place_is_refused_and_says_how_a_new_binary_comes() {
     assert_eq!(ended.status.code(), Some(2), "{said}");
     assert!(said.contains("`kubectl rollout restart deployment/pointsman`"), "{said}");
 }
+
+/// Whatever somebody writes there by hand: traffic stays, it is told, and `--restore` puts it right.
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_in_the_annotations_stops_the_rollout_until_it_is_restored() {
+    let (cluster, _models) = cluster_with_pods().await;
+    let edge = cluster.start(STATE, PLAN).await;
+    edge.wait_for_route("a proven way back", |route| route["rollback_ready"]["ready"] == true).await;
+    for (name, text, words) in [
+        ("state", "hello".to_owned(), "it is not what Pointsman writes"),
+        ("state", "[".repeat(100_000), "recursion limit"),
+        ("state", "x".repeat(200_000), "it is not what Pointsman writes"),
+        ("state", "{\"format\":99}".to_owned(), "it has format 99"),
+        ("state", String::new(), "EOF"),
+        ("fence", format!("{}/x", u64::MAX), "is no fence"),
+        ("fence", String::new(), "is no fence"),
+    ] {
+        cluster.edit_live("kubectl-edit", |live| {
+            live["metadata"]["annotations"][format!("pointsman.dev/{name}")] = json!(text);
+        });
+        let told = |route: &Value| route["live_service"]["foreign"].as_str().is_some_and(|told| told.contains(words));
+        let route = edge.wait_for_route(words, told).await;
+        assert!(route["live_service"]["foreign"].as_str().unwrap().contains("kubectl-edit"), "{route:#}");
+        edge.wait_for_phase("paused").await;
+        assert_eq!(edge.version_for("").await, "v1");
+        let answer = edge.order("resume", json!({ "foreign": "restore" })).await;
+        assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+        edge.wait_for_route("restored", |route| route["live_service"]["foreign"].is_null()).await;
+    }
+    edge.wait_for_route("a proven way back", |route| route["rollback_ready"]["ready"] == true).await;
+    edge.command("promote").await;
+    edge.wait_for_phase("baking").await;
+    assert_eq!(cluster.selected(), "v2");
+}
