@@ -36,7 +36,13 @@ pub struct Wanted<'a> {
     pub on_foreign: OnForeign,
 }
 
-impl Wanted<'_> {
+impl<'a> Wanted<'a> {
+    /// A state without decisions: the selector is left as it is found, nothing is retired, and a foreign change is refused.
+    pub fn of(route: &'a RouteName, fence: &'a Fence, saved: &'a Saved) -> Self {
+        let on_foreign = OnForeign::Refuse;
+        Self { route, fence, selected: None, saved, decisions: &[], cut: 0, retired: None, on_foreign }
+    }
+
     /// Whether somebody said what counts, and it can be done. What was left is not put back before the rollout says which
     /// version may be selected now: the one that was left may be gone or taken back since.
     fn is_answered(&self) -> bool {
@@ -291,16 +297,8 @@ mod tests {
 
     impl Case {
         fn wanted(&self) -> Wanted<'_> {
-            Wanted {
-                route: &self.route,
-                fence: &self.fence,
-                selected: Some(Selected { key: "version", version: &self.version }),
-                saved: &self.saved,
-                decisions: &[],
-                cut: 0,
-                retired: None,
-                on_foreign: OnForeign::Refuse,
-            }
+            let selected = Some(Selected { key: "version", version: &self.version });
+            Wanted { selected, ..Wanted::of(&self.route, &self.fence, &self.saved) }
         }
     }
 

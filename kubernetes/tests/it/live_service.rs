@@ -33,16 +33,8 @@ fn leader(term: u64, holder: &str, version: &str) -> Leader {
 
 impl Leader {
     fn wanted(&self) -> Wanted<'_> {
-        Wanted {
-            route: &self.route,
-            fence: &self.fence,
-            selected: Some(Selected { key: "version", version: &self.version }),
-            saved: &self.saved,
-            decisions: &[],
-            cut: 0,
-            retired: None,
-            on_foreign: OnForeign::Refuse,
-        }
+        let selected = Some(Selected { key: "version", version: &self.version });
+        Wanted { selected, ..Wanted::of(&self.route, &self.fence, &self.saved) }
     }
 
     async fn claim(&self, service: &LiveService) {

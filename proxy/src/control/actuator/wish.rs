@@ -133,14 +133,11 @@ impl Wish {
 
     fn wanted<'a>(&'a self, of: &Whose<'a>) -> Option<Wanted<'a>> {
         Some(Wanted {
-            route: of.route,
-            fence: of.fence,
             selected: self.aim.selected.as_ref().map(|version| Selected { key: of.selector_key, version }),
-            saved: self.saved.as_ref()?,
             decisions: of.decisions,
             cut: self.cut,
             retired: self.aim.retired.as_ref(),
-            on_foreign: OnForeign::Refuse,
+            ..Wanted::of(of.route, of.fence, self.saved.as_ref()?)
         })
     }
 
@@ -185,8 +182,8 @@ pub(crate) fn row_of(route: &RouteName, decided: &Decided) -> DecisionRow {
 mod tests {
     use std::sync::Arc;
 
-    use pointsman_config::{Route, Split, Version};
-    use pointsman_rollout::{Cause, Change, Decision, PhaseName, Rollout, Time};
+    use pointsman_config::{Route, Share, Split, Version};
+    use pointsman_rollout::{Input, Order, OrderKind, Rollout, Time};
 
     use super::*;
 
@@ -194,26 +191,21 @@ mod tests {
         name.parse().unwrap()
     }
 
-    fn saved() -> Saved {
+    fn rollout() -> Rollout {
         let versions = ["v1", "v2"].map(|name| (version(name), Version::at(Vec::new())));
         let route = Route::new("shop".parse().unwrap(), version("v1"), versions.into());
-        Rollout::start(Arc::new(route), Time::default()).0.saved(Time::default())
+        Rollout::start(Arc::new(route), Time::default()).0
+    }
+
+    fn saved() -> Saved {
+        rollout().saved(Time::default())
     }
 
     fn decided(id: u64) -> Decided {
-        let whole = Split::Whole(version("v1"));
-        let change = Change {
-            decision: Decision::Pause,
-            from: PhaseName::Shifting,
-            to: PhaseName::Paused,
-            stable: version("v1"),
-            canary: Some(version("v2")),
-            before: whole.clone(),
-            after: whole,
-            cause: Cause::File,
-            evidence: None,
-        };
-        Decided { id, at: "2026-01-01T00:00:00.000Z".to_owned(), change }
+        let halves = Split::canary(version("v1"), version("v2"), Share::from_ppm(500_000).unwrap());
+        let order = Order { kind: OrderKind::SetWeights(halves), actor: "ann".to_owned(), reason: String::new() };
+        let changes = rollout().step(Input::Order(&order), Time::default()).unwrap();
+        Decided { id, at: "2026-01-01T00:00:00.000Z".to_owned(), change: changes[0].clone() }
     }
 
     fn ids(wish: &Wish) -> Vec<u64> {
