@@ -77,6 +77,23 @@ impl Cluster {
         self.api.store().patch(&key(Resource::Pod, name), Part::Status, &Patch::Merge(status), &by("kubelet")).unwrap();
     }
 
+    /// A Deployment of two pods of `version`, of which no controller makes any.
+    pub fn add_deployment(&self, version: &str) {
+        let labels = json!({ "app": "model", "version": version });
+        let template = json!({
+            "metadata": { "labels": labels }, "spec": { "containers": [{ "name": "model", "image": "model:1" }] },
+        });
+        let spec = json!({ "replicas": 2, "selector": { "matchLabels": labels }, "template": template });
+        let metadata = json!({ "name": format!("model-{version}") });
+        self.create(Resource::Deployment, json!({ "metadata": metadata, "spec": spec }));
+    }
+
+    /// How many pods the Deployment of `version` is to have.
+    pub fn replicas_of(&self, version: &str) -> Value {
+        let deployment = key(Resource::Deployment, &format!("model-{version}"));
+        self.api.store().get(&deployment).unwrap()["spec"]["replicas"].clone()
+    }
+
     /// The pod is gone at once.
     pub fn delete_pod(&self, name: &str) {
         let at_once = Deletion { grace: Some(Duration::ZERO), ..Deletion::default() };

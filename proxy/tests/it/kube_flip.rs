@@ -1,7 +1,7 @@
 //! The real binary moves a live Service: after the traffic, never ahead of it, and never over somebody else's change.
 
 use pointsman_chaos::fakes::FakeModel;
-use pointsman_chaos::fakes::api_server::{Effect, Key, Refusal, Resource, Rule, Selection, Verb, Writer};
+use pointsman_chaos::fakes::api_server::{Effect, Key, Part, Refusal, Resource, Rule, Selection, Verb, Writer};
 use serde_json::{Value, json};
 
 use crate::kube::{Cluster, LIVE, NAMESPACE, eventually};
@@ -229,4 +229,31 @@ async fn annotations_that_somebody_removes_before_the_first_flip_stop_the_rollou
     assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
     edge.wait_for_route("nothing foreign", |route| route["live_service"]["foreign"].is_null()).await;
     assert_eq!(annotation(&cluster)["saved"]["phase"]["name"], "warming");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_version_that_was_marked_before_a_crash_is_scaled_down_after_it() {
+    let state = "{ kubernetes: { namespace: default, lease_duration: 3s } }";
+    let plan = "rollout: { canary: v2, strategy: blue-green, promotion: manual, bake: 1s }
+    kubernetes: { service: model, retire: { scale_to: 0 } }";
+    let cluster = Cluster::new().await;
+    cluster.add_deployment("v1");
+    let _models = [cluster.add_pod("one", "v1").await, cluster.add_pod("two", "v2").await];
+    let scales = Rule::on(Verb::Patch, Resource::Deployment).part(Part::Scale);
+    let scales = cluster.api.faults().add(scales, Effect::Hang);
+    let edge = cluster.start(state, plan).await;
+    wait_until_ready(&edge).await;
+    edge.command("promote").await;
+    edge.wait_for_phase("steady").await;
+    eventually("it is to be scaled down", || cluster.api.faults().met(scales) > 0).await;
+    assert_eq!(cluster.live()["metadata"]["annotations"]["pointsman.dev/retired"], "v1");
+    edge.kill_9();
+    assert_eq!(cluster.replicas_of("v1"), 2);
+    cluster.api.faults().clear();
+
+    let edge = cluster.start_again().await;
+    eventually("it is scaled down", || cluster.replicas_of("v1") == 0).await;
+    let route = edge.wait_for_phase("steady").await;
+    assert_eq!((&route["stable"], cluster.selected().as_str()), (&json!("v2"), "v2"));
+    assert_eq!(edge.version_for("").await, "v2");
 }

@@ -5,11 +5,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use pointsman_chaos::fakes::FakeModel;
-use pointsman_chaos::fakes::api_server::{
-    Effect, Exchange, Grant, Key, Part, Refusal, Resource, Rule, Selection, Verb,
-};
+use pointsman_chaos::fakes::api_server::{Effect, Exchange, Grant, Part, Refusal, Resource, Rule, Selection, Verb};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::kube::{Cluster, NAMESPACE, eventually};
 use crate::process::Edge;
@@ -81,17 +79,7 @@ fn in_words(grant: &Grant) -> String {
 async fn restricted(grants: Vec<Grant>) -> (Cluster, [FakeModel; 2]) {
     let cluster = Cluster::new().await;
     cluster.api.access().restrict("pointsman", grants);
-    let labels = json!({ "app": "model", "version": "v1" });
-    let template = json!({
-        "metadata": { "labels": labels }, "spec": { "containers": [{ "name": "model", "image": "model:1" }] },
-    });
-    cluster.create(
-        Resource::Deployment,
-        json!({
-            "metadata": { "name": "model-v1" },
-            "spec": { "replicas": 2, "selector": { "matchLabels": labels }, "template": template },
-        }),
-    );
+    cluster.add_deployment("v1");
     let models = [cluster.add_pod("one", "v1").await, cluster.add_pod("two", "v2").await];
     (cluster, models)
 }
@@ -102,9 +90,7 @@ async fn promoted(edge: &Edge, cluster: &Cluster) {
     edge.wait_for_route("v2 up", |route| route["versions"]["v2"]["endpoints"][0]["state"] == "up").await;
     edge.command("promote").await;
     edge.wait_for_phase("steady").await;
-    let deployment = Key::new(Resource::Deployment, NAMESPACE, "model-v1");
-    let replicas = || cluster.api.store().get(&deployment).unwrap()["spec"]["replicas"].clone();
-    eventually("it is scaled down", || replicas() == 0).await;
+    eventually("it is scaled down", || cluster.replicas_of("v1") == 0).await;
     eventually("it is marked", || cluster.live()["metadata"]["annotations"]["pointsman.dev/retired"] == "v1").await;
     eventually("the Events tell of it", || {
         let events = cluster.api.store().all(&Selection::all(Resource::Event, Some(NAMESPACE)));
