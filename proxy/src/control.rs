@@ -418,6 +418,7 @@ impl Control {
         self.asking.listen();
         let mut decided = self.take_or_leave_the_lead(now);
         self.tell_of_lead();
+        self.read_what_is_kept(now);
         for (position, route) in self.routes.iter_mut().enumerate() {
             let own = rows_of(&mut self.publisher, &route.route().name, began);
             let mirrored = self.publisher.take_mirrored(&route.route().name);

@@ -48,6 +48,8 @@ use crate::view::ReplicasView;
 const WORD_EVERY: Duration = Duration::from_millis(200);
 /// A leader that has not asked for so long is not waited for with a trip.
 const LEADER_IS_SILENT: Duration = Duration::from_millis(300);
+/// A leader that has not asked for so long may be out of reach of this edge alone: what it wrote is read instead.
+const LEADER_IS_OUT_OF_REACH: Duration = Duration::from_secs(1);
 /// Between two times at which a trip is told to every edge.
 const TELL_AGAIN: Duration = Duration::from_millis(500);
 
@@ -268,6 +270,12 @@ impl Replication {
         self.following.leader = Some(leader.clone());
         self.following.asked_at = Some(now);
         Ok(())
+    }
+
+    /// Whether this edge follows, and nobody has asked it for a while.
+    fn is_left_alone(&self, now: Time) -> bool {
+        let is_asked = self.following.asked_at.is_some_and(|at| now.since(at) < LEADER_IS_OUT_OF_REACH);
+        matches!(self.standing, Standing::Follows) && !is_asked
     }
 
     /// Whether trips cannot wait for the leader, and were not told a moment ago.
@@ -518,6 +526,32 @@ impl Control {
         let (applied, trips) = (applied.collect(), trips_of(&self.routes));
         let Some(replication) = &mut self.replication else { return Err(Stale { term: u64::MAX }) };
         Ok(Answer { name, instance, batch: replication.log.ask(taken), applied, trips, later })
+    }
+
+    /// Takes from the live Services what a leader that does not ask has decided since: it may be out of reach of this edge
+    /// alone.
+    pub(super) fn read_what_is_kept(&mut self, now: Time) {
+        let Some(replication) = self.replication.as_ref().filter(|replication| replication.is_left_alone(now)) else {
+            return;
+        };
+        let latest = replication.seat.latest();
+        let mut has_news = false;
+        for route in &mut self.routes {
+            let kept = self.state.report(&route.route().name).and_then(|report| report.kept);
+            let Some((term, saved)) = kept.filter(|(term, saved)| *term >= latest && saved.serial() > route.serial())
+            else {
+                continue;
+            };
+            let is_applied = route.follow(Saved::clone(&saved), now) == Followed::Applied;
+            if is_applied {
+                info!(route = %route.route().name, term, "nobody asks; this edge goes on as the live Service says");
+            }
+            has_news |= is_applied;
+        }
+        if has_news {
+            self.keep_all(now);
+            self.publish();
+        }
     }
 
     /// Takes what another edge counted, and what it took back.

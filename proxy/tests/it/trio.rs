@@ -51,7 +51,7 @@ pub struct Trio {
 }
 
 /// An address for this edge that nobody else on the machine listens at.
-fn own_address() -> SocketAddr {
+pub fn own_address() -> SocketAddr {
     static COUNT: AtomicU8 = AtomicU8::new(1);
     let [low, high, ..] = std::process::id().to_le_bytes();
     let ip = Ipv4Addr::new(127, 64 | (high & 63), low, COUNT.fetch_add(1, Ordering::Relaxed));

@@ -76,6 +76,8 @@ pub(crate) struct Report {
     pub(crate) superseded_by: Option<u64>,
     /// What stood there when this process took the lead, and under which term.
     pub(crate) found: Option<(u64, Found)>,
+    /// Where the rollout stands as it was last written there, and under which term.
+    pub(crate) kept: Option<(u64, Arc<Saved>)>,
 }
 
 impl Report {
@@ -224,8 +226,8 @@ impl Hand {
         if self.looked_at_put.is_none() {
             self.look_first(observed);
         }
-        let seen = self.seen(observed);
-        self.report(|report| report.seen = seen);
+        let (seen, kept) = (self.seen(observed), self.kept(observed));
+        self.report(|report| (report.seen, report.kept) = (seen, kept));
     }
 
     /// What stands there from before this process goes to the loop, which knows what to make of it.
@@ -252,6 +254,15 @@ impl Hand {
         let live = reached(&self.reaches.seen().borrow());
         let members = self.members.iter().map(|(version, members)| (version.clone(), picture_of(members)));
         service_seen(&self.route, observed, live.as_deref(), &members.collect())
+    }
+
+    /// What a leader wrote there, and nobody has edited since.
+    fn kept(&self, observed: &Observed) -> Option<(u64, Arc<Saved>)> {
+        if observed.foreign(&self.route.name).is_some_and(|foreign| !foreign.is_of_selector) {
+            return None;
+        }
+        let state = observed.state.read().filter(|state| state.route == self.route.name)?;
+        Some((observed.fence.read()?.term, Arc::new(state.saved.clone())))
     }
 
     fn report(&self, change: impl FnOnce(&mut Report)) {
