@@ -616,7 +616,7 @@ async fn drain(started: Started, delay: Duration) {
     let (stopped, stop) = oneshot::channel();
     drop(commands.send(Command::Stop(stopped)));
     if tokio::time::timeout(STOP_DEADLINE, stop).await.is_err() {
-        warn!("the state file was not closed in time; what was decided before stands in it");
+        warn!("the control path did not end in time; what was kept before stands, the last decisions may not");
     }
     admin.close().await;
 }

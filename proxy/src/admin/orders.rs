@@ -118,14 +118,14 @@ pub struct OrderAnswer {
     pub decisions: Vec<DecisionRow>,
     /// The route afterwards.
     pub route: RouteView,
-    /// Whether the state file had it before this answer. If not, the order is in force and waits for the disk; a crash
-    /// before the disk takes it would forget it, and `state.problem` of `GET /api/v1/config` says what is wrong.
+    /// Whether it was kept before this answer, in the state file or on the live Service. If not, the order is in force and
+    /// waits for that; a crash before would forget it, and `state.problem` of `GET /api/v1/config` says what is wrong.
     pub persisted: bool,
 }
 
 /// Divide the traffic of a route by hand, until the next change of that route in the file.
 #[utoipa::path(put, path = "/api/v1/routes/{route}/weights", tag = "orders", security(("token" = [])), params(("route" = String, Path), ("x-pointsman-actor" = Option<String>, Header), ("x-pointsman-seen-decision" = Option<u64>, Header)), request_body = WeightsBody, responses(
-    (status = OK, description = "in force; `persisted` says whether it is on disk too", body = OrderAnswer), CommonProblems, RouteProblems, OrderProblems,
+    (status = OK, description = "in force; `persisted` says whether it is kept too", body = OrderAnswer), CommonProblems, RouteProblems, OrderProblems,
 ))]
 pub(super) async fn weights(
     State(context): Context,
@@ -145,7 +145,7 @@ macro_rules! order {
     ($(#[$doc:meta])* $name:ident, $path:literal, $kind:expr) => {
         $(#[$doc])*
         #[utoipa::path(post, path = $path, tag = "orders", security(("token" = [])), params(("route" = String, Path), ("x-pointsman-actor" = Option<String>, Header), ("x-pointsman-seen-decision" = Option<u64>, Header)), request_body = ReasonBody, responses(
-            (status = OK, description = "in force; `persisted` says whether it is on disk too", body = OrderAnswer), CommonProblems, RouteProblems, OrderProblems,
+            (status = OK, description = "in force; `persisted` says whether it is kept too", body = OrderAnswer), CommonProblems, RouteProblems, OrderProblems,
         ))]
         pub(super) async fn $name(State(context): Context, Path(route): Path<String>, Words { giver, body }: Words<ReasonBody>) -> Result<Json<OrderAnswer>, Problem> {
             let route = find(&context.handle, &route)?.name;
@@ -182,7 +182,7 @@ order! {
 }
 /// Go on with a paused rollout. Where somebody else changed the live Service, say what counts.
 #[utoipa::path(post, path = "/api/v1/routes/{route}/resume", tag = "orders", security(("token" = [])), params(("route" = String, Path), ("x-pointsman-actor" = Option<String>, Header), ("x-pointsman-seen-decision" = Option<u64>, Header)), request_body = ResumeBody, responses(
-    (status = OK, description = "in force; `persisted` says whether it is on disk too", body = OrderAnswer), CommonProblems, RouteProblems, OrderProblems,
+    (status = OK, description = "in force; `persisted` says whether it is kept too", body = OrderAnswer), CommonProblems, RouteProblems, OrderProblems,
 ))]
 pub(super) async fn resume(
     State(context): Context,
@@ -201,7 +201,7 @@ pub(super) async fn resume(
 
 /// Lift the quarantine of a version that was taken back.
 #[utoipa::path(post, path = "/api/v1/routes/{route}/retry", tag = "orders", security(("token" = [])), params(("route" = String, Path), ("x-pointsman-actor" = Option<String>, Header), ("x-pointsman-seen-decision" = Option<u64>, Header)), request_body = RetryBody, responses(
-    (status = OK, description = "in force; `persisted` says whether it is on disk too", body = OrderAnswer), CommonProblems, RouteProblems, OrderProblems,
+    (status = OK, description = "in force; `persisted` says whether it is kept too", body = OrderAnswer), CommonProblems, RouteProblems, OrderProblems,
 ))]
 pub(super) async fn retry(
     State(context): Context,

@@ -68,12 +68,12 @@ fn in_words(answer: &OrderAnswer) -> String {
     if answer.decisions.is_empty() {
         page.say(format_args!("{name}: nothing changed; it stood as asked already\n"));
     }
-    let stands = if answer.persisted { "on disk and in force" } else { "in force" };
+    let stands = if answer.persisted { "kept and in force" } else { "in force" };
     for row in &answer.decisions {
         page.say(format_args!("{name}: decision {}, {stands}\n{}", row.id, paragraph(&row.sentence, 2)));
     }
     if !answer.persisted {
-        let warning = "Not on disk yet: if the edge is killed now it forgets this. `pointsman status` says what is wrong with the state file.";
+        let warning = "Not kept yet: if the edge is killed now it forgets this. `pointsman status` says where it is to be kept and what is wrong there.";
         page.push_str(&paint(CAREFUL, &paragraph(warning, 2)));
     }
     if !answer.route.next.is_empty() {

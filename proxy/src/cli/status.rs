@@ -145,7 +145,8 @@ fn state_problem(seen: &Seen) -> String {
     let state = &seen.config.state;
     let told = |head: String, what: &String| format!("{head}\n{}\n", paragraph(&format!("{}: {what}", state.file), 2));
     let problem = state.problem.as_ref().map(|problem| told(paint(BAD, not_kept(&state.file)), problem));
-    let note = state.note.as_ref().map(|note| told(paint(CAREFUL, "Something happened to the state file."), note));
+    let note =
+        state.note.as_ref().map(|note| told(paint(CAREFUL, "Something happened to the state that is kept."), note));
     problem.unwrap_or_default() + &note.unwrap_or_default()
 }
 

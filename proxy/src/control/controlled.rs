@@ -244,7 +244,8 @@ impl ControlledRoute {
     pub(crate) fn goes_back_to(&self) -> Option<&VersionId> {
         self.route.live_service.as_ref()?;
         let at_rest = matches!(self.rollout.phase(), PhaseName::Steady | PhaseName::RolledBack);
-        let under_way = !at_rest || matches!(self.rollout.desired().asked, Split::Canary { .. });
+        let has_share = |asked: &Split| matches!(asked, Split::Canary { share, .. } if *share > Share::ZERO);
+        let under_way = !at_rest || has_share(&self.rollout.desired().asked);
         under_way.then_some(&self.route.stable)
     }
 

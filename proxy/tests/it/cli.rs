@@ -227,7 +227,7 @@ fn orders_carry_the_user_and_the_reason_and_report_the_decision() {
     let (_, first) = edge.orders().remove(0);
     assert_eq!((first.actor.as_str(), first.reason.as_str()), ("anna", "lunch"));
     let warned = out(&against(&edge, &["pause", "delivery-time", "--reason", "hang"]));
-    assert!(warned.contains("decision 44, in force\n") && warned.contains("Not on disk yet"), "{warned}");
+    assert!(warned.contains("decision 44, in force\n") && warned.contains("Not kept yet"), "{warned}");
 }
 
 #[test]

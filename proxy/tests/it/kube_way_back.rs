@@ -12,7 +12,7 @@ use crate::process::{self, Edge};
 
 const STATE: &str = "{ kubernetes: { namespace: default } }";
 /// Answers of these models are as long as what they were sent.
-const AT_REST: &str = "weights: { v1: 100% }
+const AT_REST: &str = "weights: { v1: 100%, v2: 0% }
     kubernetes: { service: model }
     warm_up: { examples: [{ body: '12345', expect: 5 }] }";
 const PLAN: &str = "rollout: { canary: v2, strategy: blue-green, promotion: manual, bake: 1h }
