@@ -248,15 +248,16 @@ mod tests {
     #[test]
     fn what_broke_off_is_forgotten_after_a_day_unless_somebody_is_at_it() {
         let folder = tempfile::tempdir().unwrap();
-        let cache = Cache::open(folder.path(), NonZeroUsize::MIN).unwrap();
+        let here = folder.path().join("cache");
+        let cache = Cache::open(&here, NonZeroUsize::MIN).unwrap();
         let at_work = Arriving::begin(&cache, "at-work").unwrap();
         for key in ["old", "young", "at-work"] {
-            fs::create_dir_all(folder.path().join(format!("{key}.arriving"))).unwrap();
-            fs::write(folder.path().join(format!("{key}.archive.part")), "half").unwrap();
+            fs::create_dir_all(here.join(format!("{key}.arriving"))).unwrap();
+            fs::write(here.join(format!("{key}.archive.part")), "half").unwrap();
         }
         let long_ago = SystemTime::now() - FORGOTTEN - Duration::from_secs(1);
         for key in ["old", "at-work"] {
-            File::open(folder.path().join(format!("{key}.arriving"))).unwrap().set_modified(long_ago).unwrap();
+            File::open(here.join(format!("{key}.arriving"))).unwrap().set_modified(long_ago).unwrap();
         }
         cache.make_room();
         let mut left: Vec<_> =

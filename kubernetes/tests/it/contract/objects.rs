@@ -248,9 +248,9 @@ async fn status_is_written_apart(cluster: Cluster) {
     let selected = |service: &Service| service.spec.as_ref().unwrap().selector.as_ref().unwrap()["version"].clone();
     let seen = |service: &Service| service.status.as_ref().is_some_and(|status| status.conditions.is_some());
     assert_eq!((selected(&after).as_str(), seen(&after)), ("v2", false));
-    let params = kube::api::PatchParams::default();
+    let params = PatchParams::default();
     let both = json!({ "status": { "conditions": conditions }, "spec": { "selector": { "version": "v3" } } });
-    let after = services.patch_status("live", &params, &kube::api::Patch::Merge(both)).await.unwrap();
+    let after = services.patch_status("live", &params, &Patch::Merge(both)).await.unwrap();
     assert_eq!((selected(&after).as_str(), seen(&after)), ("v2", true));
 }
 

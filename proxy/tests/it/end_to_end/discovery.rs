@@ -16,8 +16,10 @@ stories! {
     endpoints_stand_in_slices_made_by_hand,
 }
 
-const HALVES: &str = "weights: { v1: 50%, v2: 50% }";
-const ALL_V1: &str = "weights: { v1: 100%, v2: 0% }";
+const HALVES: &str = "weights: { v1: 50%, v2: 50% }
+    kubernetes: { service: model }";
+const ALL_V1: &str = "weights: { v1: 100%, v2: 0% }
+    kubernetes: { service: model }";
 
 /// Waits until just these models are endpoints of a version that take requests.
 async fn wait_for_endpoints(edge: &Edge, version: &str, models: &[&FakeModel]) {

@@ -11,11 +11,13 @@ stories! {
     an_edge_cut_off_makes_up_for_what_it_missed,
 }
 
+const ALL_V1: &str = "weights: { v1: 100%, v2: 0% }
+    kubernetes: { service: model }";
 const PLAN: &str = "rollout: { canary: v2, strategy: blue-green, promotion: manual, bake: 1h }
     kubernetes: { service: model }";
 
 async fn without_its_api_server_an_edge_serves_on_takes_a_canary_back_and_says_so_later(cluster: Cluster) {
-    let (stage, [_, canary]) = Stage::new(cluster).await;
+    let (stage, [_first, canary]) = Stage::new(cluster).await;
     let outside = stage.start(&alone(&stage.cluster, "3s"), PLAN).await;
     let edge = &outside.edge;
     wait_until_ready(edge).await;
@@ -47,7 +49,7 @@ async fn without_its_api_server_an_edge_serves_on_takes_a_canary_back_and_says_s
 
 async fn an_edge_cut_off_makes_up_for_what_it_missed(cluster: Cluster) {
     let (stage, [first, _canary]) = Stage::new(cluster).await;
-    let outside = stage.start(&alone(&stage.cluster, "3s"), "weights: { v1: 100%, v2: 0% }").await;
+    let outside = stage.start(&alone(&stage.cluster, "3s"), ALL_V1).await;
     let edge = &outside.edge;
     edge.wait_for_route("v1 up", |route| route["versions"]["v1"]["endpoints"][0]["state"] == "up").await;
     outside.way.link.cut(true);

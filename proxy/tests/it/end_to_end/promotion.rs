@@ -29,7 +29,7 @@ async fn add_deployment(cluster: &Cluster) {
 }
 
 async fn a_promotion_moves_weights_then_the_selector_once_bakes_and_retires(cluster: Cluster) {
-    let (stage, [_, canary]) = Stage::new(cluster).await;
+    let (stage, [_first, canary]) = Stage::new(cluster).await;
     add_deployment(&stage.cluster).await;
     let outside = stage.start(&alone(&stage.cluster, LEASE), PLAN).await;
     let edge = &outside.edge;
@@ -66,7 +66,7 @@ async fn a_promotion_moves_weights_then_the_selector_once_bakes_and_retires(clus
     })
     .await;
     let decided: Vec<String> = edge.history().await.into_iter().map(|(_, decision, _)| decision).collect();
-    assert_eq!(decided, ["start", "promote", "flip", "bake", "finish"]);
+    assert_eq!(decided, ["start", "step", "promote", "flip", "bake", "finish"]);
     for reason in ["Promote", "Flip", "Bake", "Finish"] {
         stage.wait_for_event(reason).await;
     }

@@ -26,7 +26,7 @@ fn failing() -> Faults {
 }
 
 async fn a_canary_that_fails_is_taken_back_and_the_selector_never_moves(cluster: Cluster) {
-    let (stage, [_, canary]) = Stage::new(cluster).await;
+    let (stage, [_first, canary]) = Stage::new(cluster).await;
     let mut outside = stage.start(&alone(&stage.cluster, "3s"), CANARY).await;
     outside.edge.wait_for_weight(20.0).await;
     wait_until_ready(&outside.edge).await;
@@ -55,7 +55,7 @@ async fn a_canary_that_fails_is_taken_back_and_the_selector_never_moves(cluster:
 }
 
 async fn a_canary_that_fails_after_the_flip_is_taken_back_and_so_is_the_selector(cluster: Cluster) {
-    let (stage, [_, canary]) = Stage::new(cluster).await;
+    let (stage, [_first, canary]) = Stage::new(cluster).await;
     let outside = stage.start(&alone(&stage.cluster, "3s"), BLUE_GREEN).await;
     let edge = &outside.edge;
     wait_until_ready(edge).await;

@@ -154,6 +154,11 @@ impl Stage {
         eventually(&what, || async { (self.selected().await == version).then_some(()) }).await;
     }
 
+    /// The versions that the live Service has selected so far, one after the other.
+    pub fn selections(&self) -> Vec<String> {
+        self.selections.lock().unwrap().clone()
+    }
+
     /// The versions that the live Service has selected, one after the other, once the last of them is this one.
     pub async fn wait_for_selections(&self, expected: &[&str]) {
         eventually(&format!("it selected {expected:?}, one after the other"), || async {

@@ -231,7 +231,7 @@ fn a_deployment_is_scaled() {
     let key = Key::new(Resource::Deployment, "default", "v1");
     let deployment = json!({
         "metadata": { "name": "v1" },
-        "spec": { "replicas": 3, "selector": { "matchLabels": { "app": "model" } }, "template": { "spec": {} } },
+        "spec": { "replicas": 3, "selector": { "matchLabels": { "app": "model" } }, "template": { "metadata": { "labels": { "app": "model" } }, "spec": {} } },
     });
     store.create(Resource::Deployment, "default", deployment, &by("x")).unwrap();
     let scale = store.get_part(&key, Part::Scale).unwrap();
