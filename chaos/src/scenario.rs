@@ -140,7 +140,7 @@ impl Scenario {
         }
     }
 
-    /// When the first thing goes wrong with `version`: a fault, an endpoint, or at the start a behaviour that the route's
+    /// When the first thing goes wrong with `version` alone: a fault, an endpoint, or at the start a behaviour that the route's
     /// guard does not tolerate beside stable's.
     pub fn first_harm(&self, version: &VersionId) -> Option<Duration> {
         let guard = &self.route.guard;
@@ -152,11 +152,17 @@ impl Scenario {
             return Some(Duration::ZERO);
         }
         let harms = |event: &&Event| match &event.what {
-            What::Fault(fault) => fault.version == *version,
+            What::Fault(fault) => fault.version == *version && !self.hits_stable_as_well(event, fault),
             What::Down { version: hit, .. } => hit == version,
             What::Traffic(_) | What::EdgeKilled | What::Order(_) | What::Edit(_) => false,
         };
         self.events.iter().find(harms).map(|event| event.at)
+    }
+
+    /// Whether the same happens to stable at the same time: that says nothing against another version.
+    fn hits_stable_as_well(&self, event: &Event, fault: &Fault) -> bool {
+        let same = What::Fault(Fault { version: self.route.stable.clone(), ..fault.clone() });
+        self.events.iter().any(|other| (other.at, other.until, &other.what) == (event.at, event.until, &same))
     }
 }
 

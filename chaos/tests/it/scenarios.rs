@@ -60,6 +60,15 @@ fn a_promise_that_is_not_kept_is_told() {
 }
 
 #[test]
+fn what_hits_both_versions_alike_is_no_harm_of_the_canary() {
+    for (name, harm) in [("outage-of-both", None), ("correlated-bursts", None), ("error-spike", Some(50))] {
+        let scenario = named(name);
+        let found = scenario.first_harm(scenario.canary().unwrap()).map(|at| at.as_secs());
+        assert_eq!(found, harm, "{name}");
+    }
+}
+
+#[test]
 fn peers_decide_by_their_thresholds() {
     let bad = named("broken-from-the-start");
     let flagger = play(&bad, 1, Chosen::Flagger);
