@@ -107,12 +107,14 @@ impl LogsGuard {
         Ok(())
     }
 
-    /// What is logged now, as directives.
+    /// What is logged now, as directives; without those of ours that always hold.
     ///
     /// # Errors
     /// [`LogsError::Reload`] when the subscriber is gone.
     pub fn level(&self) -> Result<String, LogsError> {
-        self.filter.with_current(ToString::to_string).map_err(LogsError::Reload)
+        let all = self.filter.with_current(ToString::to_string).map_err(LogsError::Reload)?;
+        let is_ours = |directive: &&str| DISCREET.split(',').any(|ours| ours == *directive);
+        Ok(all.split(',').filter(|directive| !is_ours(directive)).collect::<Vec<_>>().join(","))
     }
 
     /// Lines lost so far, because nobody read stderr fast enough.
