@@ -84,8 +84,12 @@ notebook: ## checks that the committed model bundles are what the notebook makes
 	python3 -c 'import numpy' 2>/dev/null || python3 -m pip install --quiet --user numpy
 	python3 model-server/notebook/delivery_time.py --check
 
-docs: prepare ## rewrites docs/CONFIG.md and docs/METRICS.md from the code
-	UPDATE_DOCS=1 cargo test -p pointsman-config -p pointsman reference
+docs: prepare ## rewrites the references and the pictures in docs/ from the code
+	UPDATE_DOCS=1 cargo test -p pointsman-config -p pointsman-docs -p pointsman -- reference page_says no_field each_picture_is
+
+.PHONY: book
+book: ## builds docs/ as a book into target/book/html, and checks every link in it
+	@.ci/book
 
 # pingora compresses with zlib-ng, whose build needs cmake.
 prepare:

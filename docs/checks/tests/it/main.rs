@@ -1,0 +1,11 @@
+//! The documents: links, the table of contents, pictures.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod book;
+mod pictures;
