@@ -8,4 +8,5 @@
 )]
 
 mod book;
+mod figures;
 mod pictures;
