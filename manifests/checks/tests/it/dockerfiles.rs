@@ -72,5 +72,6 @@ fn manifests_name_the_images_that_make_image_makes() {
     };
     assert_eq!(image("pointsman"), format!("pointsman:{version}"));
     assert_eq!(image("delivery-time-v1"), format!("model-server:{version}-examples"));
-    assert!(file("README.md").contains(&format!("pointsman:{version} model-server:{version}-examples")));
+    let page = file("docs/quick-start-kubernetes.md");
+    assert!(page.contains(&format!("pointsman:{version} model-server:{version}-examples")));
 }

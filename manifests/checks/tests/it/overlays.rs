@@ -123,11 +123,11 @@ fn commands(path: &str) -> Vec<String> {
 
 /// What `kubectl apply -k` is given is there and renders, and what other commands are about is in the local overlay.
 #[test]
-fn every_kubectl_command_of_the_readmes_is_about_something_that_is_there() {
+fn every_kubectl_command_of_the_documents_is_about_something_that_is_there() {
     let Some(local) = overlay("local") else { return };
     let kinds = [("deployment", "Deployment"), ("deploy", "Deployment"), ("service", "Service")];
     let mut seen = 0;
-    for path in ["README.md", "manifests/README.md"] {
+    for path in ["docs/quick-start-kubernetes.md", "manifests/README.md"] {
         for command in commands(path).iter().filter(|command| command.starts_with("kubectl ")) {
             let words: Vec<&str> = command.split_whitespace().collect();
             for (place, word) in words.iter().enumerate() {
