@@ -21,6 +21,7 @@ test: prepare browser ## every test of every crate, also behind one that fails
 .PHONY: browser
 browser:
 	@.ci/install chromium || echo "without chromium the dashboard is not tested" >&2
+	@{ .ci/install npm && .ci/install node npm; } || echo "the dashboard's packages ask for node 20" >&2
 	@(cd proxy/dashboard && npm ci --silent --no-audit --no-fund) || echo "without npm the dashboard is not tested" >&2
 
 .PHONY: dashboard
