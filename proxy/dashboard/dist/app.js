@@ -541,7 +541,7 @@ function asciiName() {
 function pathOf(route, part = "") {
   return `api/v1/routes/${encodeURIComponent(route)}${part && `/${part}`}`;
 }
-async function listen(path, signal, taken) {
+async function listen(path, signal, signed, taken) {
   const answer = await asked(path, { headers: headers({ accept: "text/event-stream" }), signal });
   if (!answer.body) throw new Unreachable("the edge sent no events");
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -550,6 +550,7 @@ async function listen(path, signal, taken) {
     for (; ; ) {
       const { value, done } = await reader.read();
       if (done) return;
+      signed();
       const blocks = (rest + value).split("\n\n");
       rest = blocks.pop() ?? "";
       for (const block of blocks) {
@@ -5772,6 +5773,9 @@ var History = class {
 // src/store.ts
 var STALE_AFTER_MS = 4e3;
 var DEAD_AFTER_MS = 2e4;
+var ANEW_AFTER_MS = 1e4;
+var GLANCE_MS = 1e4;
+var ORDER_WAITS_MS = 1e3;
 var TOGETHER_MS = 80;
 var FIRST_PAUSE_MS = 500;
 var LONGEST_PAUSE_MS = 15e3;
@@ -5789,13 +5793,25 @@ var Store = class {
   turns = [];
   /** Said aloud to those who do not see the page. */
   announced = "";
-  /** When the last event came. */
+  /** When the edge last said how it is; a stream alone is no sign that anything decides. */
   heard = 0;
+  /** The route with an open dialog: it stays, whatever becomes of it. */
+  held = null;
   watchers = /* @__PURE__ */ new Set();
   drawing = false;
   stream = null;
   pause = FIRST_PAUSE_MS;
   retry;
+  anew;
+  /** When each route last came. */
+  received = /* @__PURE__ */ new Map();
+  connected = 0;
+  /** When the present stream began to tell, or 0; and when anything last came on it. */
+  begun = 0;
+  sign = 0;
+  asleep = false;
+  /** What the last glance saw move. */
+  pulse = "";
   watch(watcher) {
     this.watchers.add(watcher);
     return () => this.watchers.delete(watcher);
@@ -5827,53 +5843,146 @@ var Store = class {
     this.pause = FIRST_PAUSE_MS;
     this.connect();
   }
-  connect() {
+  /** Whether somebody can see the page. One that nobody sees leaves the connections to those that are seen. */
+  appear(isSeen) {
+    if (isSeen === !this.asleep) return;
+    this.asleep = !isSeen;
+    this.pulse = "";
+    if (isSeen) {
+      if (this.link.state === "live") this.link = { state: "connecting" };
+      this.connect();
+    } else {
+      this.letGo();
+      void this.glance();
+    }
+  }
+  /** Keeps a route on the page until what is given back is called. */
+  hold(route) {
+    this.held = route;
+    return () => {
+      this.held = null;
+      this.changed();
+    };
+  }
+  /**
+   * Sends an order. A browser opens six connections to a host: where pages hold them all, this one lets go of its own until
+   * there is an answer.
+   */
+  async give(send) {
+    let waits = false;
+    const timer = setTimeout(() => {
+      waits = true;
+      this.letGo();
+    }, ORDER_WAITS_MS);
+    try {
+      const answer = await send();
+      waits ||= this.link.state === "locked";
+      return answer;
+    } finally {
+      clearTimeout(timer);
+      if (waits) this.connect();
+    }
+  }
+  letGo() {
     clearTimeout(this.retry);
+    clearTimeout(this.anew);
+    this.anew = void 0;
+    this.begun = 0;
     this.stream?.abort();
+  }
+  connect() {
+    this.letGo();
+    if (this.asleep) return;
+    this.connected = Date.now();
     const stream = new AbortController();
     this.stream = stream;
     this.changed();
     void this.follow(stream);
   }
   async follow(stream) {
-    const query2 = this.focus === null ? "" : `?focus=${encodeURIComponent(this.focus)}`;
+    const query2 = `?focus=${encodeURIComponent(this.focus ?? "")}`;
     const unseen = /* @__PURE__ */ new Map();
     let begun = false;
     try {
-      await listen(`api/v1/events${query2}`, stream.signal, (data) => {
+      const signed = () => {
+        this.sign = Date.now();
+      };
+      await listen(`api/v1/events${query2}`, stream.signal, signed, (data) => {
         if (stream.signal.aborted) return;
         const event = data;
         if (!begun) {
           begun = true;
-          this.live();
+          this.begin();
         }
         if (event.type === "sample" && event.name) unseen.delete(event.name);
         if (event.type === "edge") this.forgetUnseen(unseen);
+        if (event.type === "missed") unseen.clear();
         this.take(event);
       });
       this.lost(stream, "the edge ended the connection");
     } catch (error) {
       if (stream.signal.aborted) return;
-      if (error instanceof Refused && (error.needsToken || error.problem.code === "host_not_allowed")) {
-        this.link = { state: "locked", wrong: token.get() !== "" && error.needsToken, why: error.problem.detail };
-        return this.changed();
-      }
+      if (this.isLocked(error)) return this.changed();
       this.lost(stream, error instanceof Error ? error.message : "the connection broke off");
     }
+  }
+  isLocked(error) {
+    if (!(error instanceof Refused && (error.needsToken || error.problem.code === "host_not_allowed"))) return false;
+    this.link = { state: "locked", wrong: token.get() !== "" && error.needsToken, why: error.problem.detail };
+    return true;
+  }
+  /** What a page that nobody sees tells in its title. */
+  async glance() {
+    try {
+      const { routes } = await read("api/v1/routes");
+      if (!this.asleep) return;
+      const names = new Set(routes.map((route) => route.name));
+      for (const name of [...this.routes.keys()]) if (!names.has(name)) this.forget(name);
+      for (const route of routes) this.takeRoute(route);
+      const pulse = routes.map((route) => route.since_s).join();
+      const stands = pulse !== "" && pulse === this.pulse;
+      this.pulse = pulse;
+      if (!stands) this.heard = Date.now();
+      this.link = stands ? { state: "stale", since: this.heard || null } : { state: "live" };
+    } catch (error) {
+      if (!this.asleep) return;
+      if (this.isLocked(error)) return this.changed();
+      const since = this.link.state === "lost" ? this.link.since : this.heard || null;
+      const why = error instanceof Error ? error.message : "the connection broke off";
+      this.link = { state: "lost", since, why, nextTry: Date.now() + GLANCE_MS };
+    }
+    this.retry = window.setTimeout(() => void this.glance(), GLANCE_MS);
+    this.changed();
   }
   forgetUnseen(unseen) {
     for (const name of [...this.routes.keys()]) {
       const times = (unseen.get(name) ?? 0) + 1;
       unseen.set(name, times);
-      if (times > SIGNS_WITHOUT) this.routes.delete(name);
+      if (times > SIGNS_WITHOUT) this.forget(name);
     }
   }
-  live() {
+  forget(name) {
+    if (name === this.held) return;
+    this.routes.delete(name);
+    this.received.delete(name);
+  }
+  /** The stream tells; whether anything decides, the edge says by and by. */
+  begin() {
     this.pause = FIRST_PAUSE_MS;
+    this.begun = Date.now();
+    void this.catchUp();
+  }
+  live() {
+    this.heard = Date.now();
+    if (this.link.state === "live") return;
     if (this.link.state === "lost") this.say("Connected again.");
     this.link = { state: "live" };
-    this.heard = Date.now();
-    void this.catchUp();
+  }
+  /** Events were left out, of whatever kind: a stream that begins anew says how everything stands. */
+  beginAnew() {
+    if (this.anew !== void 0) return;
+    const wait = Math.max(0, this.connected + ANEW_AFTER_MS - Date.now());
+    this.anew = window.setTimeout(() => this.connect(), wait);
   }
   async catchUp() {
     const { focus, history } = this;
@@ -5910,36 +6019,38 @@ var Store = class {
   }
   lost(stream, why) {
     if (stream.signal.aborted) return;
-    stream.abort();
+    this.letGo();
     const since = this.link.state === "lost" ? this.link.since : this.heard || null;
     if (this.link.state !== "lost") this.say("Connection lost. What is shown is old.");
     const pause = this.pause * (0.8 + 0.4 * Math.random());
     this.pause = Math.min(2 * this.pause, LONGEST_PAUSE_MS);
     this.link = { state: "lost", since, why, nextTry: Date.now() + pause };
-    clearTimeout(this.retry);
     this.retry = window.setTimeout(() => this.connect(), pause);
     this.changed();
   }
   /** Looks whether news still come; called once a second. */
   check() {
-    const silent = Date.now() - this.heard;
-    if (this.link.state === "live" && silent > STALE_AFTER_MS) {
-      this.link = { state: "stale", since: this.heard };
-      this.say("The edge tells nothing new. What is shown is old.");
-    } else if (this.link.state === "stale" && silent > DEAD_AFTER_MS && this.stream) {
-      this.lost(this.stream, "the edge has said nothing for a while");
-    }
+    if (!this.asleep) this.judge(Date.now());
     this.changed();
   }
+  judge(now) {
+    const { state } = this.link;
+    const since = state === "live" ? this.heard : this.begun;
+    if ((state === "live" || state === "connecting" || state === "lost") && since !== 0 && now - since > STALE_AFTER_MS) {
+      this.link = { state: "stale", since: this.heard || null };
+      this.say("The edge tells nothing new. What is shown is old.");
+    }
+    if (this.begun !== 0 && now - this.sign > DEAD_AFTER_MS && this.stream) {
+      this.lost(this.stream, "the edge has said nothing for a while");
+    }
+  }
   take(event) {
-    this.heard = Date.now();
-    if (this.link.state === "stale") this.link = { state: "live" };
     switch (event.type) {
       case "sample":
         this.takeRoute(event);
         break;
       case "second":
-        this.history.add(event);
+        this.takeSecond(event);
         break;
       case "decision":
         this.takeDecision(event);
@@ -5952,9 +6063,10 @@ var Store = class {
         break;
       case "edge":
         this.edge = event;
+        this.live();
         break;
       case "missed":
-        void this.catchUp();
+        this.beginAnew();
         break;
       default:
         break;
@@ -5963,7 +6075,16 @@ var Store = class {
   }
   /** What a route looks like after an order, ahead of its next sample. */
   takeRoute(route) {
+    const before = this.routes.get(route.name);
+    if (before?.since_s !== route.since_s || before.phase !== route.phase) this.received.set(route.name, Date.now());
     this.routes.set(route.name, route);
+  }
+  /** When the phase of a route, or its step, began: seen from when it was told, not from now. */
+  since(route) {
+    return new Date((this.received.get(route.name) ?? Date.now()) - route.since_s * 1e3);
+  }
+  takeSecond(second) {
+    if (second.route === this.focus) this.history.add(second);
   }
   takeDecision(decision) {
     this.say(`${decision.route}: ${decision.sentence}`);
@@ -6207,6 +6328,7 @@ function OrderDialog({ route, choice, close }) {
   const busy = T2(false);
   const problemBox = T2(null);
   const ids = { title: P2(), effect: P2(), share: P2(), range: P2(), reason: P2(), name: P2(), key: P2(), canary: P2() };
+  A2(() => store.hold(route.name), []);
   A2(() => {
     const dialog = box.current;
     dialog?.showModal();
@@ -6238,7 +6360,8 @@ function OrderDialog({ route, choice, close }) {
     if (key) token.set(key.trim());
     try {
       const [method, path, body] = request(route, choice, byHand, canary, reason.trim());
-      const answer = await order(method, path, body, isRollback ? null : seen?.id ?? 0);
+      const known = isRollback ? null : seen?.id ?? 0;
+      const answer = await store.give(() => order(method, path, body, known));
       store.takeRoute(answer.route);
       const done = answer.decisions.map((decision) => decision.sentence).join(" ") || "Everything stood as asked already.";
       store.say(answer.persisted ? `Done: ${done}` : `Done, but not on disk yet, see the state below: ${done}`);
@@ -6491,7 +6614,7 @@ function Hero({ route, press }) {
   const said = compared ? verdict(analysis, canary, stable) : null;
   const back = route.phase === "rolled_back" || route.phase === "rolling_back";
   const isCut = canary !== null && !back && route.weights[canary]?.desired !== route.weights[canary]?.effective;
-  const since = new Date(Date.now() - route.since_s * 1e3);
+  const since = store.since(route);
   const step = route.step === null ? "" : `, step ${route.step}${route.steps === null ? "" : ` of ${route.steps}`}`;
   const offline = store.link.state === "lost" || store.link.state === "connecting";
   const choices = choicesOf(route);
@@ -6739,26 +6862,33 @@ function App() {
   }, []);
   const routes = [...store.routes.values()];
   const only = routes.length === 1 ? routes[0]?.name ?? null : null;
-  const shown = chosen ?? only;
+  const shown = chosen ?? store.held ?? only;
   A2(() => store.look(shown), [shown]);
   A2(() => {
     const timer = setInterval(() => store.check(), 1e3);
     return () => clearInterval(timer);
+  }, []);
+  A2(() => {
+    const turned = () => store.appear(document.visibilityState === "visible");
+    turned();
+    document.addEventListener("visibilitychange", turned);
+    return () => document.removeEventListener("visibilitychange", turned);
   }, []);
   const route = shown === null ? void 0 : store.routes.get(shown);
   A2(() => {
     document.title = titleOf(route, routes);
   });
   const { link, config, edge } = store;
-  const old = link.state === "lost" || link.state === "stale";
+  const locked = link.state === "locked" && store.held === null;
+  const old = link.state === "lost" || link.state === "stale" || link.state === "locked";
   return /* @__PURE__ */ a3($, { children: [
     /* @__PURE__ */ a3("a", { class: "skip", href: "#main", onClick: skip, children: "Skip to the content" }),
     /* @__PURE__ */ a3(Header, {}),
     /* @__PURE__ */ a3("div", { class: "hidden", role: "status", "aria-live": "polite", children: store.announced }),
     /* @__PURE__ */ a3(LinkBanner, {}),
-    /* @__PURE__ */ a3("div", { class: `page ${old ? "old" : ""}`, children: [
+    /* @__PURE__ */ a3("div", { class: `page ${old ? "old" : ""} ${locked ? "locked" : ""}`, children: [
       routes.length > 1 && /* @__PURE__ */ a3(Routes, { routes, shown }),
-      /* @__PURE__ */ a3("main", { ref: main, id: "main", tabIndex: -1, children: link.state === "locked" ? /* @__PURE__ */ a3(Unlock, { wrong: link.wrong, why: link.why }) : /* @__PURE__ */ a3($, { children: [
+      /* @__PURE__ */ a3("main", { ref: main, id: "main", tabIndex: -1, children: link.state === "locked" && locked ? /* @__PURE__ */ a3(Unlock, { wrong: link.wrong, why: link.why }) : /* @__PURE__ */ a3($, { children: [
         /* @__PURE__ */ a3(Banners, { config, edge }),
         route ? /* @__PURE__ */ a3(RoutePage, { route }, route.name) : /* @__PURE__ */ a3(Overview, { routes, missing: shown }),
         /* @__PURE__ */ a3("div", { class: "columns", children: [
@@ -6774,7 +6904,8 @@ function skip(event) {
   document.getElementById("main")?.focus();
 }
 function titleOf(route, routes) {
-  if (store.link.state === "lost") return "⚠ no connection – Pointsman";
+  const untrue = { lost: "no connection", stale: "stale", locked: "locked", connecting: "", live: "" }[store.link.state];
+  if (untrue) return `⚠ ${untrue} – Pointsman`;
   if (route) return `${phase(route.phase).icon} ${route.name}: ${phase(route.phase).words} – Pointsman`;
   const bad = routes.filter((each) => ["bad", "careful"].includes(phase(each.phase).tone)).length;
   return bad ? `(${bad}) Pointsman` : "Pointsman";
@@ -6828,11 +6959,9 @@ function LinkBanner() {
   if (link.state === "stale") {
     return /* @__PURE__ */ a3("div", { class: "linkbanner notice tone-careful", id: "stale", children: /* @__PURE__ */ a3("span", { children: [
       /* @__PURE__ */ a3("b", { children: "Stale:" }),
-      " connected, but the edge tells nothing new since ",
-      clock(new Date(link.since)),
-      " (",
-      span((Date.now() - link.since) / 1e3),
-      " ago)."
+      " connected, but the edge tells nothing new",
+      link.since !== null && ` since ${clock(new Date(link.since))} (${span((Date.now() - link.since) / 1e3)} ago)`,
+      "."
     ] }) });
   }
   return null;

@@ -90,9 +90,15 @@ export function pathOf(route: string, part = ""): string {
 
 /**
  * Reads server-sent events until the stream ends or `signal` says stop. (`EventSource` could not send the token.)
+ * @param signed is called whenever something comes, also what only says that the connection is there
  * @param taken is called with each event's data, parsed
  */
-export async function listen(path: string, signal: AbortSignal, taken: (data: unknown) => void): Promise<void> {
+export async function listen(
+  path: string,
+  signal: AbortSignal,
+  signed: () => void,
+  taken: (data: unknown) => void,
+): Promise<void> {
   const answer = await asked(path, { headers: headers({ accept: "text/event-stream" }), signal });
   if (!answer.body) throw new Unreachable("the edge sent no events");
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -101,6 +107,7 @@ export async function listen(path: string, signal: AbortSignal, taken: (data: un
     for (;;) {
       const { value, done } = await reader.read();
       if (done) return;
+      signed();
       const blocks = (rest + value).split("\n\n");
       rest = blocks.pop() ?? "";
       for (const block of blocks) {

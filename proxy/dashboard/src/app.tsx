@@ -48,18 +48,26 @@ function App() {
   }, []);
   const routes = [...store.routes.values()];
   const only = routes.length === 1 ? (routes[0]?.name ?? null) : null;
-  const shown = chosen ?? only;
+  // A dialog that is open stays with its route, also where another one comes beside it.
+  const shown = chosen ?? store.held ?? only;
   useEffect(() => store.look(shown), [shown]);
   useEffect(() => {
     const timer = setInterval(() => store.check(), 1000);
     return () => clearInterval(timer);
+  }, []);
+  useEffect(() => {
+    const turned = () => store.appear(document.visibilityState === "visible");
+    turned();
+    document.addEventListener("visibilitychange", turned);
+    return () => document.removeEventListener("visibilitychange", turned);
   }, []);
   const route = shown === null ? undefined : store.routes.get(shown);
   useEffect(() => {
     document.title = titleOf(route, routes);
   });
   const { link, config, edge } = store;
-  const old = link.state === "lost" || link.state === "stale";
+  const locked = link.state === "locked" && store.held === null;
+  const old = link.state === "lost" || link.state === "stale" || link.state === "locked";
   return (
     <>
       <a class="skip" href="#main" onClick={skip}>
@@ -70,10 +78,10 @@ function App() {
         {store.announced}
       </div>
       <LinkBanner />
-      <div class={`page ${old ? "old" : ""}`}>
+      <div class={`page ${old ? "old" : ""} ${locked ? "locked" : ""}`}>
         {routes.length > 1 && <Routes routes={routes} shown={shown} />}
         <main ref={main} id="main" tabIndex={-1}>
-          {link.state === "locked" ? (
+          {link.state === "locked" && locked ? (
             <Unlock wrong={link.wrong} why={link.why} />
           ) : (
             <>
@@ -103,7 +111,8 @@ function skip(event: Event): void {
 
 /** A tab in the background tells too. */
 function titleOf(route: Route | undefined, routes: Route[]): string {
-  if (store.link.state === "lost") return "⚠ no connection – Pointsman";
+  const untrue = { lost: "no connection", stale: "stale", locked: "locked", connecting: "", live: "" }[store.link.state];
+  if (untrue) return `⚠ ${untrue} – Pointsman`;
   if (route) return `${phase(route.phase).icon} ${route.name}: ${phase(route.phase).words} – Pointsman`;
   const bad = routes.filter((each) => ["bad", "careful"].includes(phase(each.phase).tone)).length;
   return bad ? `(${bad}) Pointsman` : "Pointsman";
@@ -165,8 +174,8 @@ function LinkBanner() {
     return (
       <div class="linkbanner notice tone-careful" id="stale">
         <span>
-          <b>Stale:</b> connected, but the edge tells nothing new since {clock(new Date(link.since))} (
-          {span((Date.now() - link.since) / 1000)} ago).
+          <b>Stale:</b> connected, but the edge tells nothing new
+          {link.since !== null && ` since ${clock(new Date(link.since))} (${span((Date.now() - link.since) / 1000)} ago)`}.
         </span>
       </div>
     );

@@ -127,6 +127,7 @@ export function OrderDialog({ route, choice, close }: { route: Route; choice: Ch
   const problemBox = useRef<HTMLParagraphElement>(null);
   const ids = { title: useId(), effect: useId(), share: useId(), range: useId(), reason: useId(), name: useId(), key: useId(), canary: useId() };
 
+  useEffect(() => store.hold(route.name), []);
   useEffect(() => {
     const dialog = box.current;
     dialog?.showModal();
@@ -161,7 +162,8 @@ export function OrderDialog({ route, choice, close }: { route: Route; choice: Ch
     if (key) token.set(key.trim());
     try {
       const [method, path, body] = request(route, choice, byHand, canary, reason.trim());
-      const answer = await order<OrderAnswer>(method, path, body, isRollback ? null : (seen?.id ?? 0));
+      const known = isRollback ? null : (seen?.id ?? 0);
+      const answer = await store.give(() => order<OrderAnswer>(method, path, body, known));
       store.takeRoute(answer.route);
       const done = answer.decisions.map((decision) => decision.sentence).join(" ") || "Everything stood as asked already.";
       store.say(answer.persisted ? `Done: ${done}` : `Done, but not on disk yet, see the state below: ${done}`);

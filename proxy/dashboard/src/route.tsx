@@ -50,7 +50,7 @@ function Hero({ route, press }: { route: Route; press: (choice: Choice) => void 
   const said = compared ? verdict(analysis, canary, stable) : null;
   const back = route.phase === "rolled_back" || route.phase === "rolling_back";
   const isCut = canary !== null && !back && route.weights[canary]?.desired !== route.weights[canary]?.effective;
-  const since = new Date(Date.now() - route.since_s * 1000);
+  const since = store.since(route);
   const step = route.step === null ? "" : `, step ${route.step}${route.steps === null ? "" : ` of ${route.steps}`}`;
   const offline = store.link.state === "lost" || store.link.state === "connecting";
   const choices = choicesOf(route);

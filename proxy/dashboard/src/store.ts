@@ -4,10 +4,16 @@ import { Refused, listen, pathOf, read, token } from "./api";
 import { History } from "./history";
 import type { Config, Decision, Edge, EndpointTurn, Route, Second, Series } from "./types";
 
-/** Without a sign of the edge for this long, what is shown is stale. It gives one a second. */
+/** Without a word of the edge about itself for this long, what is shown is stale. What decides gives one a second. */
 const STALE_AFTER_MS = 4_000;
-/** The edge sends a sign of life every 15 s at least; a stream that is silent for longer is dead. */
+/** The admin port sends something every 15 s at least, whatever decides; a stream that is silent for longer is dead. */
 const DEAD_AFTER_MS = 20_000;
+/** Between two streams that are begun anew because events were left out. */
+const ANEW_AFTER_MS = 10_000;
+/** A page that nobody sees asks so often what its title tells. */
+const GLANCE_MS = 10_000;
+/** An order that is not answered by then may be waiting for a connection, which browsers have few of. */
+const ORDER_WAITS_MS = 1_000;
 /** Samples of many routes come one after the other, and are drawn together. */
 const TOGETHER_MS = 80;
 const FIRST_PAUSE_MS = 500;
@@ -22,7 +28,7 @@ const TURNS = 20;
 export type Link =
   | { state: "connecting" }
   | { state: "live" }
-  | { state: "stale"; since: number }
+  | { state: "stale"; since: number | null }
   | { state: "lost"; since: number | null; why: string; nextTry: number }
   | { state: "locked"; wrong: boolean; why: string };
 
@@ -39,14 +45,26 @@ class Store {
   turns: EndpointTurn[] = [];
   /** Said aloud to those who do not see the page. */
   announced = "";
-  /** When the last event came. */
+  /** When the edge last said how it is; a stream alone is no sign that anything decides. */
   heard = 0;
+  /** The route with an open dialog: it stays, whatever becomes of it. */
+  held: string | null = null;
 
   private watchers = new Set<() => void>();
   private drawing = false;
   private stream: AbortController | null = null;
   private pause = FIRST_PAUSE_MS;
   private retry: number | undefined;
+  private anew: number | undefined;
+  /** When each route last came. */
+  private received = new Map<string, number>();
+  private connected = 0;
+  /** When the present stream began to tell, or 0; and when anything last came on it. */
+  private begun = 0;
+  private sign = 0;
+  private asleep = false;
+  /** What the last glance saw move. */
+  private pulse = "";
 
   watch(watcher: () => void): () => void {
     this.watchers.add(watcher);
@@ -85,9 +103,62 @@ class Store {
     this.connect();
   }
 
-  connect(): void {
+  /** Whether somebody can see the page. One that nobody sees leaves the connections to those that are seen. */
+  appear(isSeen: boolean): void {
+    if (isSeen === !this.asleep) return;
+    this.asleep = !isSeen;
+    this.pulse = "";
+    if (isSeen) {
+      if (this.link.state === "live") this.link = { state: "connecting" };
+      this.connect();
+    } else {
+      this.letGo();
+      void this.glance();
+    }
+  }
+
+  /** Keeps a route on the page until what is given back is called. */
+  hold(route: string): () => void {
+    this.held = route;
+    return () => {
+      this.held = null;
+      this.changed();
+    };
+  }
+
+  /**
+   * Sends an order. A browser opens six connections to a host: where pages hold them all, this one lets go of its own until
+   * there is an answer.
+   */
+  async give<T>(send: () => Promise<T>): Promise<T> {
+    let waits = false;
+    const timer = setTimeout(() => {
+      waits = true;
+      this.letGo();
+    }, ORDER_WAITS_MS);
+    try {
+      const answer = await send();
+      // With a token that the page did not have before.
+      waits ||= this.link.state === "locked";
+      return answer;
+    } finally {
+      clearTimeout(timer);
+      if (waits) this.connect();
+    }
+  }
+
+  private letGo(): void {
     clearTimeout(this.retry);
+    clearTimeout(this.anew);
+    this.anew = undefined;
+    this.begun = 0;
     this.stream?.abort();
+  }
+
+  connect(): void {
+    this.letGo();
+    if (this.asleep) return;
+    this.connected = Date.now();
     const stream = new AbortController();
     this.stream = stream;
     this.changed();
@@ -95,48 +166,101 @@ class Store {
   }
 
   private async follow(stream: AbortController): Promise<void> {
-    const query = this.focus === null ? "" : `?focus=${encodeURIComponent(this.focus)}`;
+    // Who looks at none has none in focus: of a thousand routes nobody can draw every second.
+    const query = `?focus=${encodeURIComponent(this.focus ?? "")}`;
     // Every route comes once between two signs of the edge; one that stays out is gone.
     const unseen = new Map<string, number>();
     let begun = false;
     try {
-      await listen(`api/v1/events${query}`, stream.signal, (data) => {
+      const signed = (): void => {
+        this.sign = Date.now();
+      };
+      await listen(`api/v1/events${query}`, stream.signal, signed, (data) => {
         if (stream.signal.aborted) return;
         const event = data as { type: string; name?: string };
         if (!begun) {
           begun = true;
-          this.live();
+          this.begin();
         }
         if (event.type === "sample" && event.name) unseen.delete(event.name);
         if (event.type === "edge") this.forgetUnseen(unseen);
+        // Whatever did not come may have been among it.
+        if (event.type === "missed") unseen.clear();
         this.take(event);
       });
       this.lost(stream, "the edge ended the connection");
     } catch (error) {
       if (stream.signal.aborted) return;
-      if (error instanceof Refused && (error.needsToken || error.problem.code === "host_not_allowed")) {
-        this.link = { state: "locked", wrong: token.get() !== "" && error.needsToken, why: error.problem.detail };
-        return this.changed();
-      }
+      if (this.isLocked(error)) return this.changed();
       this.lost(stream, error instanceof Error ? error.message : "the connection broke off");
     }
+  }
+
+  private isLocked(error: unknown): boolean {
+    if (!(error instanceof Refused && (error.needsToken || error.problem.code === "host_not_allowed"))) return false;
+    this.link = { state: "locked", wrong: token.get() !== "" && error.needsToken, why: error.problem.detail };
+    return true;
+  }
+
+  /** What a page that nobody sees tells in its title. */
+  private async glance(): Promise<void> {
+    try {
+      const { routes } = await read<{ routes: Route[] }>("api/v1/routes");
+      if (!this.asleep) return;
+      const names = new Set(routes.map((route) => route.name));
+      for (const name of [...this.routes.keys()]) if (!names.has(name)) this.forget(name);
+      for (const route of routes) this.takeRoute(route);
+      // Where nothing decides any more, spans stand still.
+      const pulse = routes.map((route) => route.since_s).join();
+      const stands = pulse !== "" && pulse === this.pulse;
+      this.pulse = pulse;
+      if (!stands) this.heard = Date.now();
+      this.link = stands ? { state: "stale", since: this.heard || null } : { state: "live" };
+    } catch (error) {
+      if (!this.asleep) return;
+      if (this.isLocked(error)) return this.changed();
+      const since = this.link.state === "lost" ? this.link.since : this.heard || null;
+      const why = error instanceof Error ? error.message : "the connection broke off";
+      this.link = { state: "lost", since, why, nextTry: Date.now() + GLANCE_MS };
+    }
+    this.retry = window.setTimeout(() => void this.glance(), GLANCE_MS);
+    this.changed();
   }
 
   private forgetUnseen(unseen: Map<string, number>): void {
     for (const name of [...this.routes.keys()]) {
       const times = (unseen.get(name) ?? 0) + 1;
       unseen.set(name, times);
-      if (times > SIGNS_WITHOUT) this.routes.delete(name);
+      if (times > SIGNS_WITHOUT) this.forget(name);
     }
   }
 
-  private live(): void {
+  private forget(name: string): void {
+    if (name === this.held) return;
+    this.routes.delete(name);
+    this.received.delete(name);
+  }
+
+  /** The stream tells; whether anything decides, the edge says by and by. */
+  private begin(): void {
     this.pause = FIRST_PAUSE_MS;
-    if (this.link.state === "lost") this.say("Connected again.");
-    this.link = { state: "live" };
-    this.heard = Date.now();
+    this.begun = Date.now();
     // What was missed meanwhile is asked for; what comes live is added to it.
     void this.catchUp();
+  }
+
+  private live(): void {
+    this.heard = Date.now();
+    if (this.link.state === "live") return;
+    if (this.link.state === "lost") this.say("Connected again.");
+    this.link = { state: "live" };
+  }
+
+  /** Events were left out, of whatever kind: a stream that begins anew says how everything stands. */
+  private beginAnew(): void {
+    if (this.anew !== undefined) return;
+    const wait = Math.max(0, this.connected + ANEW_AFTER_MS - Date.now());
+    this.anew = window.setTimeout(() => this.connect(), wait);
   }
 
   private async catchUp(): Promise<void> {
@@ -177,39 +301,43 @@ class Store {
 
   private lost(stream: AbortController, why: string): void {
     if (stream.signal.aborted) return;
-    stream.abort();
+    this.letGo();
     const since = this.link.state === "lost" ? this.link.since : this.heard || null;
     if (this.link.state !== "lost") this.say("Connection lost. What is shown is old.");
     // Spread a little, so that many pages do not come back at the same moment.
     const pause = this.pause * (0.8 + 0.4 * Math.random());
     this.pause = Math.min(2 * this.pause, LONGEST_PAUSE_MS);
     this.link = { state: "lost", since, why, nextTry: Date.now() + pause };
-    clearTimeout(this.retry);
     this.retry = window.setTimeout(() => this.connect(), pause);
     this.changed();
   }
 
   /** Looks whether news still come; called once a second. */
   check(): void {
-    const silent = Date.now() - this.heard;
-    if (this.link.state === "live" && silent > STALE_AFTER_MS) {
-      this.link = { state: "stale", since: this.heard };
-      this.say("The edge tells nothing new. What is shown is old.");
-    } else if (this.link.state === "stale" && silent > DEAD_AFTER_MS && this.stream) {
-      this.lost(this.stream, "the edge has said nothing for a while");
-    }
+    if (!this.asleep) this.judge(Date.now());
     this.changed();
   }
 
+  private judge(now: number): void {
+    const { state } = this.link;
+    // Before the first word of the edge, the stream itself is what one waits from.
+    const since = state === "live" ? this.heard : this.begun;
+    if ((state === "live" || state === "connecting" || state === "lost") && since !== 0 && now - since > STALE_AFTER_MS) {
+      this.link = { state: "stale", since: this.heard || null };
+      this.say("The edge tells nothing new. What is shown is old.");
+    }
+    if (this.begun !== 0 && now - this.sign > DEAD_AFTER_MS && this.stream) {
+      this.lost(this.stream, "the edge has said nothing for a while");
+    }
+  }
+
   private take(event: { type: string }): void {
-    this.heard = Date.now();
-    if (this.link.state === "stale") this.link = { state: "live" };
     switch (event.type) {
       case "sample":
         this.takeRoute(event as unknown as Route);
         break;
       case "second":
-        this.history.add(event as unknown as Second);
+        this.takeSecond(event as unknown as Second);
         break;
       case "decision":
         this.takeDecision(event as unknown as Decision);
@@ -222,9 +350,10 @@ class Store {
         break;
       case "edge":
         this.edge = event as unknown as Edge;
+        this.live();
         break;
       case "missed":
-        void this.catchUp();
+        this.beginAnew();
         break;
       default:
         // A newer edge may tell of more.
@@ -235,7 +364,19 @@ class Store {
 
   /** What a route looks like after an order, ahead of its next sample. */
   takeRoute(route: Route): void {
+    const before = this.routes.get(route.name);
+    // What comes again as it was is no newer than the first time.
+    if (before?.since_s !== route.since_s || before.phase !== route.phase) this.received.set(route.name, Date.now());
     this.routes.set(route.name, route);
+  }
+
+  /** When the phase of a route, or its step, began: seen from when it was told, not from now. */
+  since(route: Route): Date {
+    return new Date((this.received.get(route.name) ?? Date.now()) - route.since_s * 1000);
+  }
+
+  private takeSecond(second: Second): void {
+    if (second.route === this.focus) this.history.add(second);
   }
 
   private takeDecision(decision: Decision): void {

@@ -64,6 +64,7 @@ pub struct Missed {
 #[into_params(parameter_in = Query)]
 pub(super) struct Focus {
     /// The route that is looked at closely: of others come no `second`, and samples without `mirror` and `analysis.summary`.
+    /// Empty: none is, and all are others.
     focus: Option<String>,
 }
 
