@@ -14,6 +14,8 @@ pub struct Page {
     pub anchors: BTreeSet<String>,
     /// Its code blocks, in their order.
     pub blocks: Vec<Block>,
+    /// Its code within lines, in their order, each with the line of the page, from 1.
+    pub codes: Vec<(String, usize)>,
     /// The text of its first heading.
     pub title: String,
 }
@@ -76,7 +78,11 @@ impl Reader<'_> {
         match event {
             Event::Start(tag) => self.begin(tag, at),
             Event::End(tag) => self.end(tag),
-            Event::Text(text) | Event::Code(text) => self.text(&text),
+            Event::Text(text) => self.text(&text),
+            Event::Code(code) => {
+                self.page.codes.push((code.to_string(), self.line(at)));
+                self.text(&code);
+            }
             Event::Html(html) | Event::InlineHtml(html) => self.html(&html),
             Event::InlineMath(_)
             | Event::DisplayMath(_)

@@ -1,4 +1,4 @@
-//! The documents: links, the table of contents, pictures.
+//! The documents: links, the table of contents, names, figures, pictures.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -9,4 +9,5 @@
 
 mod book;
 mod figures;
+mod names;
 mod pictures;
