@@ -13,9 +13,11 @@
 )]
 
 mod admin;
+mod api_page;
 mod asking;
 mod cli;
 mod dashboard;
+mod documents;
 mod drift;
 mod end_to_end;
 mod endpoints;

@@ -52,14 +52,19 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
-/// Built beside the edge by whoever tests the whole workspace; else here.
+/// The real model server.
 pub(crate) fn model_server() -> PathBuf {
+    built("model-server", "model-server")
+}
+
+/// A program of another package: built beside the edge by whoever tests the whole workspace; else here.
+pub(crate) fn built(program: &str, package: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_BIN_EXE_pointsman")).parent().unwrap();
-    let program = folder.join("model-server");
+    let program = folder.join(program);
     if !program.is_file() {
         let mut build = Command::new(env!("CARGO"));
-        build.current_dir(root()).args(["build", "--quiet", "--package", "model-server", "--target-dir"]);
-        assert!(build.arg(folder.parent().unwrap()).status().unwrap().success(), "the model server is built");
+        build.current_dir(root()).args(["build", "--quiet", "--package", package, "--target-dir"]);
+        assert!(build.arg(folder.parent().unwrap()).status().unwrap().success(), "{package} is built");
     }
     program
 }
