@@ -85,3 +85,14 @@ fn a_metric_that_a_page_names_is_there() {
     assert!(unknown.is_empty(), "these are not in docs/METRICS.md: {unknown:#?}");
     assert!(seen > 30, "{seen}");
 }
+
+#[test]
+fn the_runbooks_know_every_alert_and_no_other() {
+    let rules = read("manifests/components/monitoring/rules.yaml");
+    let alerts: BTreeSet<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    let runbooks = Tree::read(&root()).unwrap().pages.remove(Path::new("docs/runbooks.md")).unwrap();
+    let named: BTreeSet<&str> =
+        runbooks.codes.iter().map(|(code, _line)| code.as_str()).filter(|code| code.starts_with("Pointsman")).collect();
+    assert!(alerts.len() > 20, "{alerts:?}");
+    assert_eq!(named, alerts);
+}
