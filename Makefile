@@ -86,7 +86,7 @@ notebook: ## checks that the committed model bundles are what the notebook makes
 	python3 model-server/notebook/delivery_time.py --check
 
 docs: prepare ## rewrites the references and the pictures in docs/ from the code
-	UPDATE_DOCS=1 cargo test -p pointsman-config -p pointsman-docs -p pointsman -- reference page_says no_field each_picture_is
+	UPDATE_DOCS=1 cargo test -p pointsman-config -p pointsman-docs -p pointsman -- reference page_says no_field each_picture_is quote_the
 
 .PHONY: book
 book: ## builds docs/ as a book into target/book/html, and checks every link in it
