@@ -1,6 +1,7 @@
 //! What changed and why: the one record that log lines, history rows, events and explanations are all printed from.
 
 use std::fmt;
+use std::mem::discriminant;
 
 use pointsman_config::{Share, Split, VersionId};
 use serde::{Deserialize, Serialize};
@@ -218,6 +219,16 @@ pub enum Cause {
         /// For how long, in seconds.
         seconds: u64,
     },
+}
+
+impl Cause {
+    /// Whether `other` is the same trouble, whatever its figures are by now: every gate that fails is trouble of its own.
+    pub(crate) fn is_same_trouble(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::GateFails { gate: one, .. }, Self::GateFails { gate: another, .. }) => one == another,
+            (one, another) => discriminant(one) == discriminant(another),
+        }
+    }
 }
 
 impl fmt::Display for Cause {

@@ -175,15 +175,30 @@ impl Gates {
         }
     }
 
-    /// Why the canary must go back, if one of them says so.
-    pub(crate) fn failure(&self) -> Option<Cause> {
-        let failed = self.standings.iter().find(|standing| standing.outcome == Outcome::Fails)?;
-        Some(Cause::GateFails { gate: failed.gate.clone(), found: failed.words.clone() })
+    /// Why the canary must go back, by each of them that says so.
+    pub(crate) fn failures(&self) -> impl Iterator<Item = Cause> {
+        let failed = self.standings.iter().filter(|standing| standing.outcome == Outcome::Fails);
+        failed.map(|failed| Cause::GateFails { gate: failed.gate.clone(), found: failed.words.clone() })
     }
 
     /// Whether a deadline of `span` may end: what the calendar holds is no delay, and afterwards there is as long again.
-    pub(crate) fn let_end(&self, span: Duration) -> bool {
-        self.frozen_at.is_none_or(|frozen_at| self.at.since(frozen_at) >= span)
+    pub(crate) fn let_end(&self, span: Duration, now: Time) -> bool {
+        self.thawed_for(now).is_none_or(|thawed| thawed >= span)
+    }
+
+    /// How long ago the calendar last held; none if it has not.
+    pub(crate) fn thawed_for(&self, now: Time) -> Option<Duration> {
+        self.frozen_at.map(|frozen_at| now.since(frozen_at))
+    }
+
+    /// The calendar held until then, as somebody else saw who decided.
+    pub(crate) fn recall_freeze(&mut self, frozen_at: Option<Time>) {
+        self.frozen_at = self.frozen_at.max(frozen_at);
+    }
+
+    /// Of one that is told nothing any more: no finding counts, and when the calendar held stays known.
+    pub(crate) fn without_findings(&self) -> Self {
+        Self { frozen_at: self.frozen_at, ..Self::default() }
     }
 
     /// Whether all that count let the rollout go on.

@@ -64,6 +64,9 @@ pub struct Saved {
     /// What became of the live Service in other hands.
     #[serde(default)]
     pub(crate) custody: Custody,
+    /// How long ago the calendar last held what has a deadline; none if it has not, or nothing has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) thawed: Option<Duration>,
 }
 
 impl Saved {

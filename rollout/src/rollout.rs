@@ -11,7 +11,6 @@ mod tick;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::mem::Discriminant;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,10 +42,17 @@ const CATASTROPHIC_RATE: f64 = 0.2;
 /// Trouble that was reported and not answered by moving traffic.
 #[derive(Debug, Clone)]
 struct Alert {
-    /// Which kind of trouble; another kind is reported anew.
-    kind: Discriminant<Cause>,
-    /// What was found and why traffic stayed, for people.
+    /// What of it was reported; other trouble is reported as well.
+    told: Vec<Cause>,
+    /// What was found last and why traffic stayed, for people.
     why: String,
+}
+
+impl Alert {
+    /// Whether this trouble was reported.
+    fn tells_of(&self, cause: &Cause) -> bool {
+        self.told.iter().any(|told| told.is_same_trouble(cause))
+    }
 }
 
 /// What the numbers of decisions that were made here have to do with those that were made before, or elsewhere.
@@ -171,6 +177,7 @@ impl Rollout {
         self.custody = saved.custody;
         self.serial = saved.serial;
         self.frozen_limit = saved.limit;
+        self.gates.recall_freeze(saved.thawed.map(|ago| now.minus(ago)));
         self.origin = Origin::Decisions;
         self.trust_stable();
         self.promoted = saved.promoted;
@@ -390,7 +397,13 @@ impl Rollout {
             trial: self.trial,
             serial: self.serial,
             custody: self.custody.clone(),
+            thawed: self.gates.thawed_for(now).filter(|_| self.has_step_deadline()),
         }
+    }
+
+    /// Whether it is in a phase that ends when it has lasted for too long, counted from before the process began.
+    fn has_step_deadline(&self) -> bool {
+        matches!(self.phase, Phase::Warming | Phase::Shifting(_))
     }
 
     /// The comparison as it stands; costs some bisections.

@@ -136,7 +136,8 @@ impl Rollout {
             return Some(self.enter(Phase::Promoting(Promoting { flipped: true }), told, now));
         }
         let deadline = self.plan()?.step_deadline;
-        (now.since(self.since) >= deadline).then(|| self.pause_for(self.next_in_words(now), now))
+        let is_over = now.since(self.since) >= deadline && self.gates.let_end(deadline, now);
+        is_over.then(|| self.pause_for(self.next_in_words(now), now))
     }
 
     /// Whether it is known whom the live Service reaches: nobody would see that it is empty after a flip.

@@ -10,7 +10,6 @@ use pointsman_config::{OnRegression, Route, Share, Split, VersionId};
 use super::{Lineage, Origin, Rollout};
 use crate::absolute::Alone;
 use crate::change::{Cause, Change, Decision};
-use crate::findings::Gates;
 use crate::input::Seen;
 use crate::phase::{Phase, PhaseName};
 use crate::recover::{Saved, revision_of};
@@ -71,7 +70,7 @@ impl Rollout {
             self.role = Role::Follower;
             self.limit = None;
             self.alert = None;
-            self.gates = Gates::default();
+            self.gates = self.gates.without_findings();
         }
     }
 

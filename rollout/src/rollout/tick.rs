@@ -267,18 +267,26 @@ impl Rollout {
         self.unready_since = if cannot { self.unready_since.or(Some(now)) } else { None };
     }
 
-    /// Why the canary must go back, if it must.
+    /// Why the canary must go back, if it must. An empty Service comes before everything: it is answered whatever the guard
+    /// says, and what the guard only tells of must not stand in its way. Of the rest it is the first that was not told yet.
     fn setback(&self, found: Option<Regression>, now: Time) -> Option<Cause> {
         if matches!(self.phase, Phase::RollingBack(_) | Phase::RolledBack(_)) {
             return None;
         }
-        let unready =
-            self.unready_since.map(|since| now.since(since)).filter(|unready| *unready >= self.unready_limit());
-        match (found, unready) {
-            (Some(regression), _) => Some(Cause::Evidence { regression }),
-            (None, Some(unready)) => Some(Cause::NotReady { seconds: unready.as_secs() }),
-            (None, None) => self.gates.failure().or_else(|| self.emptied(now)),
+        if let Some(emptied) = self.emptied(now) {
+            return Some(emptied);
         }
+        let proven = found.map(|regression| Cause::Evidence { regression });
+        let unready = self.unready_since.map(|since| now.since(since));
+        let unready = unready.filter(|unready| *unready >= self.unready_limit());
+        let unready = unready.map(|unready| Cause::NotReady { seconds: unready.as_secs() });
+        let mut causes = proven.into_iter().chain(unready).chain(self.gates.failures());
+        let first = causes.next()?;
+        let is_news = |cause: &Cause| !self.alert.as_ref().is_some_and(|alert| alert.tells_of(cause));
+        if is_news(&first) {
+            return Some(first);
+        }
+        Some(causes.find(is_news).unwrap_or(first))
     }
 
     /// How long the canary may be without a ready endpoint.
@@ -296,14 +304,15 @@ impl Rollout {
         if way_back && (is_empty || self.route.guard.on_regression == OnRegression::Rollback) {
             return Some(self.take_back(&canary, cause, now));
         }
-        let kind = std::mem::discriminant(&cause);
-        if self.alert.as_ref().is_some_and(|alert| alert.kind == kind) {
+        if self.alert.as_ref().is_some_and(|alert| alert.tells_of(&cause)) {
             return None;
         }
+        let mut told = self.alert.take().map(|alert| alert.told).unwrap_or_default();
+        told.push(cause.clone());
         let stays = if way_back { "the guard only alerts" } else { "stable has no ready endpoint" };
         let why = format!("{cause}; not taken back because {stays}");
         let change = self.stop_for_alert(cause, &why, now);
-        self.alert = Some(Alert { kind, why });
+        self.alert = Some(Alert { told, why });
         Some(change)
     }
 
@@ -371,7 +380,7 @@ impl Rollout {
                 return change;
             }
         }
-        let is_over = now.since(self.since) >= deadline && self.gates.let_end(deadline);
+        let is_over = now.since(self.since) >= deadline && self.gates.let_end(deadline, now);
         is_over.then(|| self.pause_for(self.next_in_words(now), now))
     }
 
@@ -394,7 +403,7 @@ impl Rollout {
                 return change;
             }
         }
-        let is_over = lasted >= step.hold.saturating_add(deadline) && self.gates.let_end(deadline);
+        let is_over = lasted >= step.hold.saturating_add(deadline) && self.gates.let_end(deadline, now);
         is_over.then(|| self.pause_for(self.next_in_words(now), now))
     }
 
@@ -405,7 +414,7 @@ impl Rollout {
                 self.promote(plan(Decision::Promote, "proven to be no worse than stable"), now)
             }
             Verdict::Continue(Waiting::GateHolds) if automatic => self.tell_hold(),
-            Verdict::Inconclusive if automatic => {
+            Verdict::Inconclusive if automatic && self.gates.let_end(self.route.guard.promotion.max_duration, now) => {
                 Some(self.pause_for("the proof that the canary is no worse than stable".to_owned(), now))
             }
             Verdict::Promote | Verdict::Continue(_) | Verdict::Inconclusive | Verdict::Rollback(_) => None,

@@ -57,25 +57,37 @@ impl Rollout {
         self.quarantine.of(&self.route).map(entry).collect()
     }
 
+    /// Whether a rollout that is under way is kept from going on, by anything but a gate: what a gate holds is a decision of
+    /// its own ([`Decision::Hold`](crate::Decision::Hold)), told once the rollout would go on otherwise.
+    pub fn is_held(&self) -> bool {
+        let is_under_way = matches!(self.phase, Phase::Warming | Phase::Shifting(_));
+        is_under_way && self.why_beside_gates().is_some_and(|why| !why.is_empty())
+    }
+
     fn why_in_words(&self) -> String {
+        let gates_count = matches!(self.phase, Phase::Steady | Phase::Warming | Phase::Shifting(_));
+        let by_gate = || if gates_count { self.gates.hold_in_words() } else { None };
+        self.why_beside_gates().or_else(by_gate).unwrap_or_default()
+    }
+
+    /// Why it stands where it does, apart from what gates say.
+    fn why_beside_gates(&self) -> Option<String> {
         if let Some(open) = &self.custody.open {
-            return self.foreign_in_words(open);
+            return Some(self.foreign_in_words(open));
         }
         match &self.phase {
-            Phase::Paused(paused) => paused.why.clone(),
-            Phase::Steady | Phase::Shifting(_) if self.is_void() => self.mismatch_in_words(),
-            Phase::RollingBack(setback) | Phase::RolledBack(setback) => setback.why.clone(),
+            Phase::Paused(paused) => Some(paused.why.clone()),
+            Phase::Steady | Phase::Shifting(_) if self.is_void() => Some(self.mismatch_in_words()),
+            Phase::RollingBack(setback) | Phase::RolledBack(setback) => Some(setback.why.clone()),
             Phase::Steady | Phase::Shifting(_) | Phase::Promoting(_) | Phase::Baking if self.alert.is_some() => {
-                self.alert.as_ref().map(|alert| alert.why.clone()).unwrap_or_default()
+                self.alert.as_ref().map(|alert| alert.why.clone())
             }
             Phase::Steady if self.by_hand.is_some() => {
-                "weights were set by hand; they hold until the route's next change in the file".to_owned()
+                Some("weights were set by hand; they hold until the route's next change in the file".to_owned())
             }
-            Phase::Steady | Phase::Shifting(_) => {
-                self.held_in_words().or_else(|| self.gates.hold_in_words()).unwrap_or_default()
-            }
-            Phase::Warming => self.mirror_in_words().or_else(|| self.gates.hold_in_words()).unwrap_or_default(),
-            Phase::Promoting(_) | Phase::Baking => String::new(),
+            Phase::Steady | Phase::Shifting(_) => self.held_in_words(),
+            Phase::Warming => self.mirror_in_words(),
+            Phase::Promoting(_) | Phase::Baking => None,
         }
     }
 

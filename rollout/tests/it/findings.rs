@@ -198,6 +198,46 @@ fn where_the_guard_only_alerts_a_failure_is_told_once_and_stops_the_plan() {
 }
 
 #[test]
+fn where_the_guard_only_alerts_every_gate_that_fails_is_told_once() {
+    let mut alerting = automatic();
+    alerting.guard.on_regression = OnRegression::Alert;
+    let mut world = gated(alerting, Asked::WithTraffic);
+    world.gates.push(unanswered("query", Asked::WithTraffic));
+    world.run_until(PhaseName::Shifting, SECOND);
+    for (drift, query) in [(Outcome::Fails, Outcome::Passes), (Outcome::Fails, Outcome::Fails)] {
+        for _ in 0..10 {
+            find(&mut world, 0, drift);
+            find(&mut world, 1, query);
+            world.run_for(SECOND);
+        }
+    }
+    let alerts = world.changes.iter().filter(|change| change.decision == D::Alert);
+    let gates: Vec<_> = alerts
+        .map(|change| match &change.cause {
+            Cause::GateFails { gate, .. } => gate.as_str(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(gates, ["drift", "query"]);
+    assert!(world.rollout.status(world.now()).why.starts_with("the gate `drift` fails"), "what stopped it stays");
+}
+
+/// What a gate holds is a decision of its own; what else holds a rollout is not.
+#[test]
+fn a_gate_that_is_not_passed_yet_holds_nothing_that_would_go_on_otherwise() {
+    let mut world = gated(automatic(), Asked::WithTraffic);
+    world.run_until(PhaseName::Shifting, SECOND);
+    world.run_for(3 * SECOND);
+    let status = world.rollout.status(world.now());
+    assert!(status.why.contains("nothing has been found out yet") && !world.rollout.is_held(), "{status:?}");
+    world.requests = 0;
+    let mut idle = World::new(automatic());
+    idle.requests = 0;
+    idle.run_for(3 * SECOND);
+    assert!(idle.rollout.is_held(), "{:?}", idle.rollout.status(idle.now()));
+}
+
+#[test]
 fn promotion_waits_for_every_gate_and_an_order_goes_past_them() {
     let mut world = gated(automatic(), Asked::WithTraffic);
     world.gates.push(unanswered("calendar", Asked::WithTraffic));
@@ -349,6 +389,54 @@ fn a_deadline_ends_neither_in_a_freeze_nor_sooner_than_its_length_after_it() {
     };
     assert_eq!(run_after(plan.step_deadline.saturating_sub(2 * SECOND)), PhaseName::Warming);
     assert_eq!(run_after(4 * SECOND), PhaseName::Paused);
+}
+
+/// Whoever decides next has not seen the freeze, and takes over how long the step has lasted.
+#[test]
+fn a_freeze_is_remembered_by_an_edge_that_starts_anew_and_by_one_that_leads_next() {
+    for takes_over in [World::restart, follow_and_lead] {
+        let mut world = gated(automatic(), Asked::OfTheCalendar);
+        let Plan::Rollout(plan) = world.rollout.route().plan.clone() else { panic!("a plan") };
+        run_finding(&mut world, Outcome::Holds, 3 * plan.step_deadline);
+        // The freeze is over, and somebody else holds.
+        world.gates = vec![unanswered("board", Asked::Always)];
+        world.run_for(SECOND);
+        takes_over(&mut world);
+        run_finding(&mut world, Outcome::Holds, plan.step_deadline.saturating_sub(3 * SECOND));
+        assert_eq!(world.phase(), PhaseName::Warming);
+        run_finding(&mut world, Outcome::Holds, 5 * SECOND);
+        assert_eq!(world.phase(), PhaseName::Paused);
+    }
+}
+
+/// Another edge leads for a moment, and says where this one left it.
+fn follow_and_lead(world: &mut World) {
+    let saved = world.rollout.saved(world.now());
+    let mut another = World::new(automatic());
+    std::mem::swap(&mut another.rollout, &mut world.rollout);
+    world.rollout.step_down();
+    world.rollout.follow(saved, world.now());
+    world.rollout.lead(None, world.now());
+}
+
+#[test]
+fn a_comparison_does_not_end_undecided_in_a_freeze() {
+    let mut route = automatic();
+    route.guard.promotion.max_duration = MINUTE;
+    // So little that nothing is proven within it.
+    route.guard.promotion.difference = 0.000_001;
+    let Plan::Rollout(plan) = &mut route.plan else { panic!("a plan") };
+    plan.step_deadline = Duration::from_hours(5);
+    let mut world = gated(route, Asked::OfTheCalendar);
+    run_finding(&mut world, Outcome::Passes, 35 * SECOND);
+    assert_eq!(world.rollout.status(world.now()).step, Some(2), "{:?}", world.rollout.status(world.now()));
+    run_finding(&mut world, Outcome::Holds, 3 * MINUTE);
+    assert_eq!(world.rollout.summary().verdict.reason(), "deadline");
+    assert_eq!(world.phase(), PhaseName::Shifting);
+    run_finding(&mut world, Outcome::Passes, 55 * SECOND);
+    assert_eq!(world.phase(), PhaseName::Shifting, "as long again after it");
+    run_finding(&mut world, Outcome::Passes, 10 * SECOND);
+    assert_eq!(world.phase(), PhaseName::Paused);
 }
 
 #[test]

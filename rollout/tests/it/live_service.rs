@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use pointsman_config::{OnRegression, Plan, Promotion, Split};
-use pointsman_rollout::{Cause, Decision as D, OrderKind, PhaseName, Resume, Selected, WayBack};
+use pointsman_rollout::{
+    Asked, Cause, Decision as D, Finding, Gate, OrderKind, Outcome, PhaseName, Resume, Selected, WayBack,
+};
 
 use crate::cluster::Shows;
 use crate::world::{TICK, World, blue_green, canary_plan, live, route, version, weights};
@@ -153,6 +155,24 @@ fn a_service_without_endpoints_after_a_flip_goes_back_even_where_the_guard_only_
         world.run_until(PhaseName::RolledBack, SECOND);
         assert!(world.cluster().selects("v1"));
     }
+}
+
+/// Whatever else is wrong with the canary and only told of: who uses the Service gets nothing.
+#[test]
+fn an_empty_service_goes_back_although_a_gate_fails_that_is_only_told_of() {
+    let mut route = live(Plan::Rollout(blue_green(Promotion::Automatic)));
+    route.guard.on_regression = OnRegression::Alert;
+    let mut world = World::in_cluster(route);
+    world.run_until(PhaseName::Baking, 3 * SECOND);
+    let (trial, at) = (world.rollout.trial(), world.now());
+    let words = "fewer orders than stable".to_owned();
+    let finding = Finding { version: version("v2"), trial, outcome: Outcome::Fails, words, at };
+    let (name, stale_after) = ("orders".to_owned(), MINUTE);
+    world.gates = vec![Gate { name, asked: Asked::WithTraffic, stale_after, finding: Some(finding) }];
+    world.run_until(PhaseName::Paused, SECOND);
+    world.cluster().shows = Shows::Nobody;
+    world.run_until(PhaseName::RollingBack, 3 * SECOND);
+    assert!(matches!(world.changes.last().unwrap().cause, Cause::EmptyService { .. }), "{:?}", world.changes);
 }
 
 #[test]
