@@ -237,7 +237,7 @@ fn parsed(arguments: &[OsString]) -> Result<Cli, clap::Error> {
     }
     let matches = command.clone().try_get_matches_from(arguments)?;
     let mut cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
-    cli.connection.as_plugin = as_plugin;
+    cli.connection.settle(&matches, as_plugin).map_err(|error| error.format(&mut command))?;
     Ok(cli)
 }
 

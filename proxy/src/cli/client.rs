@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
 
-use clap::Args;
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args};
 use pointsman_config::{Name, RouteName};
 use pointsman_rollout::Record;
 use serde::Serialize;
@@ -44,9 +46,9 @@ pub struct Connection {
     /// Where in a cluster it is
     #[command(flatten)]
     pub cluster: ClusterArgs,
-    /// Whether it is looked for in a cluster when nothing else is said
+    /// Whether it is reached through `kubectl`
     #[arg(skip)]
-    pub as_plugin: bool,
+    pub in_cluster: bool,
 }
 
 impl Connection {
@@ -60,10 +62,39 @@ impl Connection {
         }
     }
 
-    /// Whether the edge is reached through `kubectl`.
-    fn is_in_cluster(&self) -> bool {
-        self.admin.is_none() && (self.as_plugin || self.cluster.is_meant())
+    /// Settles which edge is meant. What is written beats what the program is called, and that beats the environment: an
+    /// order must not go to the edge that a shell was once set up for when another one is named.
+    ///
+    /// # Errors
+    /// If an address and a cluster are both written.
+    pub(super) fn settle(&mut self, matches: &ArgMatches, as_plugin: bool) -> Result<(), clap::Error> {
+        let is_written = |name: &str| matches.value_source(name) == Some(ValueSource::CommandLine);
+        let cluster = ClusterArgs::NAMES.into_iter().find(|name| is_written(name));
+        let address = if is_written("admin") { Some("admin") } else { written_below(matches) };
+        match (address, cluster) {
+            (Some(address), Some(cluster)) => return Err(two_edges(address, cluster)),
+            (Some(_), None) => {}
+            (None, cluster) => self.in_cluster = as_plugin || cluster.is_some(),
+        }
+        // The token of an environment that names another edge is that edge's.
+        if self.in_cluster && self.admin.take().is_some() && !is_written("token_file") {
+            self.token_file = None;
+        }
+        Ok(())
     }
+}
+
+/// The argument of a command itself that names an edge, where one is written: `check --from URL`.
+fn written_below(matches: &ArgMatches) -> Option<&'static str> {
+    let (name, below) = matches.subcommand()?;
+    (name == "check" && below.value_source("from") == Some(ValueSource::CommandLine)).then_some("from")
+}
+
+fn two_edges(address: &str, cluster: &str) -> clap::Error {
+    clap::Error::raw(
+        ErrorKind::ArgumentConflict,
+        format!("--{address} names one edge and --{cluster} another; leave one of them out"),
+    )
 }
 
 /// A client of one edge.
@@ -87,7 +118,7 @@ impl Admin {
             read.and_then(|token| sendable(token.trim(), file))
         });
         let token = token.transpose()?;
-        if connection.is_in_cluster() {
+        if connection.in_cluster {
             let cluster = &connection.cluster;
             let token = token.map_or_else(|| cluster.token(), |token| Ok(Some(token)))?;
             let forward = cluster.forward()?;

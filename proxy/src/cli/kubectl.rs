@@ -39,13 +39,8 @@ pub struct ClusterArgs {
 }
 
 impl ClusterArgs {
-    /// Their names, for who shows or hides them.
+    /// Their names. Each of them says that the edge is in a cluster.
     pub(super) const NAMES: [&'static str; 4] = ["context", "namespace", "kubeconfig", "edge"];
-
-    /// Whether the command line says that the edge is in a cluster.
-    pub(super) fn is_meant(&self) -> bool {
-        self.context.is_some() || self.namespace.is_some() || self.kubeconfig.is_some()
-    }
 
     fn kubectl(&self) -> Command {
         let mut command = Command::new(KUBECTL);

@@ -1,5 +1,6 @@
 //! `kubectl pointsman`: the way to the edge is what `kubectl` makes, and ends with the command.
 
+use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -34,15 +35,20 @@ impl Place {
         Self::new("printf pointsman-abc-7f3d-0badcafe", &forward)
     }
 
-    fn run(&self, arguments: &[&str]) -> Output {
+    /// `program`, with this `kubectl` before every other.
+    fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let path = format!("{}:{}", self.folder.path().display(), std::env::var("PATH").unwrap());
-        Command::new(self.folder.path().join("kubectl-pointsman"))
-            .args(arguments)
-            .env("PATH", path)
-            .env_remove("POINTSMAN_ADMIN")
-            .env_remove("POINTSMAN_TOKEN_FILE")
-            .output()
-            .unwrap()
+        let mut command = Command::new(program);
+        command.env("PATH", path).env_remove("POINTSMAN_ADMIN").env_remove("POINTSMAN_TOKEN_FILE");
+        command
+    }
+
+    fn plugin(&self) -> Command {
+        self.command(self.folder.path().join("kubectl-pointsman"))
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.plugin().args(arguments).output().unwrap()
     }
 
     fn asked(&self) -> String {
@@ -92,6 +98,49 @@ fn without_a_lease_any_edge_is_asked_and_an_address_spares_kubectl() {
     let spared = Place::new("exit 1", "exit 1");
     assert!(spared.run(&["status", "--admin", &edge.url("")]).status.success());
     assert_eq!(spared.asked(), "");
+}
+
+#[test]
+fn an_order_for_a_cluster_never_goes_to_the_edge_of_the_environment() {
+    let meant = Edge::new(view(vec![shifting()]));
+    let local = Edge::new(view(vec![shifting()]));
+    let place = Place::to(&meant);
+    let program = env!("CARGO_BIN_EXE_pointsman");
+    let with_local = |mut command: Command, arguments: &[&str]| {
+        let token = place.folder.path().join("token-of-the-local-edge-that-is-not-there");
+        command.env("POINTSMAN_ADMIN", local.url("")).env("POINTSMAN_TOKEN_FILE", token);
+        command.args(["rollback", "delivery-time"]).args(arguments).output().unwrap()
+    };
+    let orders: [(Command, &[&str]); 4] = [
+        (place.plugin(), &["-n", "prod"]),
+        (place.plugin(), &[]),
+        (place.command(program), &["--namespace", "prod"]),
+        (place.command(program), &["--edge", "other"]),
+    ];
+    for ((command, arguments), sent) in orders.into_iter().zip(1..) {
+        let output = with_local(command, arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", err(&output));
+        assert_eq!((meant.orders().len(), local.orders().len()), (sent, 0), "{arguments:?}");
+    }
+    let written = with_local(place.plugin(), &["--admin", &local.url(""), "--token-file", "/dev/null"]);
+    assert!(err(&written).contains("/dev/null"), "what is written counts: {}", err(&written));
+}
+
+#[test]
+fn an_address_and_a_cluster_at_once_are_wrong_usage() {
+    let edge = Edge::new(view(vec![shifting()]));
+    let place = Place::to(&edge);
+    let url = edge.url("");
+    for arguments in [
+        &["rollback", "delivery-time", "--admin", &url, "-n", "prod"][..],
+        &["--context", "kind", "rollback", "delivery-time", "--admin", &url],
+        &["check", "pointsman.yaml", "--from", &url, "--edge", "other"],
+    ] {
+        let output = place.run(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", out(&output));
+        assert!(err(&output).contains("leave one of them out"), "{arguments:?}: {}", err(&output));
+    }
+    assert_eq!((place.asked().as_str(), edge.orders().len()), ("", 0), "nobody was asked");
 }
 
 #[test]
