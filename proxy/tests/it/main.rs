@@ -60,6 +60,7 @@ mod speak;
 mod state;
 mod sticky;
 mod streams;
+mod terminal;
 mod tls;
 mod tools;
 mod trio;

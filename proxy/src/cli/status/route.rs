@@ -77,6 +77,11 @@ fn left(label: &str) -> String {
 
 /// What others say about the canary.
 fn gates(route: &RouteView) -> String {
+    gates_in_words(route).iter().map(|(style, text)| labelled_in(*style, "gate", text)).collect()
+}
+
+/// The same without labels, a text for each.
+pub(super) fn gates_in_words(route: &RouteView) -> Vec<(Style, String)> {
     let line = |seen: &GateView| {
         let style = match seen.outcome.as_str() {
             "passes" => Style::new(),
@@ -84,8 +89,7 @@ fn gates(route: &RouteView) -> String {
             _ => CAREFUL,
         };
         let looked = seen.observed_s_ago.map_or_else(String::new, |ago| format!(", seen {} ago", span(ago)));
-        let text = format!("{} {} for {}{looked}: {}", seen.gate, seen.outcome, span(seen.for_s), seen.words);
-        labelled_in(style, "gate", &text)
+        (style, format!("{} {} for {}{looked}: {}", seen.gate, seen.outcome, span(seen.for_s), seen.words))
     };
     route.gates.iter().map(line).collect()
 }

@@ -18,8 +18,14 @@ use crate::view::{RouteView, VersionView};
 
 /// Below this many columns labels stand above what they label.
 const NARROW: usize = 60;
+/// Columns of a phase, and of a space behind it.
+const PHASE: usize = 13;
+/// Columns of a name in a list, however little room there is.
+const SHORTEST_NAME: usize = 4;
 /// Columns of labels.
 const LABELS: usize = 11;
+/// Columns of a bar at most.
+const WIDEST_BAR: usize = 60;
 /// Keys, for the last line.
 const KEYS: &str = "q quit   up/down route   space/b scroll";
 
@@ -143,17 +149,23 @@ impl Screen {
         let below = most - self.scrolled;
         frame.render_widget(Paragraph::new(head), top);
         frame.render_widget(Paragraph::new(body).scroll((self.scrolled, 0)), middle);
-        let more = if below > 0 { format!("   {below} more lines below") } else { String::new() };
-        frame.render_widget(Paragraph::new(Line::styled(format!("{KEYS}{more}"), dim())), bottom);
+        // First what is not seen: a narrow terminal cuts off the rest.
+        let more = if below > 0 { format!("{below} more lines below   ") } else { String::new() };
+        frame.render_widget(Paragraph::new(Line::styled(format!("{more}{KEYS}"), dim())), bottom);
     }
 
     /// Who is shown, and whether it answers.
     fn head(&self, width: usize, now: OffsetDateTime) -> Vec<Line<'static>> {
-        let mut lines = vec![Line::from(vec![
-            Span::styled("pointsman ", bold()),
-            Span::raw(format!("{}  {}", self.url, clock(now))),
-            if self.lost.is_none() { Span::styled("  live", self.palette.good()) } else { Span::raw("") },
-        ])];
+        let live = if self.lost.is_none() { "  live" } else { "" };
+        let mut lines = spread(
+            width,
+            vec![
+                Span::styled("pointsman ", bold()),
+                Span::raw(format!("{}  ", self.url)),
+                Span::raw(clock(now)),
+                Span::styled(live, self.palette.good()),
+            ],
+        );
         if let Some(why) = &self.lost {
             let since = format!(
                 "LOST since {} ({} ago); what is below is old; asking again every second",
@@ -184,12 +196,14 @@ impl Screen {
         lines
     }
 
-    /// A route on a line.
+    /// A route on a line. Where there is little room, its name gives way to its phase.
     fn listed(&self, place: usize, route: &RouteView, width: usize) -> Line<'static> {
         let names = self.seen.routes.iter().map(|route| route.name.as_str().chars().count()).max().unwrap_or_default();
+        let names = names.min(width.saturating_sub(PHASE + 4)).max(SHORTEST_NAME);
         let mark = if place == self.selected { "> " } else { "  " };
-        let name = format!("{mark}{:<names$}  ", route.name);
-        let phase = format!("{:<13}", route.phase.replace('_', " "));
+        let shown: String = route.name.as_str().chars().take(names).collect();
+        let name = format!("{mark}{shown:<names$}  ");
+        let phase = format!("{:<PHASE$}", route.phase.replace('_', " "));
         let rest = width.saturating_sub(name.chars().count() + phase.chars().count());
         let shares: String = traffic(route).chars().take(rest).collect();
         let style = if place == self.selected { bold() } else { Style::new() };
@@ -219,6 +233,21 @@ fn styled(text: &str, width: usize, style: Style) -> Vec<Line<'static>> {
     wrapped_to(text, width).into_iter().map(|line| Line::styled(line, style)).collect()
 }
 
+/// `parts` side by side, and on the next line what does not fit beside the others.
+fn spread(width: usize, parts: Vec<Span<'static>>) -> Vec<Line<'static>> {
+    let mut lines = vec![Line::default()];
+    for part in parts {
+        let is_full = lines.last().is_some_and(|line| line.width() > 0 && line.width() + part.width() > width);
+        if is_full {
+            lines.push(Line::default());
+        }
+        if let Some(line) = lines.last_mut() {
+            line.push_span(part);
+        }
+    }
+    lines
+}
+
 /// One route in full.
 struct Detail<'a> {
     route: &'a RouteView,
@@ -229,13 +258,16 @@ struct Detail<'a> {
 impl Detail<'_> {
     fn lines(&self, now: OffsetDateTime) -> Vec<Line<'static>> {
         let route = self.route;
-        let mut lines = vec![self.headline()];
+        let mut lines = spread(self.width, self.headline());
         lines.extend(self.labelled("why", &route.why, Style::new()));
         lines.push(Line::raw(""));
         lines.extend(self.bars());
         lines.push(Line::raw(""));
         lines.extend(self.versions());
         lines.extend(self.comparison());
+        for (style, text) in route::gates_in_words(route) {
+            lines.extend(self.labelled("gate", &text, self.palette.of(style)));
+        }
         for held in &route.quarantined {
             lines.extend(self.labelled("held at 0%", &format!("{}: {}", held.version, held.why), self.palette.bad()));
         }
@@ -251,7 +283,7 @@ impl Detail<'_> {
         lines
     }
 
-    fn headline(&self) -> Line<'static> {
+    fn headline(&self) -> Vec<Span<'static>> {
         let route = self.route;
         let step = match (route.step, route.steps) {
             (Some(step), Some(steps)) => format!(", step {step} of {steps}"),
@@ -259,11 +291,11 @@ impl Detail<'_> {
             (None, _) => String::new(),
         };
         let phase = self.palette.of(super::super::table::phase_style(&route.phase));
-        Line::from(vec![
+        vec![
             Span::styled(format!("{}: ", route.name), bold()),
-            Span::styled(route.phase.replace('_', " "), phase),
-            Span::raw(format!("{step}, for {}", span(route.since_s))),
-        ])
+            Span::styled(format!("{}{step}, ", route.phase.replace('_', " ")), phase),
+            Span::raw(format!("for {}", span(route.since_s))),
+        ]
     }
 
     /// A label, and its text beside it or below it; nothing for an empty text.
@@ -306,20 +338,24 @@ impl Detail<'_> {
                 .filter(|(version, share)| *share > 0.0 || **version == route.stable)
                 .map(|(version, share)| format!("{version} {}", percent_in_text(share / 100.0)))
                 .collect();
-            lines.push(self.bar(label, stable, &told.join("  ")));
+            lines.extend(self.bar(label, stable, &told.join("  ")));
         }
         lines
     }
 
-    fn bar(&self, label: &str, stable: f64, told: &str) -> Line<'static> {
-        let room = self.width.saturating_sub(LABELS + told.chars().count() + 2).min(60);
+    /// A bar with its figures; the figures alone where there is no room for both.
+    fn bar(&self, label: &str, stable: f64, told: &str) -> Vec<Line<'static>> {
+        let Some(room) = self.width.checked_sub(LABELS + told.chars().count() + 2) else {
+            return self.labelled(label, told, Style::new());
+        };
+        let room = room.min(WIDEST_BAR);
         let full = route::cells(stable, room);
-        Line::from(vec![
+        vec![Line::from(vec![
             Span::styled(format!("{label:<LABELS$}"), dim()),
             Span::styled("█".repeat(full), self.palette.good()),
             Span::styled("░".repeat(room - full), self.palette.careful()),
             Span::raw(format!("  {told}")),
-        ])
+        ])]
     }
 
     fn versions(&self) -> Vec<Line<'static>> {
