@@ -797,6 +797,7 @@ impl Control {
             draining: view.draining,
             state: view.state.clone(),
             replicas: view.replicas.clone(),
+            notifications: view.notifications.clone(),
         }));
     }
 

@@ -487,6 +487,9 @@ pub struct EdgeView {
     /// How this edge and others decide together; none if it is alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<ReplicasView>,
+    /// Who outside is told of changes, in the order of the file.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notifications: Vec<WebhookView>,
 }
 
 /// One second of one route.

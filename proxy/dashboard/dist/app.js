@@ -657,7 +657,25 @@ function forecast(route) {
   const share = weight(route.weights[canary]?.effective);
   return `${grouped(coming.requests)} more requests to ${canary}, about ${span(Math.ceil(coming.seconds))} at ${share}`;
 }
-function verdict(analysis, canary, stable) {
+function outcome(name) {
+  const said = {
+    passes: ["good", "nothing against it"],
+    holds: ["careful", "holds: no step, no promotion"],
+    fails: ["bad", "fails: the canary goes back"]
+  };
+  const [tone, words] = said[name] ?? ["quiet", name.replaceAll("_", " ")];
+  return { tone, words };
+}
+function holders(route) {
+  const held = (route.gates ?? []).filter((gate) => gate.outcome === "holds").map((gate) => named(gate.gate));
+  const last = held.pop() ?? "a gate";
+  return held.length > 0 ? `${held.join(", ")} and ${last} hold` : `${last} holds`;
+}
+function named(gate) {
+  return gate.startsWith("freeze/") ? `the freeze ${gate.slice("freeze/".length)}` : `the gate ${gate}`;
+}
+function verdict(route, canary) {
+  const { analysis, stable } = route;
   const said = {
     "rollback catastrophic": ["bad", `Yes: ${canary} fails most of its requests`],
     "rollback error_regression": ["bad", `Yes: ${canary} fails more of its requests than ${stable} does`],
@@ -670,7 +688,8 @@ function verdict(analysis, canary, stable) {
     "continue no_canary_traffic": ["quiet", `Not known: ${canary} has had no request`],
     "continue split_mismatch": ["careful", "Cannot be told: requests are not divided as configured"],
     "continue mirror_pending": ["quiet", `No, but other answers than ${stable}'s are not excluded yet`],
-    "continue mirror_disagreement": ["careful", `${canary} answers copied requests otherwise than ${stable}; held`]
+    "continue mirror_disagreement": ["careful", `${canary} answers copied requests otherwise than ${stable}; held`],
+    "continue gate_holds": ["careful", `No: ${canary} is proven good enough, and ${holders(route)} its promotion`]
   };
   const exact = said[`${analysis.verdict} ${analysis.reason}`];
   if (exact) return { tone: exact[0], words: exact[1] };
@@ -690,6 +709,23 @@ function rates(canary, stable, seen) {
   const text = points(seen.estimate);
   const beside = text === "0" ? "the same as" : `${text.slice(1)} points ${text[0] === "+" ? "above" : "below"}`;
   return `${canary}'s error rate is ${beside} ${stable}'s`;
+}
+function whose(edge) {
+  const replicas = edge?.replicas;
+  if (!replicas) return null;
+  if (replicas.role !== "leader") {
+    const leader = replicas.leader ?? "another edge";
+    return {
+      counted: `Counted by this edge (${replicas.name}) alone: other edges have requests of their own.`,
+      judged: `Judged on the requests of this edge (${replicas.name}) alone. ${leader} leads and decides on those of all edges; its page shows them together.`
+    };
+  }
+  const edges = 1 + replicas.replicas.filter((other) => !other.gone).length;
+  if (edges === 1) return null;
+  return {
+    counted: `Counted by this edge (${replicas.name}) alone, one of ${edges}: other edges have requests of their own.`,
+    judged: `Judged on the requests of all ${edges} edges together.`
+  };
 }
 function onTrial(route) {
   return route.canary && route.canary !== route.stable ? route.canary : null;
@@ -821,7 +857,62 @@ function EdgeCard({ edge }) {
           /* @__PURE__ */ a3("td", { class: `tone-${tone}`, children: words })
         ] }, replica.address);
       }) })
-    ] }) })
+    ] }) }),
+    edge.notifications && /* @__PURE__ */ a3(Webhooks, { hooks: edge.notifications })
+  ] });
+}
+function Webhooks({ hooks }) {
+  return /* @__PURE__ */ a3("div", { class: "scroll", tabIndex: 0, role: "region", "aria-label": "Notifications", children: /* @__PURE__ */ a3("table", { children: [
+    /* @__PURE__ */ a3("caption", { class: "hidden", children: "Webhooks that are told of changes" }),
+    /* @__PURE__ */ a3("thead", { children: /* @__PURE__ */ a3("tr", { children: [
+      /* @__PURE__ */ a3("th", { scope: "col", children: "Webhook" }),
+      /* @__PURE__ */ a3("th", { scope: "col", children: "State" }),
+      /* @__PURE__ */ a3("th", { scope: "col", class: "number", children: "Taken" }),
+      /* @__PURE__ */ a3("th", { scope: "col", class: "number", children: "Waiting" }),
+      /* @__PURE__ */ a3("th", { scope: "col", class: "number", children: "Lost" })
+    ] }) }),
+    /* @__PURE__ */ a3("tbody", { children: hooks.map((hook) => {
+      const [tone, words] = standing(hook);
+      return /* @__PURE__ */ a3("tr", { children: [
+        /* @__PURE__ */ a3("th", { scope: "row", children: [
+          hook.name,
+          " ",
+          /* @__PURE__ */ a3("span", { class: "quiet", children: hook.format })
+        ] }),
+        /* @__PURE__ */ a3("td", { class: `tone-${tone}`, children: words }),
+        /* @__PURE__ */ a3("td", { class: "number", children: grouped(hook.delivered) }),
+        /* @__PURE__ */ a3("td", { class: "number", children: grouped(hook.waiting) }),
+        /* @__PURE__ */ a3("td", { class: "number", children: grouped(hook.given_up + hook.dropped) })
+      ] }, hook.name);
+    }) })
+  ] }) });
+}
+function standing(hook) {
+  if (hook.failing) return ["bad", "does not take its rows"];
+  if (hook.last_delivered_at === null) return ["quiet", "nothing was told yet"];
+  return ["good", `last told ${clock(new Date(hook.last_delivered_at))}`];
+}
+function Untold({ hook }) {
+  const { last_failure: failure } = hook;
+  const why = failure ? ` ${failure.problem} (${failure.event}, ${clock(new Date(failure.at))}).` : "";
+  return /* @__PURE__ */ a3("p", { class: "notice tone-careful", children: [
+    /* @__PURE__ */ a3("b", { children: [
+      "Webhook ",
+      hook.name,
+      " does not take its notifications."
+    ] }),
+    why,
+    " ",
+    grouped(hook.waiting),
+    " wait, ",
+    grouped(hook.given_up + hook.dropped),
+    " are lost;",
+    " ",
+    /* @__PURE__ */ a3("code", { children: [
+      "pointsman notify test ",
+      hook.name
+    ] }),
+    " tries it."
   ] });
 }
 function Banners({ config, edge }) {
@@ -833,7 +924,8 @@ function Banners({ config, edge }) {
       " ",
       edge.state.problem
     ] }),
-    config?.last_error && /* @__PURE__ */ a3(Refusal, { config })
+    config?.last_error && /* @__PURE__ */ a3(Refusal, { config }),
+    edge?.notifications?.filter((hook) => hook.failing).map((hook) => /* @__PURE__ */ a3(Untold, { hook }, hook.name))
   ] });
 }
 
@@ -5142,526 +5234,6 @@ uPlot.sync = _sync;
   paths.spline = monotoneCubic;
 }
 
-// src/charts.tsx
-var HEIGHT2 = 168;
-var SYNC = uPlot.sync("moment");
-function color(name) {
-  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-}
-function theme() {
-  return matchMedia("(prefers-color-scheme: dark)");
-}
-function options(props, width) {
-  const { lines, show, atLeast } = props.current;
-  const axis = { stroke: color("--quiet"), font: "12px system-ui, sans-serif", ticks: { show: false } };
-  const grid2 = { stroke: color("--line"), width: 1 };
-  return {
-    width,
-    height: HEIGHT2,
-    // The edge's seconds are in the time of this browser.
-    scales: {
-      x: { range: () => [props.current.from / 1e3, props.current.now / 1e3] },
-      y: { range: (_plot, _low, high) => [0, Math.max(atLeast, (high ?? 0) * 1.08)] }
-    },
-    axes: [
-      { ...axis, grid: { show: false }, size: 28, values: (_plot, at, _axis, _space, apart) => at.map((each) => moment(each, apart)), space: 70 },
-      { ...axis, grid: grid2, size: 62, values: (_plot, values) => values.map((value) => value === 0 ? "0" : show(value)), splits: ticks2 }
-    ],
-    series: [
-      {},
-      ...lines.map((line2) => ({
-        label: line2.label,
-        stroke: color(line2.color),
-        width: line2.thin ? 1.25 : 2,
-        points: { show: false },
-        ...line2.dashed ? { dash: [6, 4] } : {}
-      }))
-    ],
-    legend: { show: false },
-    cursor: { sync: { key: SYNC.key }, points: { size: 7 }, drag: { x: false, y: false }, y: false },
-    hooks: { draw: [(plot) => drawMarks(plot, props.current)] }
-  };
-}
-function ticks2(_plot, _axis, low, high) {
-  const raw = (high - low) / 3;
-  const power = 10 ** Math.floor(Math.log10(raw));
-  const step = ([1, 2, 5, 10].find((factor) => factor * power >= raw) ?? 10) * power;
-  const count = Math.floor(high / step + 1e-9);
-  return Array.from({ length: count + 1 }, (_4, index) => index * step);
-}
-function moment(seconds2, apart) {
-  const second = apart < 60 ? { second: "2-digit" } : {};
-  return new Date(seconds2 * 1e3).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit", ...second });
-}
-function drawMarks(plot, { marks, limit }) {
-  const { ctx } = plot;
-  const { left, top, width, height } = plot.bbox;
-  const pixel = devicePixelRatio || 1;
-  ctx.save();
-  ctx.lineWidth = pixel;
-  for (const { at, tone } of marks) {
-    const x2 = plot.valToPos(at / 1e3, "x", true);
-    if (x2 < left || x2 > left + width) continue;
-    ctx.strokeStyle = color(`--${tone}`);
-    ctx.setLineDash([3 * pixel, 3 * pixel]);
-    ctx.beginPath();
-    ctx.moveTo(x2, top);
-    ctx.lineTo(x2, top + height);
-    ctx.stroke();
-    ctx.fillStyle = ctx.strokeStyle;
-    ctx.beginPath();
-    ctx.moveTo(x2 - 4 * pixel, top);
-    ctx.lineTo(x2 + 4 * pixel, top);
-    ctx.lineTo(x2, top + 6 * pixel);
-    ctx.fill();
-  }
-  if (limit) {
-    const y3 = plot.valToPos(limit.at, "y", true);
-    ctx.strokeStyle = color("--ink");
-    ctx.setLineDash([]);
-    ctx.beginPath();
-    ctx.moveTo(left, y3);
-    ctx.lineTo(left + width, y3);
-    ctx.stroke();
-    ctx.fillStyle = color("--ink");
-    ctx.font = `${11 * pixel}px system-ui, sans-serif`;
-    ctx.textBaseline = "bottom";
-    ctx.textAlign = "right";
-    ctx.fillText(limit.label, left + width - 4 * pixel, y3 - 2 * pixel);
-  }
-  ctx.restore();
-}
-function Chart(props) {
-  const box = T2(null);
-  const plot = T2(null);
-  const current = T2(props);
-  current.current = props;
-  const [dark, setDark] = d2(theme().matches);
-  A2(() => {
-    const query2 = theme();
-    const turned = () => setDark(query2.matches);
-    query2.addEventListener("change", turned);
-    return () => query2.removeEventListener("change", turned);
-  }, []);
-  const shape = props.lines.map((line2) => `${line2.label} ${line2.color}`).join(",");
-  A2(() => {
-    const element = box.current;
-    if (!element) return void 0;
-    const drawn = new uPlot(options(current, element.clientWidth), current.current.columns, element);
-    plot.current = drawn;
-    const resized = new ResizeObserver(() => drawn.setSize({ width: element.clientWidth, height: HEIGHT2 }));
-    resized.observe(element);
-    return () => {
-      resized.disconnect();
-      drawn.destroy();
-      plot.current = null;
-    };
-  }, [shape, dark]);
-  A2(() => plot.current?.setData(props.columns), [props.columns]);
-  return /* @__PURE__ */ a3("div", { class: "plot", ref: box, role: "img", "aria-label": props.name });
-}
-function Figure(props) {
-  const { title, says, lines, latest, columns, show } = props;
-  return /* @__PURE__ */ a3("figure", { class: "chart", children: [
-    /* @__PURE__ */ a3("figcaption", { children: [
-      /* @__PURE__ */ a3("h3", { children: title }),
-      /* @__PURE__ */ a3("ul", { class: "legend", children: lines.map((line2, index) => /* @__PURE__ */ a3("li", { children: [
-        /* @__PURE__ */ a3(Swatch, { line: line2 }),
-        line2.label,
-        " ",
-        /* @__PURE__ */ a3("b", { children: latest[index] ?? "–" })
-      ] }, line2.label)) })
-    ] }),
-    /* @__PURE__ */ a3(Chart, { ...props, name: `${title}. ${says}` }),
-    /* @__PURE__ */ a3("details", { class: "numbers", children: [
-      /* @__PURE__ */ a3("summary", { children: [
-        "Numbers",
-        /* @__PURE__ */ a3("span", { class: "hidden", children: [
-          " of the chart: ",
-          title
-        ] })
-      ] }),
-      /* @__PURE__ */ a3(Numbers, { title, lines, columns, show })
-    ] })
-  ] });
-}
-function Swatch({ line: line2 }) {
-  return /* @__PURE__ */ a3("svg", { class: "swatch", viewBox: "0 0 18 8", "aria-hidden": "true", children: /* @__PURE__ */ a3(
-    "line",
-    {
-      x1: "0",
-      y1: "4",
-      x2: "18",
-      y2: "4",
-      stroke: `var(${line2.color})`,
-      "stroke-width": line2.thin ? 1.5 : 3,
-      "stroke-dasharray": line2.dashed ? "5 3" : "none"
-    }
-  ) });
-}
-var ROWS = 12;
-function Numbers({ title, lines, columns, show }) {
-  const [at, ...values] = columns;
-  const step = Math.max(1, Math.ceil(at.length / ROWS));
-  const picked = at.map((_4, index) => index).filter((index) => (at.length - 1 - index) % step === 0);
-  return /* @__PURE__ */ a3("div", { class: "scroll", tabIndex: 0, role: "region", "aria-label": `Numbers: ${title}`, children: /* @__PURE__ */ a3("table", { children: [
-    /* @__PURE__ */ a3("caption", { class: "hidden", children: title }),
-    /* @__PURE__ */ a3("thead", { children: /* @__PURE__ */ a3("tr", { children: [
-      /* @__PURE__ */ a3("th", { scope: "col", children: "Time" }),
-      lines.map((line2) => /* @__PURE__ */ a3("th", { scope: "col", class: "number", children: line2.label }, line2.label))
-    ] }) }),
-    /* @__PURE__ */ a3("tbody", { children: picked.reverse().map((index) => /* @__PURE__ */ a3("tr", { children: [
-      /* @__PURE__ */ a3("th", { scope: "row", children: clock(new Date((at[index] ?? 0) * 1e3)) }),
-      values.map((column, line2) => {
-        const value = column[index];
-        return /* @__PURE__ */ a3("td", { class: "number", children: value === null || value === void 0 ? "–" : show(value) }, lines[line2]?.label);
-      })
-    ] }, at[index])) })
-  ] }) });
-}
-function colorOf(route, version) {
-  const kind = role(route, version);
-  return kind === "stable" ? "--stable" : kind === "canary" ? "--canary" : "--other";
-}
-var JOINED_CELLS = 6;
-function line(cells, value) {
-  let last = Number.NEGATIVE_INFINITY;
-  const next = [];
-  let coming = Number.POSITIVE_INFINITY;
-  for (let index = cells.length - 1; index >= 0; index -= 1) {
-    next[index] = coming;
-    if (cells[index]) coming = index;
-  }
-  return cells.map((cell, index) => {
-    if (cell) {
-      last = index;
-      return value(cell);
-    }
-    const joined = (next[index] ?? Number.POSITIVE_INFINITY) - last <= JOINED_CELLS;
-    return joined ? void 0 : null;
-  });
-}
-function flow(cells) {
-  const first = cells.findIndex((cell) => cell !== null);
-  return cells.map((cell, index) => cell?.rps ?? (first >= 0 && index > first ? 0 : null));
-}
-function lastOf(column) {
-  return column?.findLast((value) => value !== null && value !== void 0) ?? null;
-}
-var WINDOWS = [5, 15, 30];
-function Charts({ route, history, rows }) {
-  const [minutes, setMinutes] = d2(5);
-  const versions = versionsOf(route).filter((name) => (history.versions.get(name)?.length ?? 0) > 0);
-  const { at, of } = history.grid(versions, minutes);
-  const cells = (name) => of.get(name) ?? [];
-  const marks = rows.map((row) => ({
-    at: Date.parse(row.at),
-    tone: phase(row.change.to).tone === "quiet" ? "quiet" : phase(row.change.to).tone,
-    label: row.sentence
-  }));
-  const lines = versions.map((name) => ({ label: named(route, name), color: colorOf(route, name) }));
-  const both = versions.flatMap((name) => [
-    { label: `${name} p99`, color: colorOf(route, name) },
-    { label: `${name} p50`, color: colorOf(route, name), dashed: true, thin: true }
-  ]);
-  const requests = [at, ...versions.map((name) => flow(cells(name)))];
-  const errors = [at, ...versions.map((name) => line(cells(name), (cell) => cell.errors))];
-  const times = [
-    at,
-    ...versions.flatMap((name) => [
-      line(cells(name), (cell) => cell.p99),
-      line(cells(name), (cell) => cell.p50)
-    ])
-  ];
-  const seen = (name) => route.versions[name];
-  const says = (what) => versions.map((name) => `${name}: ${what(name)}`).join("; ");
-  const shared = { marks, from: history.from(minutes), now: history.now };
-  const perSecond = (value) => `${rate(value)}/s`;
-  const shown = (columns, show) => columns.slice(1).map((column) => {
-    const value = lastOf(column);
-    return value === null ? null : show(value);
-  });
-  return /* @__PURE__ */ a3("section", { class: "card", "aria-labelledby": "charts", children: [
-    /* @__PURE__ */ a3("div", { class: "cardhead", children: [
-      /* @__PURE__ */ a3("h2", { id: "charts", children: "What each version does" }),
-      /* @__PURE__ */ a3("fieldset", { class: "choice", children: [
-        /* @__PURE__ */ a3("legend", { class: "hidden", children: "How far back" }),
-        WINDOWS.map((window2) => /* @__PURE__ */ a3("label", { children: [
-          /* @__PURE__ */ a3(
-            "input",
-            {
-              type: "radio",
-              name: "window",
-              checked: minutes === window2,
-              onChange: () => setMinutes(window2)
-            }
-          ),
-          /* @__PURE__ */ a3("span", { children: [
-            window2,
-            " min"
-          ] })
-        ] }, window2))
-      ] })
-    ] }),
-    versions.length === 0 ? /* @__PURE__ */ a3("p", { class: "quiet", children: "No request came to this edge in the last half hour." }) : /* @__PURE__ */ a3("div", { class: "charts", children: [
-      /* @__PURE__ */ a3(
-        Figure,
-        {
-          ...shared,
-          title: "Requests",
-          name: "Requests",
-          says: says((name) => `${rate(seen(name)?.requests_per_second ?? 0)} per second over the last 10 s`),
-          lines,
-          columns: requests,
-          latest: shown(requests, perSecond),
-          show: perSecond,
-          atLeast: 1
-        }
-      ),
-      /* @__PURE__ */ a3(
-        Figure,
-        {
-          ...shared,
-          title: "Errors",
-          name: "Errors",
-          says: says((name) => `${percent(seen(name)?.error_rate)} of requests over the last minute`),
-          lines,
-          columns: errors,
-          latest: shown(errors, percent),
-          show: percent,
-          atLeast: 0.01
-        }
-      ),
-      /* @__PURE__ */ a3(
-        Figure,
-        {
-          ...shared,
-          title: "Latency",
-          name: "Latency",
-          says: says((name) => `median ${latency(seen(name)?.p50_ms)}, p99 ${latency(seen(name)?.p99_ms)}`),
-          lines: both,
-          columns: times,
-          latest: shown(times, latency),
-          show: latency,
-          atLeast: 5
-        }
-      )
-    ] }),
-    /* @__PURE__ */ a3("p", { class: "quiet small", children: "As counted by this edge. Vertical lines are decisions; the log below has their words." })
-  ] });
-}
-function named(route, version) {
-  const what = role(route, version);
-  return what ? `${version} (${what})` : version;
-}
-function EvidenceChart({ history, rows }) {
-  const columns = history.judgedColumns(15);
-  if (columns[0].length < 2) return null;
-  const marks = rows.map((row) => ({ at: Date.parse(row.at), tone: phase(row.change.to).tone, label: row.sentence }));
-  const part = (value) => percent(value);
-  const [, back, on2] = columns;
-  const latest = [back, on2].map((column) => {
-    const value = lastOf(column);
-    return value === null ? null : part(value);
-  });
-  return /* @__PURE__ */ a3(
-    Figure,
-    {
-      title: "Evidence, the last 15 minutes",
-      name: "Evidence",
-      says: `To a rollback ${latest[0] ?? "nothing"} of the way, to a promotion ${latest[1] ?? "nothing"}`,
-      lines: [
-        { label: "to a rollback", color: "--bad" },
-        { label: "to a promotion", color: "--good", dashed: true }
-      ],
-      columns,
-      latest,
-      marks,
-      from: history.from(15),
-      now: history.now,
-      show: part,
-      atLeast: 1.1,
-      limit: { at: 1, label: "decides" }
-    }
-  );
-}
-
-// src/evidence.tsx
-var FOR = /* @__PURE__ */ new Set(["promotion", "promotion_latency", "promotion_mirror"]);
-function marginsOf(config, route) {
-  const running = config?.running?.routes ?? [];
-  const guard = running.find((candidate) => candidate.name === route.name)?.guard;
-  const stable = route.analysis.summary?.stable_error_rate ?? 0;
-  const margin = (part) => part?.difference === void 0 || part.ratio === void 0 ? null : Math.max(part.difference, (part.ratio - 1) * stable);
-  const [tolerance, promotion] = [margin(guard?.tolerance), margin(guard?.promotion)];
-  return tolerance === null || promotion === null ? null : { tolerance, promotion };
-}
-function Evidence(props) {
-  const { route, config, history, rows } = props;
-  const { analysis, stable } = route;
-  const canary = onTrial(route);
-  const compared = canary !== null && analysis.verdict !== "" && analysis.verdict !== "none";
-  const said = compared ? verdict(analysis, canary, stable) : null;
-  const margins = marginsOf(config, route);
-  return /* @__PURE__ */ a3("section", { class: "card", "aria-labelledby": "evidence", children: [
-    /* @__PURE__ */ a3("h2", { id: "evidence", children: "Is it worse?" }),
-    said ? /* @__PURE__ */ a3("p", { class: `lead tone-${said.tone}`, children: [
-      said.words,
-      "."
-    ] }) : /* @__PURE__ */ a3("p", { class: "quiet", children: analysis.alone ? `${canary ?? "The version"} is held to its absolute limit: there is nothing to compare it with.` : "Nothing is compared now: no canary has traffic beside stable." }),
-    compared && analysis.error_rate_difference && /* @__PURE__ */ a3(
-      Interval,
-      {
-        difference: analysis.error_rate_difference,
-        confidence: analysis.summary?.confidence ?? 0.99,
-        margin: margins?.promotion ?? null,
-        names: [canary, stable]
-      }
-    ),
-    compared && analysis.summary && /* @__PURE__ */ a3("p", { class: "small quiet", children: [
-      "Compared for ",
-      span(analysis.summary.elapsed_seconds),
-      ": ",
-      grouped(analysis.summary.canary.errors),
-      " of",
-      " ",
-      grouped(analysis.summary.canary.requests),
-      " requests to ",
-      canary,
-      " failed (",
-      percent(analysis.summary.canary_error_rate),
-      "), ",
-      grouped(analysis.summary.stable.errors),
-      " of",
-      " ",
-      grouped(analysis.summary.stable.requests),
-      " to ",
-      stable,
-      " (",
-      percent(analysis.summary.stable_error_rate),
-      ")."
-    ] }),
-    analysis.alone && /* @__PURE__ */ a3("p", { children: [
-      "By itself ",
-      grouped(analysis.alone.tally.errors),
-      " of ",
-      grouped(analysis.alone.tally.requests),
-      " requests to",
-      " ",
-      canary ?? route.canary ?? "it",
-      " failed in ",
-      span(analysis.alone.elapsed_seconds),
-      "; at most",
-      " ",
-      percent(analysis.alone.limit),
-      " may."
-    ] }),
-    analysis.mirror && /* @__PURE__ */ a3("p", { children: [
-      "On copied requests ",
-      analysis.mirror.version,
-      " answered ",
-      grouped(analysis.mirror.tally.disagreed),
-      " of",
-      " ",
-      grouped(analysis.mirror.tally.compared),
-      " unlike ",
-      stable,
-      "."
-    ] }),
-    /* @__PURE__ */ a3(Tests, { tests: analysis.evidence, stable }),
-    /* @__PURE__ */ a3(EvidenceChart, { history, rows })
-  ] });
-}
-var WIDTH2 = 640;
-var SIDE = 24;
-var AXIS2 = 74;
-function Interval(props) {
-  const { difference, confidence, margin, names } = props;
-  const [canary, stable] = names;
-  const unit = margin && margin > 0 ? margin : 1e-3;
-  const far = Math.max(Math.abs(difference.low), Math.abs(difference.high), 4 * unit) * 1.15;
-  const bend = (value) => Math.asinh(value / unit) / Math.asinh(far / unit);
-  const x2 = (value) => WIDTH2 / 2 + bend(value) * (WIDTH2 / 2 - SIDE);
-  const ticks3 = [1e-3, 0.01, 0.1, 1].flatMap((size) => [-size, size]).filter((tick) => Math.abs(tick) < far);
-  const apart = ticks3.filter((tick) => Math.abs(x2(tick) - x2(0)) > 46 && Math.abs(x2(tick) - x2(margin ?? 0)) > 40);
-  const tone = difference.low > (margin ?? 0) ? "bad" : difference.high < unit ? "good" : "move";
-  const words = `${rates(canary, stable, difference)} (${percent(confidence)} sure: between ${points(difference.low)} and ${points(difference.high)} points${margin === null ? "" : `; up to ${points(margin)} is let pass at a promotion`}).`;
-  return /* @__PURE__ */ a3("figure", { class: "interval", children: [
-    /* @__PURE__ */ a3("svg", { viewBox: `0 0 ${WIDTH2} 112`, role: "img", "aria-label": words, children: [
-      margin !== null && /* @__PURE__ */ a3("rect", { class: "beyond", x: x2(margin), y: "22", width: WIDTH2 - SIDE - x2(margin), height: AXIS2 - 22 }),
-      /* @__PURE__ */ a3("line", { class: "axis", x1: SIDE, x2: WIDTH2 - SIDE, y1: AXIS2, y2: AXIS2 }),
-      /* @__PURE__ */ a3("line", { class: "zero", x1: x2(0), x2: x2(0), y1: "22", y2: AXIS2 + 5 }),
-      /* @__PURE__ */ a3("text", { class: "tick", x: x2(0), y: AXIS2 + 20, children: "0" }),
-      apart.map((tick) => /* @__PURE__ */ a3("g", { children: [
-        /* @__PURE__ */ a3("line", { class: "axis", x1: x2(tick), x2: x2(tick), y1: AXIS2, y2: AXIS2 + 5 }),
-        /* @__PURE__ */ a3("text", { class: "tick", x: x2(tick), y: AXIS2 + 20, children: points(tick) })
-      ] }, tick)),
-      margin !== null && /* @__PURE__ */ a3("g", { children: [
-        /* @__PURE__ */ a3("line", { class: "margin", x1: x2(margin), x2: x2(margin), y1: "22", y2: AXIS2 + 5 }),
-        /* @__PURE__ */ a3("text", { class: "marginname", x: x2(margin) + 6, y: "16", children: [
-          "margin ",
-          points(margin)
-        ] })
-      ] }),
-      /* @__PURE__ */ a3("text", { class: "side", x: SIDE, y: "106", children: [
-        "← ",
-        canary,
-        " fails less"
-      ] }),
-      /* @__PURE__ */ a3("text", { class: "side end", x: WIDTH2 - SIDE, y: "106", children: [
-        canary,
-        " fails more (points) →"
-      ] }),
-      /* @__PURE__ */ a3("g", { class: `tone-${tone}`, children: [
-        /* @__PURE__ */ a3("line", { class: "whisker", x1: x2(difference.low), x2: x2(difference.high), y1: "48", y2: "48" }),
-        /* @__PURE__ */ a3("line", { class: "end", x1: x2(difference.low), x2: x2(difference.low), y1: "40", y2: "56" }),
-        /* @__PURE__ */ a3("line", { class: "end", x1: x2(difference.high), x2: x2(difference.high), y1: "40", y2: "56" }),
-        /* @__PURE__ */ a3("circle", { class: "estimate", cx: x2(difference.estimate), cy: "48", r: "7" })
-      ] })
-    ] }),
-    /* @__PURE__ */ a3("figcaption", { children: words })
-  ] });
-}
-function Tests({ tests, stable }) {
-  const names = Object.keys(tests);
-  if (names.length === 0) return null;
-  const [against, forIt] = [names.filter((name) => !FOR.has(name)), names.filter((name) => FOR.has(name))];
-  return /* @__PURE__ */ a3("div", { class: "tests", children: [
-    /* @__PURE__ */ a3(Meters, { title: "Against it", tone: "bad", names: against, tests, stable }),
-    /* @__PURE__ */ a3(Meters, { title: "For a promotion", tone: "good", names: forIt, tests, stable })
-  ] });
-}
-function Meters(props) {
-  const { title, tone, names, tests, stable } = props;
-  if (names.length === 0) return null;
-  return /* @__PURE__ */ a3("div", { children: [
-    /* @__PURE__ */ a3("h3", { children: title }),
-    /* @__PURE__ */ a3("ul", { class: "meters", children: names.map((name) => {
-      const { log_e, limit } = tests[name] ?? { log_e: null, limit: 1 };
-      const way = Math.min(1, Math.max(0, (log_e ?? 0) / limit));
-      const asked2 = question(name, stable);
-      const held = `${odds(log_e)}, decides at ${odds(limit)}`;
-      return /* @__PURE__ */ a3("li", { children: [
-        /* @__PURE__ */ a3("span", { children: asked2 }),
-        /* @__PURE__ */ a3("span", { class: "quiet small", children: held }),
-        /* @__PURE__ */ a3(
-          "div",
-          {
-            class: `meter tone-${tone}`,
-            role: "meter",
-            "aria-label": `Odds that: ${asked2}`,
-            "aria-valuemin": 0,
-            "aria-valuemax": 100,
-            "aria-valuenow": Math.round(100 * way),
-            "aria-valuetext": held,
-            children: /* @__PURE__ */ a3("div", { style: { width: `${100 * way}%` } })
-          }
-        )
-      ] }, name);
-    }) })
-  ] });
-}
-
 // src/history.ts
 var KEPT_MS = 30 * 6e4;
 var SHORTEST_MS = 6e4;
@@ -5776,7 +5348,7 @@ var DEAD_AFTER_MS = 2e4;
 var ANEW_AFTER_MS = 1e4;
 var GLANCE_MS = 1e4;
 var ORDER_WAITS_MS = 1e3;
-var TOGETHER_MS = 80;
+var TOGETHER_MS = 250;
 var FIRST_PAUSE_MS = 500;
 var LONGEST_PAUSE_MS = 15e3;
 var SIGNS_WITHOUT = 3;
@@ -6097,6 +5669,531 @@ var Store = class {
 };
 var store = new Store();
 
+// src/charts.tsx
+var HEIGHT2 = 168;
+var SYNC = uPlot.sync("moment");
+function color(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+}
+function theme() {
+  return matchMedia("(prefers-color-scheme: dark)");
+}
+function options(props, width) {
+  const { lines, show, atLeast } = props.current;
+  const axis = { stroke: color("--quiet"), font: "12px system-ui, sans-serif", ticks: { show: false } };
+  const grid2 = { stroke: color("--line"), width: 1 };
+  return {
+    width,
+    height: HEIGHT2,
+    // The edge's seconds are in the time of this browser.
+    scales: {
+      x: { range: () => [props.current.from / 1e3, props.current.now / 1e3] },
+      y: { range: (_plot, _low, high) => [0, Math.max(atLeast, (high ?? 0) * 1.08)] }
+    },
+    axes: [
+      { ...axis, grid: { show: false }, size: 28, values: (_plot, at, _axis, _space, apart) => at.map((each) => moment(each, apart)), space: 70 },
+      { ...axis, grid: grid2, size: 62, values: (_plot, values) => values.map((value) => value === 0 ? "0" : show(value)), splits: ticks2 }
+    ],
+    series: [
+      {},
+      ...lines.map((line2) => ({
+        label: line2.label,
+        stroke: color(line2.color),
+        width: line2.thin ? 1.25 : 2,
+        points: { show: false },
+        ...line2.dashed ? { dash: [6, 4] } : {}
+      }))
+    ],
+    legend: { show: false },
+    cursor: { sync: { key: SYNC.key }, points: { size: 7 }, drag: { x: false, y: false }, y: false },
+    hooks: { draw: [(plot) => drawMarks(plot, props.current)] }
+  };
+}
+function ticks2(_plot, _axis, low, high) {
+  const raw = (high - low) / 3;
+  const power = 10 ** Math.floor(Math.log10(raw));
+  const step = ([1, 2, 5, 10].find((factor) => factor * power >= raw) ?? 10) * power;
+  const count = Math.floor(high / step + 1e-9);
+  return Array.from({ length: count + 1 }, (_4, index) => index * step);
+}
+function moment(seconds2, apart) {
+  const second = apart < 60 ? { second: "2-digit" } : {};
+  return new Date(seconds2 * 1e3).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit", ...second });
+}
+function drawMarks(plot, { marks, limit }) {
+  const { ctx } = plot;
+  const { left, top, width, height } = plot.bbox;
+  const pixel = devicePixelRatio || 1;
+  ctx.save();
+  ctx.lineWidth = pixel;
+  for (const { at, tone } of marks) {
+    const x2 = plot.valToPos(at / 1e3, "x", true);
+    if (x2 < left || x2 > left + width) continue;
+    ctx.strokeStyle = color(`--${tone}`);
+    ctx.setLineDash([3 * pixel, 3 * pixel]);
+    ctx.beginPath();
+    ctx.moveTo(x2, top);
+    ctx.lineTo(x2, top + height);
+    ctx.stroke();
+    ctx.fillStyle = ctx.strokeStyle;
+    ctx.beginPath();
+    ctx.moveTo(x2 - 4 * pixel, top);
+    ctx.lineTo(x2 + 4 * pixel, top);
+    ctx.lineTo(x2, top + 6 * pixel);
+    ctx.fill();
+  }
+  if (limit) {
+    const y3 = plot.valToPos(limit.at, "y", true);
+    ctx.strokeStyle = color("--ink");
+    ctx.setLineDash([]);
+    ctx.beginPath();
+    ctx.moveTo(left, y3);
+    ctx.lineTo(left + width, y3);
+    ctx.stroke();
+    ctx.fillStyle = color("--ink");
+    ctx.font = `${11 * pixel}px system-ui, sans-serif`;
+    ctx.textBaseline = "bottom";
+    ctx.textAlign = "right";
+    ctx.fillText(limit.label, left + width - 4 * pixel, y3 - 2 * pixel);
+  }
+  ctx.restore();
+}
+function Chart(props) {
+  const box = T2(null);
+  const plot = T2(null);
+  const current = T2(props);
+  current.current = props;
+  const [dark, setDark] = d2(theme().matches);
+  A2(() => {
+    const query2 = theme();
+    const turned = () => setDark(query2.matches);
+    query2.addEventListener("change", turned);
+    return () => query2.removeEventListener("change", turned);
+  }, []);
+  const shape = props.lines.map((line2) => `${line2.label} ${line2.color}`).join(",");
+  A2(() => {
+    const element = box.current;
+    if (!element) return void 0;
+    const drawn = new uPlot(options(current, element.clientWidth), current.current.columns, element);
+    plot.current = drawn;
+    const resized = new ResizeObserver(() => drawn.setSize({ width: element.clientWidth, height: HEIGHT2 }));
+    resized.observe(element);
+    return () => {
+      resized.disconnect();
+      drawn.destroy();
+      plot.current = null;
+    };
+  }, [shape, dark]);
+  A2(() => plot.current?.setData(props.columns), [props.columns]);
+  return /* @__PURE__ */ a3("div", { class: "plot", ref: box, role: "img", "aria-label": props.name });
+}
+function Figure(props) {
+  const { title, says, lines, latest, columns, show } = props;
+  return /* @__PURE__ */ a3("figure", { class: "chart", children: [
+    /* @__PURE__ */ a3("figcaption", { children: [
+      /* @__PURE__ */ a3("h3", { children: title }),
+      /* @__PURE__ */ a3("ul", { class: "legend", children: lines.map((line2, index) => /* @__PURE__ */ a3("li", { children: [
+        /* @__PURE__ */ a3(Swatch, { line: line2 }),
+        line2.label,
+        " ",
+        /* @__PURE__ */ a3("b", { children: latest[index] ?? "–" })
+      ] }, line2.label)) })
+    ] }),
+    /* @__PURE__ */ a3(Chart, { ...props, name: `${title}. ${says}` }),
+    /* @__PURE__ */ a3("details", { class: "numbers", children: [
+      /* @__PURE__ */ a3("summary", { children: [
+        "Numbers",
+        /* @__PURE__ */ a3("span", { class: "hidden", children: [
+          " of the chart: ",
+          title
+        ] })
+      ] }),
+      /* @__PURE__ */ a3(Numbers, { title, lines, columns, show })
+    ] })
+  ] });
+}
+function Swatch({ line: line2 }) {
+  return /* @__PURE__ */ a3("svg", { class: "swatch", viewBox: "0 0 18 8", "aria-hidden": "true", children: /* @__PURE__ */ a3(
+    "line",
+    {
+      x1: "0",
+      y1: "4",
+      x2: "18",
+      y2: "4",
+      stroke: `var(${line2.color})`,
+      "stroke-width": line2.thin ? 1.5 : 3,
+      "stroke-dasharray": line2.dashed ? "5 3" : "none"
+    }
+  ) });
+}
+var ROWS = 12;
+function Numbers({ title, lines, columns, show }) {
+  const [at, ...values] = columns;
+  const step = Math.max(1, Math.ceil(at.length / ROWS));
+  const picked = at.map((_4, index) => index).filter((index) => (at.length - 1 - index) % step === 0);
+  return /* @__PURE__ */ a3("div", { class: "scroll", tabIndex: 0, role: "region", "aria-label": `Numbers: ${title}`, children: /* @__PURE__ */ a3("table", { children: [
+    /* @__PURE__ */ a3("caption", { class: "hidden", children: title }),
+    /* @__PURE__ */ a3("thead", { children: /* @__PURE__ */ a3("tr", { children: [
+      /* @__PURE__ */ a3("th", { scope: "col", children: "Time" }),
+      lines.map((line2) => /* @__PURE__ */ a3("th", { scope: "col", class: "number", children: line2.label }, line2.label))
+    ] }) }),
+    /* @__PURE__ */ a3("tbody", { children: picked.reverse().map((index) => /* @__PURE__ */ a3("tr", { children: [
+      /* @__PURE__ */ a3("th", { scope: "row", children: clock(new Date((at[index] ?? 0) * 1e3)) }),
+      values.map((column, line2) => {
+        const value = column[index];
+        return /* @__PURE__ */ a3("td", { class: "number", children: value === null || value === void 0 ? "–" : show(value) }, lines[line2]?.label);
+      })
+    ] }, at[index])) })
+  ] }) });
+}
+function colorOf(route, version) {
+  const kind = role(route, version);
+  return kind === "stable" ? "--stable" : kind === "canary" ? "--canary" : "--other";
+}
+var JOINED_CELLS = 6;
+function line(cells, value) {
+  let last = Number.NEGATIVE_INFINITY;
+  const next = [];
+  let coming = Number.POSITIVE_INFINITY;
+  for (let index = cells.length - 1; index >= 0; index -= 1) {
+    next[index] = coming;
+    if (cells[index]) coming = index;
+  }
+  return cells.map((cell, index) => {
+    if (cell) {
+      last = index;
+      return value(cell);
+    }
+    const joined = (next[index] ?? Number.POSITIVE_INFINITY) - last <= JOINED_CELLS;
+    return joined ? void 0 : null;
+  });
+}
+function flow(cells) {
+  const first = cells.findIndex((cell) => cell !== null);
+  return cells.map((cell, index) => cell?.rps ?? (first >= 0 && index > first ? 0 : null));
+}
+function lastOf(column) {
+  return column?.findLast((value) => value !== null && value !== void 0) ?? null;
+}
+var WINDOWS = [5, 15, 30];
+function Charts({ route, history, rows }) {
+  const [minutes, setMinutes] = d2(5);
+  const versions = versionsOf(route).filter((name) => (history.versions.get(name)?.length ?? 0) > 0);
+  const { at, of } = history.grid(versions, minutes);
+  const cells = (name) => of.get(name) ?? [];
+  const marks = rows.map((row) => ({
+    at: Date.parse(row.at),
+    tone: phase(row.change.to).tone === "quiet" ? "quiet" : phase(row.change.to).tone,
+    label: row.sentence
+  }));
+  const lines = versions.map((name) => ({ label: named2(route, name), color: colorOf(route, name) }));
+  const both = versions.flatMap((name) => [
+    { label: `${name} p99`, color: colorOf(route, name) },
+    { label: `${name} p50`, color: colorOf(route, name), dashed: true, thin: true }
+  ]);
+  const requests = [at, ...versions.map((name) => flow(cells(name)))];
+  const errors = [at, ...versions.map((name) => line(cells(name), (cell) => cell.errors))];
+  const times = [
+    at,
+    ...versions.flatMap((name) => [
+      line(cells(name), (cell) => cell.p99),
+      line(cells(name), (cell) => cell.p50)
+    ])
+  ];
+  const seen = (name) => route.versions[name];
+  const says = (what) => versions.map((name) => `${name}: ${what(name)}`).join("; ");
+  const shared = { marks, from: history.from(minutes), now: history.now };
+  const perSecond = (value) => `${rate(value)}/s`;
+  const shown = (columns, show) => columns.slice(1).map((column) => {
+    const value = lastOf(column);
+    return value === null ? null : show(value);
+  });
+  return /* @__PURE__ */ a3("section", { class: "card", "aria-labelledby": "charts", children: [
+    /* @__PURE__ */ a3("div", { class: "cardhead", children: [
+      /* @__PURE__ */ a3("h2", { id: "charts", children: "What each version does" }),
+      /* @__PURE__ */ a3("fieldset", { class: "choice", children: [
+        /* @__PURE__ */ a3("legend", { class: "hidden", children: "How far back" }),
+        WINDOWS.map((window2) => /* @__PURE__ */ a3("label", { children: [
+          /* @__PURE__ */ a3(
+            "input",
+            {
+              type: "radio",
+              name: "window",
+              checked: minutes === window2,
+              onChange: () => setMinutes(window2)
+            }
+          ),
+          /* @__PURE__ */ a3("span", { children: [
+            window2,
+            " min"
+          ] })
+        ] }, window2))
+      ] })
+    ] }),
+    versions.length === 0 ? /* @__PURE__ */ a3("p", { class: "quiet", children: "No request came to this edge in the last half hour." }) : /* @__PURE__ */ a3("div", { class: "charts", children: [
+      /* @__PURE__ */ a3(
+        Figure,
+        {
+          ...shared,
+          title: "Requests",
+          name: "Requests",
+          says: says((name) => `${rate(seen(name)?.requests_per_second ?? 0)} per second over the last 10 s`),
+          lines,
+          columns: requests,
+          latest: shown(requests, perSecond),
+          show: perSecond,
+          atLeast: 1
+        }
+      ),
+      /* @__PURE__ */ a3(
+        Figure,
+        {
+          ...shared,
+          title: "Errors",
+          name: "Errors",
+          says: says((name) => `${percent(seen(name)?.error_rate)} of requests over the last minute`),
+          lines,
+          columns: errors,
+          latest: shown(errors, percent),
+          show: percent,
+          atLeast: 0.01
+        }
+      ),
+      /* @__PURE__ */ a3(
+        Figure,
+        {
+          ...shared,
+          title: "Latency",
+          name: "Latency",
+          says: says((name) => `median ${latency(seen(name)?.p50_ms)}, p99 ${latency(seen(name)?.p99_ms)}`),
+          lines: both,
+          columns: times,
+          latest: shown(times, latency),
+          show: latency,
+          atLeast: 5
+        }
+      )
+    ] }),
+    /* @__PURE__ */ a3("p", { class: "quiet small", children: [
+      whose(store.edge)?.counted,
+      " Vertical lines are decisions; the log below has their words."
+    ] })
+  ] });
+}
+function named2(route, version) {
+  const what = role(route, version);
+  return what ? `${version} (${what})` : version;
+}
+function EvidenceChart({ history, rows }) {
+  const columns = history.judgedColumns(15);
+  if (columns[0].length < 2) return null;
+  const marks = rows.map((row) => ({ at: Date.parse(row.at), tone: phase(row.change.to).tone, label: row.sentence }));
+  const part = (value) => percent(value);
+  const [, back, on2] = columns;
+  const latest = [back, on2].map((column) => {
+    const value = lastOf(column);
+    return value === null ? null : part(value);
+  });
+  return /* @__PURE__ */ a3(
+    Figure,
+    {
+      title: "Evidence, the last 15 minutes",
+      name: "Evidence",
+      says: `To a rollback ${latest[0] ?? "nothing"} of the way, to a promotion ${latest[1] ?? "nothing"}`,
+      lines: [
+        { label: "to a rollback", color: "--bad" },
+        { label: "to a promotion", color: "--good", dashed: true }
+      ],
+      columns,
+      latest,
+      marks,
+      from: history.from(15),
+      now: history.now,
+      show: part,
+      atLeast: 1.1,
+      limit: { at: 1, label: "decides" }
+    }
+  );
+}
+
+// src/evidence.tsx
+var FOR = /* @__PURE__ */ new Set(["promotion", "promotion_latency", "promotion_mirror"]);
+function marginsOf(config, route) {
+  const running = config?.running?.routes ?? [];
+  const guard = running.find((candidate) => candidate.name === route.name)?.guard;
+  const stable = route.analysis.summary?.stable_error_rate ?? 0;
+  const margin = (part) => part?.difference === void 0 || part.ratio === void 0 ? null : Math.max(part.difference, (part.ratio - 1) * stable);
+  const [tolerance, promotion] = [margin(guard?.tolerance), margin(guard?.promotion)];
+  return tolerance === null || promotion === null ? null : { tolerance, promotion };
+}
+function Evidence(props) {
+  const { route, config, history, rows } = props;
+  const { analysis, stable } = route;
+  const canary = onTrial(route);
+  const compared = canary !== null && analysis.verdict !== "" && analysis.verdict !== "none";
+  const said = compared ? verdict(route, canary) : null;
+  const margins = marginsOf(config, route);
+  return /* @__PURE__ */ a3("section", { class: "card", "aria-labelledby": "evidence", children: [
+    /* @__PURE__ */ a3("h2", { id: "evidence", children: "Is it worse?" }),
+    said ? /* @__PURE__ */ a3("p", { class: `lead tone-${said.tone}`, children: [
+      said.words,
+      "."
+    ] }) : /* @__PURE__ */ a3("p", { class: "quiet", children: analysis.alone ? `${canary ?? "The version"} is held to its absolute limit: there is nothing to compare it with.` : "Nothing is compared now: no canary has traffic beside stable." }),
+    compared && analysis.error_rate_difference && /* @__PURE__ */ a3(
+      Interval,
+      {
+        difference: analysis.error_rate_difference,
+        confidence: analysis.summary?.confidence ?? 0.99,
+        margin: margins?.promotion ?? null,
+        names: [canary, stable]
+      }
+    ),
+    compared && analysis.summary && /* @__PURE__ */ a3("p", { class: "small quiet", children: [
+      "Compared for ",
+      span(analysis.summary.elapsed_seconds),
+      ": ",
+      grouped(analysis.summary.canary.errors),
+      " of",
+      " ",
+      grouped(analysis.summary.canary.requests),
+      " requests to ",
+      canary,
+      " failed (",
+      percent(analysis.summary.canary_error_rate),
+      "), ",
+      grouped(analysis.summary.stable.errors),
+      " of",
+      " ",
+      grouped(analysis.summary.stable.requests),
+      " to ",
+      stable,
+      " (",
+      percent(analysis.summary.stable_error_rate),
+      ").",
+      " ",
+      whose(store.edge)?.judged
+    ] }),
+    analysis.alone && /* @__PURE__ */ a3("p", { children: [
+      "By itself ",
+      grouped(analysis.alone.tally.errors),
+      " of ",
+      grouped(analysis.alone.tally.requests),
+      " requests to",
+      " ",
+      canary ?? route.canary ?? "it",
+      " failed in ",
+      span(analysis.alone.elapsed_seconds),
+      "; at most",
+      " ",
+      percent(analysis.alone.limit),
+      " may."
+    ] }),
+    analysis.mirror && /* @__PURE__ */ a3("p", { children: [
+      "On copied requests ",
+      analysis.mirror.version,
+      " answered ",
+      grouped(analysis.mirror.tally.disagreed),
+      " of",
+      " ",
+      grouped(analysis.mirror.tally.compared),
+      " unlike ",
+      stable,
+      "."
+    ] }),
+    /* @__PURE__ */ a3(Tests, { tests: analysis.evidence, stable }),
+    /* @__PURE__ */ a3(EvidenceChart, { history, rows })
+  ] });
+}
+var WIDTH2 = 640;
+var SIDE = 24;
+var AXIS2 = 74;
+function Interval(props) {
+  const { difference, confidence, margin, names } = props;
+  const [canary, stable] = names;
+  const unit = margin && margin > 0 ? margin : 1e-3;
+  const far = Math.max(Math.abs(difference.low), Math.abs(difference.high), 4 * unit) * 1.15;
+  const bend = (value) => Math.asinh(value / unit) / Math.asinh(far / unit);
+  const x2 = (value) => WIDTH2 / 2 + bend(value) * (WIDTH2 / 2 - SIDE);
+  const ticks3 = [1e-3, 0.01, 0.1, 1].flatMap((size) => [-size, size]).filter((tick) => Math.abs(tick) < far);
+  const apart = ticks3.filter((tick) => Math.abs(x2(tick) - x2(0)) > 46 && Math.abs(x2(tick) - x2(margin ?? 0)) > 40);
+  const tone = difference.low > (margin ?? 0) ? "bad" : difference.high < unit ? "good" : "move";
+  const words = `${rates(canary, stable, difference)} (${percent(confidence)} sure: between ${points(difference.low)} and ${points(difference.high)} points${margin === null ? "" : `; up to ${points(margin)} is let pass at a promotion`}).`;
+  return /* @__PURE__ */ a3("figure", { class: "interval", children: [
+    /* @__PURE__ */ a3("svg", { viewBox: `0 0 ${WIDTH2} 112`, role: "img", "aria-label": words, children: [
+      margin !== null && /* @__PURE__ */ a3("rect", { class: "beyond", x: x2(margin), y: "22", width: WIDTH2 - SIDE - x2(margin), height: AXIS2 - 22 }),
+      /* @__PURE__ */ a3("line", { class: "axis", x1: SIDE, x2: WIDTH2 - SIDE, y1: AXIS2, y2: AXIS2 }),
+      /* @__PURE__ */ a3("line", { class: "zero", x1: x2(0), x2: x2(0), y1: "22", y2: AXIS2 + 5 }),
+      /* @__PURE__ */ a3("text", { class: "tick", x: x2(0), y: AXIS2 + 20, children: "0" }),
+      apart.map((tick) => /* @__PURE__ */ a3("g", { children: [
+        /* @__PURE__ */ a3("line", { class: "axis", x1: x2(tick), x2: x2(tick), y1: AXIS2, y2: AXIS2 + 5 }),
+        /* @__PURE__ */ a3("text", { class: "tick", x: x2(tick), y: AXIS2 + 20, children: points(tick) })
+      ] }, tick)),
+      margin !== null && /* @__PURE__ */ a3("g", { children: [
+        /* @__PURE__ */ a3("line", { class: "margin", x1: x2(margin), x2: x2(margin), y1: "22", y2: AXIS2 + 5 }),
+        /* @__PURE__ */ a3("text", { class: "marginname", x: x2(margin) + 6, y: "16", children: [
+          "margin ",
+          points(margin)
+        ] })
+      ] }),
+      /* @__PURE__ */ a3("text", { class: "side", x: SIDE, y: "106", children: [
+        "← ",
+        canary,
+        " fails less"
+      ] }),
+      /* @__PURE__ */ a3("text", { class: "side end", x: WIDTH2 - SIDE, y: "106", children: [
+        canary,
+        " fails more (points) →"
+      ] }),
+      /* @__PURE__ */ a3("g", { class: `tone-${tone}`, children: [
+        /* @__PURE__ */ a3("line", { class: "whisker", x1: x2(difference.low), x2: x2(difference.high), y1: "48", y2: "48" }),
+        /* @__PURE__ */ a3("line", { class: "end", x1: x2(difference.low), x2: x2(difference.low), y1: "40", y2: "56" }),
+        /* @__PURE__ */ a3("line", { class: "end", x1: x2(difference.high), x2: x2(difference.high), y1: "40", y2: "56" }),
+        /* @__PURE__ */ a3("circle", { class: "estimate", cx: x2(difference.estimate), cy: "48", r: "7" })
+      ] })
+    ] }),
+    /* @__PURE__ */ a3("figcaption", { children: words })
+  ] });
+}
+function Tests({ tests, stable }) {
+  const names = Object.keys(tests);
+  if (names.length === 0) return null;
+  const [against, forIt] = [names.filter((name) => !FOR.has(name)), names.filter((name) => FOR.has(name))];
+  return /* @__PURE__ */ a3("div", { class: "tests", children: [
+    /* @__PURE__ */ a3(Meters, { title: "Against it", tone: "bad", names: against, tests, stable }),
+    /* @__PURE__ */ a3(Meters, { title: "For a promotion", tone: "good", names: forIt, tests, stable })
+  ] });
+}
+function Meters(props) {
+  const { title, tone, names, tests, stable } = props;
+  if (names.length === 0) return null;
+  return /* @__PURE__ */ a3("div", { children: [
+    /* @__PURE__ */ a3("h3", { children: title }),
+    /* @__PURE__ */ a3("ul", { class: "meters", children: names.map((name) => {
+      const { log_e, limit } = tests[name] ?? { log_e: null, limit: 1 };
+      const way = Math.min(1, Math.max(0, (log_e ?? 0) / limit));
+      const asked2 = question(name, stable);
+      const held = `${odds(log_e)}, decides at ${odds(limit)}`;
+      return /* @__PURE__ */ a3("li", { children: [
+        /* @__PURE__ */ a3("span", { children: asked2 }),
+        /* @__PURE__ */ a3("span", { class: "quiet small", children: held }),
+        /* @__PURE__ */ a3(
+          "div",
+          {
+            class: `meter tone-${tone}`,
+            role: "meter",
+            "aria-label": `Odds that: ${asked2}`,
+            "aria-valuemin": 0,
+            "aria-valuemax": 100,
+            "aria-valuenow": Math.round(100 * way),
+            "aria-valuetext": held,
+            children: /* @__PURE__ */ a3("div", { style: { width: `${100 * way}%` } })
+          }
+        )
+      ] }, name);
+    }) })
+  ] });
+}
+
 // src/log.tsx
 function Log({ log, route }) {
   const [loading, setLoading] = d2(false);
@@ -6180,6 +6277,18 @@ function Row({ row }) {
           evidence.error_rate_difference && `; difference ${points(evidence.error_rate_difference.low)} to ${points(evidence.error_rate_difference.high)} points`
         ] })
       ] }),
+      evidence?.gates && evidence.gates.length > 0 && /* @__PURE__ */ a3("div", { children: [
+        /* @__PURE__ */ a3("dt", { children: "Others said" }),
+        /* @__PURE__ */ a3("dd", { children: /* @__PURE__ */ a3("ul", { class: "plain", children: evidence.gates.map((gate) => /* @__PURE__ */ a3("li", { children: [
+          /* @__PURE__ */ a3("b", { children: gate.gate }),
+          " ",
+          outcome(gate.outcome).words,
+          ", for ",
+          span(gate.for_seconds),
+          ": ",
+          gate.words
+        ] }, gate.gate)) }) })
+      ] }),
       failures.length > 0 && /* @__PURE__ */ a3("div", { children: [
         /* @__PURE__ */ a3("dt", { children: "Failing requests" }),
         /* @__PURE__ */ a3("dd", { children: /* @__PURE__ */ a3("ul", { class: "plain", children: failures.map((failure) => /* @__PURE__ */ a3("li", { children: [
@@ -6202,6 +6311,66 @@ function Row({ row }) {
       ] })
     ] })
   ] }) });
+}
+
+// src/others.tsx
+function askedOf(config, route) {
+  const running = config?.running;
+  const guard = running?.routes?.find((candidate) => candidate.name === route.name)?.guard;
+  const freezes = (running?.freeze ?? []).filter(({ routes }) => !routes?.length || routes.includes(route.name));
+  return [
+    ...guard?.drift ? [{ name: "drift", kind: "drift of inputs and predictions" }] : [],
+    ...(guard?.queries ?? []).map(({ name }) => ({ name, kind: "a number from Prometheus" })),
+    ...(guard?.gates ?? []).map(({ name, before }) => ({ name, kind: `a gate before a ${(before ?? []).join(" or a ")}` })),
+    ...freezes.map(({ name }) => ({ name: `freeze/${name}`, kind: "a freeze" }))
+  ];
+}
+function Others({ route, config }) {
+  const asked2 = askedOf(config, route);
+  const gates = route.gates ?? [];
+  if (asked2.length === 0 && gates.length === 0) return null;
+  return /* @__PURE__ */ a3("section", { class: "card", "aria-labelledby": "others", children: [
+    /* @__PURE__ */ a3("h2", { id: "others", children: "What others say" }),
+    gates.length > 0 ? /* @__PURE__ */ a3(Gates, { gates, asked: asked2 }) : /* @__PURE__ */ a3(Unasked, { asked: asked2, route })
+  ] });
+}
+function Gates({ gates, asked: asked2 }) {
+  return /* @__PURE__ */ a3("div", { class: "scroll", tabIndex: 0, role: "region", "aria-labelledby": "others", children: /* @__PURE__ */ a3("table", { children: [
+    /* @__PURE__ */ a3("caption", { class: "hidden", children: "What others say about the canary" }),
+    /* @__PURE__ */ a3("thead", { children: /* @__PURE__ */ a3("tr", { children: [
+      /* @__PURE__ */ a3("th", { scope: "col", children: "Who" }),
+      /* @__PURE__ */ a3("th", { scope: "col", children: "What follows" }),
+      /* @__PURE__ */ a3("th", { scope: "col", children: "Why" }),
+      /* @__PURE__ */ a3("th", { scope: "col", children: "For" }),
+      /* @__PURE__ */ a3("th", { scope: "col", children: "Looked at" })
+    ] }) }),
+    /* @__PURE__ */ a3("tbody", { children: gates.map((gate) => {
+      const { tone, words } = outcome(gate.outcome);
+      return /* @__PURE__ */ a3("tr", { children: [
+        /* @__PURE__ */ a3("th", { scope: "row", children: [
+          gate.gate,
+          " ",
+          /* @__PURE__ */ a3("span", { class: "quiet small", children: asked2.find(({ name }) => name === gate.gate)?.kind })
+        ] }),
+        /* @__PURE__ */ a3("td", { class: `tone-${tone}`, children: words }),
+        /* @__PURE__ */ a3("td", { children: gate.words }),
+        /* @__PURE__ */ a3("td", { children: span(gate.for_s) }),
+        /* @__PURE__ */ a3("td", { children: gate.observed_s_ago === null ? "not yet" : `${span(gate.observed_s_ago)} ago` })
+      ] }, gate.gate);
+    }) })
+  ] }) });
+}
+function Unasked({ asked: asked2, route }) {
+  const { replicas } = store.edge ?? {};
+  const follows = replicas !== void 0 && replicas.role !== "leader" && onTrial(route) !== null;
+  return /* @__PURE__ */ a3($, { children: [
+    /* @__PURE__ */ a3("ul", { class: "plain", children: asked2.map(({ name, kind }) => /* @__PURE__ */ a3("li", { children: [
+      /* @__PURE__ */ a3("b", { children: name }),
+      " ",
+      /* @__PURE__ */ a3("span", { class: "quiet", children: kind })
+    ] }, name)) }),
+    /* @__PURE__ */ a3("p", { class: "quiet small", children: follows ? `Asked by the edge that leads (${replicas.leader ?? "none that is known of"}); its page shows what they say.` : "Asked as long as a canary is tried." })
+  ] });
 }
 
 // src/split.tsx
@@ -6273,7 +6442,7 @@ function choicesOf(route) {
 function present(route) {
   return Object.fromEntries(versionsOf(route).map((name) => [name, route.weights[name]?.effective ?? 0]));
 }
-function outcome(route, choice, byHand) {
+function outcome2(route, choice, byHand) {
   const all = (version) => Object.fromEntries(versionsOf(route).map((name) => [name, name === version ? 100 : 0]));
   const canary = route.canary ?? "";
   switch (choice.verb) {
@@ -6323,6 +6492,8 @@ function OrderDialog({ route, choice, close }) {
   const [share, setShare] = d2(() => String(route.weights[canary]?.effective ?? 0));
   const [key, setKey] = d2("");
   const [asksKey, setAsksKey] = d2(false);
+  const [refusedAsFrozen, setRefusedAsFrozen] = d2(false);
+  const [force, setForce] = d2(false);
   const [problem, setProblem] = d2("");
   const [sending, setSending] = d2(false);
   const busy = T2(false);
@@ -6345,11 +6516,12 @@ function OrderDialog({ route, choice, close }) {
       version === canary ? percentage : version === route.stable ? 100 - percentage : 0
     ])
   );
-  const [effect, after] = outcome(route, choice, byHand);
+  const [effect, after] = outcome2(route, choice, byHand);
   const newest = route.last_decision;
   const moved = (newest?.id ?? 0) !== (seen?.id ?? 0);
   const isRollback = choice.verb === "rollback";
   const lost = store.link.state === "lost";
+  const frozen = choice.verb === "promote" && (refusedAsFrozen || freezeOf(route) !== null);
   const send = async (event) => {
     event.preventDefault();
     if (busy.current || !valid) return;
@@ -6359,7 +6531,7 @@ function OrderDialog({ route, choice, close }) {
     actor.set(name.trim());
     if (key) token.set(key.trim());
     try {
-      const [method, path, body] = request(route, choice, byHand, canary, reason.trim());
+      const [method, path, body] = request(route, choice, byHand, canary, { reason: reason.trim(), force: force && frozen });
       const known = isRollback ? null : seen?.id ?? 0;
       const answer = await store.give(() => order(method, path, body, known));
       store.takeRoute(answer.route);
@@ -6369,6 +6541,7 @@ function OrderDialog({ route, choice, close }) {
     } catch (error) {
       const needsToken = error instanceof Refused && error.needsToken;
       setAsksKey((asked2) => asked2 || needsToken);
+      setRefusedAsFrozen((was) => was || error instanceof Refused && error.problem.code === "frozen");
       if (needsToken && key) token.set("");
       setProblem(needsToken ? key ? "This is not the token. Nothing was changed; try again." : "This edge asks for its token. Nothing was changed." : inWords(error));
     } finally {
@@ -6447,6 +6620,13 @@ function OrderDialog({ route, choice, close }) {
         }
       )
     ] }),
+    frozen && /* @__PURE__ */ a3("div", { class: "notice tone-careful", children: [
+      /* @__PURE__ */ a3("p", { children: freezeOf(route) ?? "This route is frozen: nothing goes forward." }),
+      /* @__PURE__ */ a3("label", { class: "tick", children: [
+        /* @__PURE__ */ a3("input", { type: "checkbox", checked: force, onInput: (event) => setForce(event.currentTarget.checked) }),
+        "Promote all the same"
+      ] })
+    ] }),
     /* @__PURE__ */ a3("label", { for: ids.reason, children: [
       "Reason ",
       /* @__PURE__ */ a3("span", { class: "quiet", children: [
@@ -6508,14 +6688,18 @@ function OrderDialog({ route, choice, close }) {
     ] })
   ] }) });
 }
-function request(route, choice, byHand, canary, reason) {
+function request(route, choice, byHand, canary, { reason, force }) {
   if (choice.verb === "weights") {
-    const named3 = [.../* @__PURE__ */ new Set([route.stable, canary])].filter((version) => version !== "");
-    const weights = Object.fromEntries(named3.map((version) => [version, `${Number((byHand[version] ?? 0).toFixed(4))}%`]));
+    const named4 = [.../* @__PURE__ */ new Set([route.stable, canary])].filter((version) => version !== "");
+    const weights = Object.fromEntries(named4.map((version) => [version, `${Number((byHand[version] ?? 0).toFixed(4))}%`]));
     return ["PUT", pathOf(route.name, "weights"), { weights, reason }];
   }
   const more = choice.verb === "retry" ? { version: choice.version } : choice.foreign ? { foreign: choice.foreign } : {};
-  return ["POST", pathOf(route.name, choice.verb), { reason, ...more }];
+  return ["POST", pathOf(route.name, choice.verb), { reason, ...more, ...force ? { force } : {} }];
+}
+function freezeOf(route) {
+  const held = (route.gates ?? []).find((gate) => gate.gate.startsWith("freeze/") && gate.outcome === "holds");
+  return held ? `Frozen by ${held.gate.slice("freeze/".length)}: ${held.words}.` : null;
 }
 function inWords(error) {
   const said = error instanceof Error ? error.message : "it did not work";
@@ -6601,6 +6785,7 @@ function RoutePage({ route }) {
     ] }),
     /* @__PURE__ */ a3(Charts, { route, history, rows: log.rows }),
     /* @__PURE__ */ a3(Evidence, { route, config, history, rows: log.rows }),
+    /* @__PURE__ */ a3(Others, { route, config }),
     /* @__PURE__ */ a3(Versions, { route }),
     /* @__PURE__ */ a3(WayBack, { route }),
     /* @__PURE__ */ a3(Log, { log, route }),
@@ -6611,7 +6796,7 @@ function Hero({ route, press }) {
   const canary = onTrial(route);
   const { analysis, stable } = route;
   const compared = canary !== null && analysis.verdict !== "" && analysis.verdict !== "none";
-  const said = compared ? verdict(analysis, canary, stable) : null;
+  const said = compared ? verdict(route, canary) : null;
   const back = route.phase === "rolled_back" || route.phase === "rolling_back";
   const isCut = canary !== null && !back && route.weights[canary]?.desired !== route.weights[canary]?.effective;
   const since = store.since(route);
@@ -6734,6 +6919,7 @@ function Weights({ route }) {
 }
 function Versions({ route }) {
   const names = versionsOf(route);
+  const elsewhere = whose(store.edge);
   return /* @__PURE__ */ a3("section", { class: "card", "aria-labelledby": "versions", children: [
     /* @__PURE__ */ a3("h2", { id: "versions", children: "Versions and endpoints" }),
     /* @__PURE__ */ a3("div", { class: "scroll", tabIndex: 0, role: "region", "aria-labelledby": "versions", children: /* @__PURE__ */ a3("table", { children: [
@@ -6770,6 +6956,7 @@ function Versions({ route }) {
         ] }, name);
       }) })
     ] }) }),
+    elsewhere && /* @__PURE__ */ a3("p", { class: "quiet small", children: elsewhere.counted }),
     /* @__PURE__ */ a3("ul", { class: "endpoints", children: names.flatMap(
       (name) => (route.versions[name]?.endpoints ?? []).map((endpoint) => /* @__PURE__ */ a3(EndpointLine, { route, version: name, endpoint }, `${name} ${endpoint.address}`))
     ) }),
@@ -6836,7 +7023,15 @@ function useStore() {
   const [, redraw] = _2((count, _news) => count + 1, 0);
   A2(() => store.watch(redraw), []);
 }
-function named2() {
+var Unchanged = class extends x {
+  shouldComponentUpdate(next) {
+    return next.values.some((value, index) => value !== this.props.values[index]);
+  }
+  render() {
+    return this.props.draw();
+  }
+};
+function named3() {
   const [, name] = /^#\/routes\/(.+)$/.exec(location.hash) ?? [];
   if (name === void 0) return null;
   try {
@@ -6850,17 +7045,17 @@ function hrefOf(route) {
 }
 function App() {
   useStore();
-  const [chosen, setChosen] = d2(named2());
+  const [chosen, setChosen] = d2(named3());
   const main = T2(null);
   A2(() => {
     const moved = () => {
-      setChosen(named2());
+      setChosen(named3());
       requestAnimationFrame(() => main.current?.querySelector("h1")?.focus());
     };
     addEventListener("hashchange", moved);
     return () => removeEventListener("hashchange", moved);
   }, []);
-  const routes = [...store.routes.values()];
+  const routes = [...store.routes.values()].sort(byUrgency);
   const only = routes.length === 1 ? routes[0]?.name ?? null : null;
   const shown = chosen ?? store.held ?? only;
   A2(() => store.look(shown), [shown]);
@@ -6994,17 +7189,17 @@ function Unlock({ wrong, why }) {
     ] })
   ] });
 }
+var RANK = { bad: 0, careful: 1, move: 2, good: 3, quiet: 3 };
 function byUrgency(left, right) {
-  const rank = { bad: 0, careful: 1, move: 2, good: 3, quiet: 3 };
-  return rank[phase(left.phase).tone] - rank[phase(right.phase).tone] || left.name.localeCompare(right.name);
+  const apart = RANK[phase(left.phase).tone] - RANK[phase(right.phase).tone];
+  return apart || (left.name < right.name ? -1 : Number(left.name > right.name));
 }
 function health(route) {
   const endpoints = Object.values(route.versions).flatMap((version) => version.endpoints);
   const counted = endpoints.filter((endpoint) => endpoint.state !== "draining");
   return { up: counted.filter((endpoint) => endpoint.state === "up").length, all: counted.length };
 }
-function Health({ route }) {
-  const { up, all } = health(route);
+function Health({ up, all }) {
   return /* @__PURE__ */ a3("span", { class: `small ${up < all ? "tone-bad" : "quiet"}`, children: [
     up,
     " of ",
@@ -7014,7 +7209,7 @@ function Health({ route }) {
 }
 function Routes({ routes, shown }) {
   const [filter, setFilter] = d2("");
-  const wanted = routes.filter((route) => route.name.includes(filter.trim())).sort(byUrgency);
+  const wanted = routes.filter((route) => route.name.includes(filter.trim()));
   return /* @__PURE__ */ a3("nav", { "aria-label": "Routes", children: [
     routes.length > 8 && /* @__PURE__ */ a3(
       "input",
@@ -7026,14 +7221,24 @@ function Routes({ routes, shown }) {
         onInput: (event) => setFilter(event.currentTarget.value)
       }
     ),
-    /* @__PURE__ */ a3("ul", { children: wanted.map((route) => /* @__PURE__ */ a3("li", { children: /* @__PURE__ */ a3("a", { href: hrefOf(route.name), "aria-current": route.name === shown ? "page" : void 0, children: [
-      /* @__PURE__ */ a3("span", { class: "routename", children: route.name }),
-      /* @__PURE__ */ a3(PhaseChip, { name: route.phase }),
-      /* @__PURE__ */ a3(Health, { route })
-    ] }) }, route.name)) })
+    /* @__PURE__ */ a3("ul", { children: wanted.map((route) => {
+      const { name, phase: phase2 } = route;
+      const { up, all } = health(route);
+      const listed = { name, phase: phase2, up, all, isShown: name === shown };
+      return /* @__PURE__ */ a3(Unchanged, { values: Object.values(listed), draw: () => /* @__PURE__ */ a3(Listed, { ...listed }) }, name);
+    }) })
   ] });
 }
+function Listed({ name, phase: phase2, up, all, isShown }) {
+  return /* @__PURE__ */ a3("li", { children: /* @__PURE__ */ a3("a", { href: hrefOf(name), "aria-current": isShown ? "page" : void 0, children: [
+    /* @__PURE__ */ a3("span", { class: "routename", children: name }),
+    /* @__PURE__ */ a3(PhaseChip, { name: phase2 }),
+    /* @__PURE__ */ a3(Health, { up, all })
+  ] }) });
+}
+var CARDS = 60;
 function Overview({ routes, missing }) {
+  const [cards, setCards] = d2(CARDS);
   if (missing !== null && routes.length > 0) {
     return /* @__PURE__ */ a3("section", { class: "card", children: [
       /* @__PURE__ */ a3("h1", { tabIndex: -1, children: [
@@ -7051,48 +7256,59 @@ function Overview({ routes, missing }) {
   }
   return /* @__PURE__ */ a3($, { children: [
     /* @__PURE__ */ a3("h1", { tabIndex: -1, class: "pagetitle", children: "Routes" }),
-    /* @__PURE__ */ a3("ul", { class: "cards", children: [...routes].sort(byUrgency).map((route) => {
-      const canary = onTrial(route);
-      const said = canary && route.analysis.verdict !== "none" ? verdict(route.analysis, canary, route.stable) : null;
-      const shares = Object.fromEntries(Object.entries(route.weights).map(([name, seen]) => [name, seen.effective]));
-      return /* @__PURE__ */ a3("li", { class: `card tone-${phase(route.phase).tone}`, children: [
-        /* @__PURE__ */ a3("div", { class: "herohead", children: [
-          /* @__PURE__ */ a3("h2", { children: /* @__PURE__ */ a3("a", { href: hrefOf(route.name), children: route.name }) }),
-          /* @__PURE__ */ a3(PhaseChip, { name: route.phase }),
-          /* @__PURE__ */ a3("span", { class: "quiet small", children: [
-            "for ",
-            span(route.since_s)
-          ] })
-        ] }),
-        /* @__PURE__ */ a3(SplitBar, { route, label: "effective", shares }),
-        /* @__PURE__ */ a3("p", { class: "small", children: [
-          canary && /* @__PURE__ */ a3($, { children: [
-            canary,
-            " at ",
-            weight(route.weights[canary]?.effective),
-            ". "
-          ] }),
-          said && /* @__PURE__ */ a3("span", { class: `tone-${said.tone}`, children: [
-            said.words,
-            ". "
-          ] }),
-          /* @__PURE__ */ a3("span", { class: "quiet", children: [
-            "Errors: ",
-            route.stable,
-            " ",
-            percent(route.versions[route.stable]?.error_rate),
-            canary && `, ${canary} ${percent(route.versions[canary]?.error_rate)}`,
-            "."
-          ] }),
-          " ",
-          /* @__PURE__ */ a3(Health, { route })
-        ] }),
-        /* @__PURE__ */ a3("p", { class: "small quiet", children: [
-          "Next: ",
-          /* @__PURE__ */ a3(Words, { text: route.next, route })
-        ] })
-      ] }, route.name);
-    }) })
+    /* @__PURE__ */ a3("ul", { class: "cards", children: routes.slice(0, cards).map((route) => /* @__PURE__ */ a3(Unchanged, { values: [route], draw: () => /* @__PURE__ */ a3(Card, { route }) }, route.name)) }),
+    routes.length > cards && /* @__PURE__ */ a3("p", { children: [
+      /* @__PURE__ */ a3("button", { type: "button", onClick: () => setCards(cards + CARDS), children: "Show more" }),
+      " ",
+      /* @__PURE__ */ a3("span", { class: "quiet", children: [
+        grouped(cards),
+        " of ",
+        grouped(routes.length),
+        " are shown, what is wrong first; “Find a route” finds the others."
+      ] })
+    ] })
+  ] });
+}
+function Card({ route }) {
+  const canary = onTrial(route);
+  const said = canary && route.analysis.verdict !== "none" ? verdict(route, canary) : null;
+  const shares = Object.fromEntries(Object.entries(route.weights).map(([name, seen]) => [name, seen.effective]));
+  return /* @__PURE__ */ a3("li", { class: `card tone-${phase(route.phase).tone}`, children: [
+    /* @__PURE__ */ a3("div", { class: "herohead", children: [
+      /* @__PURE__ */ a3("h2", { children: /* @__PURE__ */ a3("a", { href: hrefOf(route.name), children: route.name }) }),
+      /* @__PURE__ */ a3(PhaseChip, { name: route.phase }),
+      /* @__PURE__ */ a3("span", { class: "quiet small", children: [
+        "for ",
+        span(route.since_s)
+      ] })
+    ] }),
+    /* @__PURE__ */ a3(SplitBar, { route, label: "effective", shares }),
+    /* @__PURE__ */ a3("p", { class: "small", children: [
+      canary && /* @__PURE__ */ a3($, { children: [
+        canary,
+        " at ",
+        weight(route.weights[canary]?.effective),
+        ". "
+      ] }),
+      said && /* @__PURE__ */ a3("span", { class: `tone-${said.tone}`, children: [
+        said.words,
+        ". "
+      ] }),
+      /* @__PURE__ */ a3("span", { class: "quiet", children: [
+        "Errors: ",
+        route.stable,
+        " ",
+        percent(route.versions[route.stable]?.error_rate),
+        canary && `, ${canary} ${percent(route.versions[canary]?.error_rate)}`,
+        "."
+      ] }),
+      " ",
+      /* @__PURE__ */ a3(Health, { ...health(route) })
+    ] }),
+    /* @__PURE__ */ a3("p", { class: "small quiet", children: [
+      "Next: ",
+      /* @__PURE__ */ a3(Words, { text: route.next, route })
+    ] })
   ] });
 }
 var root = document.getElementById("app");

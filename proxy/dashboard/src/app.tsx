@@ -1,6 +1,6 @@
 // The page: a list of routes beside the one that is looked at, and above both whether what is shown is true now.
 
-import { render } from "preact";
+import { Component, type ComponentChildren, render } from "preact";
 import { useEffect, useReducer, useRef, useState } from "preact/hooks";
 import "uplot/dist/uPlot.min.css";
 import "./style.css";
@@ -10,12 +10,23 @@ import { PhaseChip, RoutePage, Words } from "./route";
 import { SplitBar } from "./split";
 import { store } from "./store";
 import type { Route } from "./types";
-import { clock, onTrial, percent, phase, span, verdict, weight } from "./words";
+import { clock, grouped, onTrial, percent, phase, span, verdict, weight } from "./words";
 
 /** Redraws whenever the store has news. */
 function useStore(): void {
   const [, redraw] = useReducer((count: number, _news: void) => count + 1, 0);
   useEffect(() => store.watch(redraw), []);
+}
+
+/** Draws again only when one of these values is another one: there may be a thousand routes, and most stay as they are. */
+class Unchanged extends Component<{ values: unknown[]; draw: () => ComponentChildren }> {
+  override shouldComponentUpdate(next: { values: unknown[] }): boolean {
+    return next.values.some((value, index) => value !== this.props.values[index]);
+  }
+
+  override render(): ComponentChildren {
+    return this.props.draw();
+  }
 }
 
 /** The route that the address names. */
@@ -46,7 +57,7 @@ function App() {
     addEventListener("hashchange", moved);
     return () => removeEventListener("hashchange", moved);
   }, []);
-  const routes = [...store.routes.values()];
+  const routes = [...store.routes.values()].sort(byUrgency);
   const only = routes.length === 1 ? (routes[0]?.name ?? null) : null;
   // A dialog that is open stays with its route, also where another one comes beside it.
   const shown = chosen ?? store.held ?? only;
@@ -221,10 +232,12 @@ function Unlock({ wrong, why }: { wrong: boolean; why: string }) {
   );
 }
 
+const RANK = { bad: 0, careful: 1, move: 2, good: 3, quiet: 3 };
+
 /** What is wrong first, then by name. */
 function byUrgency(left: Route, right: Route): number {
-  const rank = { bad: 0, careful: 1, move: 2, good: 3, quiet: 3 };
-  return rank[phase(left.phase).tone] - rank[phase(right.phase).tone] || left.name.localeCompare(right.name);
+  const apart = RANK[phase(left.phase).tone] - RANK[phase(right.phase).tone];
+  return apart || (left.name < right.name ? -1 : Number(left.name > right.name));
 }
 
 function health(route: Route): { up: number; all: number } {
@@ -233,8 +246,7 @@ function health(route: Route): { up: number; all: number } {
   return { up: counted.filter((endpoint) => endpoint.state === "up").length, all: counted.length };
 }
 
-function Health({ route }: { route: Route }) {
-  const { up, all } = health(route);
+function Health({ up, all }: { up: number; all: number }) {
   return (
     <span class={`small ${up < all ? "tone-bad" : "quiet"}`}>
       {up} of {all} up
@@ -244,7 +256,7 @@ function Health({ route }: { route: Route }) {
 
 function Routes({ routes, shown }: { routes: Route[]; shown: string | null }) {
   const [filter, setFilter] = useState("");
-  const wanted = routes.filter((route) => route.name.includes(filter.trim())).sort(byUrgency);
+  const wanted = routes.filter((route) => route.name.includes(filter.trim()));
   return (
     <nav aria-label="Routes">
       {routes.length > 8 && (
@@ -257,21 +269,35 @@ function Routes({ routes, shown }: { routes: Route[]; shown: string | null }) {
         />
       )}
       <ul>
-        {wanted.map((route) => (
-          <li key={route.name}>
-            <a href={hrefOf(route.name)} aria-current={route.name === shown ? "page" : undefined}>
-              <span class="routename">{route.name}</span>
-              <PhaseChip name={route.phase} />
-              <Health route={route} />
-            </a>
-          </li>
-        ))}
+        {wanted.map((route) => {
+          const { name, phase } = route;
+          const { up, all } = health(route);
+          const listed = { name, phase, up, all, isShown: name === shown };
+          return <Unchanged key={name} values={Object.values(listed)} draw={() => <Listed {...listed} />} />;
+        })}
       </ul>
     </nav>
   );
 }
 
+/** A route of the list. */
+function Listed({ name, phase, up, all, isShown }: { name: string; phase: string; up: number; all: number; isShown: boolean }) {
+  return (
+    <li>
+      <a href={hrefOf(name)} aria-current={isShown ? "page" : undefined}>
+        <span class="routename">{name}</span>
+        <PhaseChip name={phase} />
+        <Health up={up} all={all} />
+      </a>
+    </li>
+  );
+}
+
+/** Cards that are shown unless more are asked for: what a person can look through, and a page can draw every second. */
+const CARDS = 60;
+
 function Overview({ routes, missing }: { routes: Route[]; missing: string | null }) {
+  const [cards, setCards] = useState(CARDS);
   if (missing !== null && routes.length > 0) {
     return (
       <section class="card">
@@ -294,37 +320,51 @@ function Overview({ routes, missing }: { routes: Route[]; missing: string | null
         Routes
       </h1>
       <ul class="cards">
-        {[...routes].sort(byUrgency).map((route) => {
-          const canary = onTrial(route);
-          const said = canary && route.analysis.verdict !== "none" ? verdict(route.analysis, canary, route.stable) : null;
-          const shares = Object.fromEntries(Object.entries(route.weights).map(([name, seen]) => [name, seen.effective]));
-          return (
-            <li key={route.name} class={`card tone-${phase(route.phase).tone}`}>
-              <div class="herohead">
-                <h2>
-                  <a href={hrefOf(route.name)}>{route.name}</a>
-                </h2>
-                <PhaseChip name={route.phase} />
-                <span class="quiet small">for {span(route.since_s)}</span>
-              </div>
-              <SplitBar route={route} label="effective" shares={shares} />
-              <p class="small">
-                {canary && <>{canary} at {weight(route.weights[canary]?.effective)}. </>}
-                {said && <span class={`tone-${said.tone}`}>{said.words}. </span>}
-                <span class="quiet">
-                  Errors: {route.stable} {percent(route.versions[route.stable]?.error_rate)}
-                  {canary && `, ${canary} ${percent(route.versions[canary]?.error_rate)}`}.
-                </span>{" "}
-                <Health route={route} />
-              </p>
-              <p class="small quiet">
-                Next: <Words text={route.next} route={route} />
-              </p>
-            </li>
-          );
-        })}
+        {routes.slice(0, cards).map((route) => (
+          <Unchanged key={route.name} values={[route]} draw={() => <Card route={route} />} />
+        ))}
       </ul>
+      {routes.length > cards && (
+        <p>
+          <button type="button" onClick={() => setCards(cards + CARDS)}>
+            Show more
+          </button>{" "}
+          <span class="quiet">
+            {grouped(cards)} of {grouped(routes.length)} are shown, what is wrong first; “Find a route” finds the others.
+          </span>
+        </p>
+      )}
     </>
+  );
+}
+
+function Card({ route }: { route: Route }) {
+  const canary = onTrial(route);
+  const said = canary && route.analysis.verdict !== "none" ? verdict(route, canary) : null;
+  const shares = Object.fromEntries(Object.entries(route.weights).map(([name, seen]) => [name, seen.effective]));
+  return (
+    <li class={`card tone-${phase(route.phase).tone}`}>
+      <div class="herohead">
+        <h2>
+          <a href={hrefOf(route.name)}>{route.name}</a>
+        </h2>
+        <PhaseChip name={route.phase} />
+        <span class="quiet small">for {span(route.since_s)}</span>
+      </div>
+      <SplitBar route={route} label="effective" shares={shares} />
+      <p class="small">
+        {canary && <>{canary} at {weight(route.weights[canary]?.effective)}. </>}
+        {said && <span class={`tone-${said.tone}`}>{said.words}. </span>}
+        <span class="quiet">
+          Errors: {route.stable} {percent(route.versions[route.stable]?.error_rate)}
+          {canary && `, ${canary} ${percent(route.versions[canary]?.error_rate)}`}.
+        </span>{" "}
+        <Health {...health(route)} />
+      </p>
+      <p class="small quiet">
+        Next: <Words text={route.next} route={route} />
+      </p>
+    </li>
   );
 }
 

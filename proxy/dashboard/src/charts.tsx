@@ -3,8 +3,9 @@
 import uPlot from "uplot";
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { Cell, Columns, History } from "./history";
+import { store } from "./store";
 import type { Decision, Route } from "./types";
-import { clock, latency, percent, phase, rate, role, versionsOf } from "./words";
+import { clock, latency, percent, phase, rate, role, versionsOf, whose } from "./words";
 
 export type Line = { label: string; color: string; dashed?: boolean; thin?: boolean };
 
@@ -370,7 +371,7 @@ export function Charts({ route, history, rows }: { route: Route; history: Histor
         </div>
       )}
       <p class="quiet small">
-        As counted by this edge. Vertical lines are decisions; the log below has their words.
+        {whose(store.edge)?.counted} Vertical lines are decisions; the log below has their words.
       </p>
     </section>
   );

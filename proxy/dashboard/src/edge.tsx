@@ -1,7 +1,7 @@
 // The edge itself: the config in force and the edit that was refused, where state is kept, who decides.
 
-import type { Config, Edge } from "./types";
-import { clock, span } from "./words";
+import type { Config, Edge, Webhook } from "./types";
+import { clock, grouped, span } from "./words";
 
 export function ConfigCard({ config }: { config: Config }) {
   return (
@@ -132,7 +132,63 @@ export function EdgeCard({ edge }: { edge: Edge }) {
           </table>
         </div>
       )}
+      {edge.notifications && <Webhooks hooks={edge.notifications} />}
     </section>
+  );
+}
+
+/** Who outside is told of changes, and whether they take it. */
+function Webhooks({ hooks }: { hooks: Webhook[] }) {
+  return (
+    <div class="scroll" tabIndex={0} role="region" aria-label="Notifications">
+      <table>
+        <caption class="hidden">Webhooks that are told of changes</caption>
+        <thead>
+          <tr>
+            <th scope="col">Webhook</th>
+            <th scope="col">State</th>
+            <th scope="col" class="number">Taken</th>
+            <th scope="col" class="number">Waiting</th>
+            <th scope="col" class="number">Lost</th>
+          </tr>
+        </thead>
+        <tbody>
+          {hooks.map((hook) => {
+            const [tone, words] = standing(hook);
+            return (
+              <tr key={hook.name}>
+                <th scope="row">
+                  {hook.name} <span class="quiet">{hook.format}</span>
+                </th>
+                <td class={`tone-${tone}`}>{words}</td>
+                <td class="number">{grouped(hook.delivered)}</td>
+                <td class="number">{grouped(hook.waiting)}</td>
+                <td class="number">{grouped(hook.given_up + hook.dropped)}</td>
+              </tr>
+            );
+          })}
+        </tbody>
+      </table>
+    </div>
+  );
+}
+
+function standing(hook: Webhook): [string, string] {
+  if (hook.failing) return ["bad", "does not take its rows"];
+  if (hook.last_delivered_at === null) return ["quiet", "nothing was told yet"];
+  return ["good", `last told ${clock(new Date(hook.last_delivered_at))}`];
+}
+
+/** A webhook that does not take what it is told, why, and what to type. */
+function Untold({ hook }: { hook: Webhook }) {
+  const { last_failure: failure } = hook;
+  const why = failure ? ` ${failure.problem} (${failure.event}, ${clock(new Date(failure.at))}).` : "";
+  return (
+    <p class="notice tone-careful">
+      <b>Webhook {hook.name} does not take its notifications.</b>
+      {why} {grouped(hook.waiting)} wait, {grouped(hook.given_up + hook.dropped)} are lost;{" "}
+      <code>pointsman notify test {hook.name}</code> tries it.
+    </p>
   );
 }
 
@@ -150,6 +206,7 @@ export function Banners({ config, edge }: { config: Config | null; edge: Edge | 
         </p>
       )}
       {config?.last_error && <Refusal config={config} />}
+      {edge?.notifications?.filter((hook) => hook.failing).map((hook) => <Untold key={hook.name} hook={hook} />)}
     </>
   );
 }

@@ -2,8 +2,9 @@
 
 import { EvidenceChart } from "./charts";
 import type { History } from "./history";
+import { store } from "./store";
 import type { Config, Decision, Difference, Measure, Route } from "./types";
-import { grouped, odds, onTrial, percent, points, question, rates, span, verdict } from "./words";
+import { grouped, odds, onTrial, percent, points, question, rates, span, verdict, whose } from "./words";
 
 /** Tests that a promotion waits for; the others are against the canary. */
 const FOR = new Set(["promotion", "promotion_latency", "promotion_mirror"]);
@@ -36,7 +37,7 @@ export function Evidence(props: { route: Route; config: Config | null; history: 
   const { analysis, stable } = route;
   const canary = onTrial(route);
   const compared = canary !== null && analysis.verdict !== "" && analysis.verdict !== "none";
-  const said = compared ? verdict(analysis, canary, stable) : null;
+  const said = compared ? verdict(route, canary) : null;
   const margins = marginsOf(config, route);
   return (
     <section class="card" aria-labelledby="evidence">
@@ -63,7 +64,8 @@ export function Evidence(props: { route: Route; config: Config | null; history: 
           Compared for {span(analysis.summary.elapsed_seconds)}: {grouped(analysis.summary.canary.errors)} of{" "}
           {grouped(analysis.summary.canary.requests)} requests to {canary} failed (
           {percent(analysis.summary.canary_error_rate)}), {grouped(analysis.summary.stable.errors)} of{" "}
-          {grouped(analysis.summary.stable.requests)} to {stable} ({percent(analysis.summary.stable_error_rate)}).
+          {grouped(analysis.summary.stable.requests)} to {stable} ({percent(analysis.summary.stable_error_rate)}).{" "}
+          {whose(store.edge)?.judged}
         </p>
       )}
       {analysis.alone && (

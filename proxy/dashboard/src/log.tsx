@@ -3,7 +3,7 @@
 import { useState } from "preact/hooks";
 import { type Log as Rows, store } from "./store";
 import type { Decision, Route } from "./types";
-import { clock, grouped, percent, phase, points, span, splitInWords } from "./words";
+import { clock, grouped, outcome, percent, phase, points, span, splitInWords } from "./words";
 
 export function Log({ log, route }: { log: Rows; route: Route }) {
   const [loading, setLoading] = useState(false);
@@ -72,6 +72,20 @@ function Row({ row }: { row: Decision }) {
                 {percent(evidence.stable_error_rate)}), in {span(evidence.elapsed_seconds)}
                 {evidence.error_rate_difference &&
                   `; difference ${points(evidence.error_rate_difference.low)} to ${points(evidence.error_rate_difference.high)} points`}
+              </dd>
+            </div>
+          )}
+          {evidence?.gates && evidence.gates.length > 0 && (
+            <div>
+              <dt>Others said</dt>
+              <dd>
+                <ul class="plain">
+                  {evidence.gates.map((gate) => (
+                    <li key={gate.gate}>
+                      <b>{gate.gate}</b> {outcome(gate.outcome).words}, for {span(gate.for_seconds)}: {gate.words}
+                    </li>
+                  ))}
+                </ul>
               </dd>
             </div>
           )}

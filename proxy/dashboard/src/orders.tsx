@@ -121,6 +121,8 @@ export function OrderDialog({ route, choice, close }: { route: Route; choice: Ch
   const [share, setShare] = useState(() => String(route.weights[canary]?.effective ?? 0));
   const [key, setKey] = useState("");
   const [asksKey, setAsksKey] = useState(false);
+  const [refusedAsFrozen, setRefusedAsFrozen] = useState(false);
+  const [force, setForce] = useState(false);
   const [problem, setProblem] = useState("");
   const [sending, setSending] = useState(false);
   const busy = useRef(false);
@@ -150,6 +152,7 @@ export function OrderDialog({ route, choice, close }: { route: Route; choice: Ch
   const moved = (newest?.id ?? 0) !== (seen?.id ?? 0);
   const isRollback = choice.verb === "rollback";
   const lost = store.link.state === "lost";
+  const frozen = choice.verb === "promote" && (refusedAsFrozen || freezeOf(route) !== null);
 
   const send = async (event: Event): Promise<void> => {
     event.preventDefault();
@@ -161,7 +164,7 @@ export function OrderDialog({ route, choice, close }: { route: Route; choice: Ch
     actor.set(name.trim());
     if (key) token.set(key.trim());
     try {
-      const [method, path, body] = request(route, choice, byHand, canary, reason.trim());
+      const [method, path, body] = request(route, choice, byHand, canary, { reason: reason.trim(), force: force && frozen });
       const known = isRollback ? null : (seen?.id ?? 0);
       const answer = await store.give(() => order<OrderAnswer>(method, path, body, known));
       store.takeRoute(answer.route);
@@ -171,6 +174,7 @@ export function OrderDialog({ route, choice, close }: { route: Route; choice: Ch
     } catch (error) {
       const needsToken = error instanceof Refused && error.needsToken;
       setAsksKey((asked) => asked || needsToken);
+      setRefusedAsFrozen((was) => was || (error instanceof Refused && error.problem.code === "frozen"));
       if (needsToken && key) token.set("");
       setProblem(needsToken ? (key ? "This is not the token. Nothing was changed; try again." : "This edge asks for its token. Nothing was changed.") : inWords(error));
     } finally {
@@ -253,6 +257,15 @@ export function OrderDialog({ route, choice, close }: { route: Route; choice: Ch
             )}
           </div>
         )}
+        {frozen && (
+          <div class="notice tone-careful">
+            <p>{freezeOf(route) ?? "This route is frozen: nothing goes forward."}</p>
+            <label class="tick">
+              <input type="checkbox" checked={force} onInput={(event) => setForce(event.currentTarget.checked)} />
+              Promote all the same
+            </label>
+          </div>
+        )}
         <label for={ids.reason}>
           Reason <span class="quiet">(for the decision log{isRollback ? "; leave it out if there is no time" : ""})</span>
         </label>
@@ -316,7 +329,7 @@ function request(
   choice: Choice,
   byHand: Record<string, number>,
   canary: string,
-  reason: string,
+  { reason, force }: { reason: string; force: boolean },
 ): ["POST" | "PUT", string, unknown] {
   if (choice.verb === "weights") {
     const named = [...new Set([route.stable, canary])].filter((version) => version !== "");
@@ -324,7 +337,13 @@ function request(
     return ["PUT", pathOf(route.name, "weights"), { weights, reason }];
   }
   const more = choice.verb === "retry" ? { version: choice.version } : choice.foreign ? { foreign: choice.foreign } : {};
-  return ["POST", pathOf(route.name, choice.verb), { reason, ...more }];
+  return ["POST", pathOf(route.name, choice.verb), { reason, ...more, ...(force ? { force } : {}) }];
+}
+
+/** Until when nothing goes forward, where that is known. */
+function freezeOf(route: Route): string | null {
+  const held = (route.gates ?? []).find((gate) => gate.gate.startsWith("freeze/") && gate.outcome === "holds");
+  return held ? `Frozen by ${held.gate.slice("freeze/".length)}: ${held.words}.` : null;
 }
 
 /** First letter large, a full stop at the end. */

@@ -4,12 +4,13 @@ import { useState } from "preact/hooks";
 import { Charts } from "./charts";
 import { Evidence } from "./evidence";
 import { Log } from "./log";
+import { Others } from "./others";
 import { type Choice, OrderDialog, choicesOf } from "./orders";
 import { SplitBar } from "./split";
 import { Steps } from "./steps";
 import { store } from "./store";
 import type { Endpoint, Percentages, Route } from "./types";
-import { clock, forecast, grouped, latency, onTrial, percent, phase, rate, role, span, verdict, versionsOf, weight } from "./words";
+import { clock, forecast, grouped, latency, onTrial, percent, phase, rate, role, span, verdict, versionsOf, weight, whose } from "./words";
 
 export function PhaseChip({ name }: { name: string }) {
   const { tone, words, icon } = phase(name);
@@ -35,6 +36,7 @@ export function RoutePage({ route }: { route: Route }) {
       </div>
       <Charts route={route} history={history} rows={log.rows} />
       <Evidence route={route} config={config} history={history} rows={log.rows} />
+      <Others route={route} config={config} />
       <Versions route={route} />
       <WayBack route={route} />
       <Log log={log} route={route} />
@@ -47,7 +49,7 @@ function Hero({ route, press }: { route: Route; press: (choice: Choice) => void 
   const canary = onTrial(route);
   const { analysis, stable } = route;
   const compared = canary !== null && analysis.verdict !== "" && analysis.verdict !== "none";
-  const said = compared ? verdict(analysis, canary, stable) : null;
+  const said = compared ? verdict(route, canary) : null;
   const back = route.phase === "rolled_back" || route.phase === "rolling_back";
   const isCut = canary !== null && !back && route.weights[canary]?.desired !== route.weights[canary]?.effective;
   const since = store.since(route);
@@ -187,6 +189,7 @@ function Weights({ route }: { route: Route }) {
 
 function Versions({ route }: { route: Route }) {
   const names = versionsOf(route);
+  const elsewhere = whose(store.edge);
   return (
     <section class="card" aria-labelledby="versions">
       <h2 id="versions">Versions and endpoints</h2>
@@ -227,6 +230,7 @@ function Versions({ route }: { route: Route }) {
           </tbody>
         </table>
       </div>
+      {elsewhere && <p class="quiet small">{elsewhere.counted}</p>}
       <ul class="endpoints">
         {names.flatMap((name) =>
           (route.versions[name]?.endpoints ?? []).map((endpoint) => (

@@ -15,7 +15,7 @@ const GLANCE_MS = 10_000;
 /** An order that is not answered by then may be waiting for a connection, which browsers have few of. */
 const ORDER_WAITS_MS = 1_000;
 /** Samples of many routes come one after the other, and are drawn together. */
-const TOGETHER_MS = 80;
+const TOGETHER_MS = 250;
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 15_000;
 /** A route that did not come between so many signs of the edge has left the config. */

@@ -30,6 +30,7 @@ export type Summary = {
   stable_error_rate: number | null;
   error_rate_difference: Difference | null;
   confidence: number;
+  gates?: { gate: string; outcome: string; words: string; for_seconds: number }[];
   forecast: { requests: number; seconds: number } | null;
 };
 
@@ -53,6 +54,9 @@ export type Analysis = {
   summary: Summary | null;
 };
 
+/** What somebody else says about the canary. */
+export type Gate = { gate: string; outcome: string; words: string; for_s: number; observed_s_ago: number | null };
+
 export type DecisionLine = { id: number; at: string; decision: string; sentence: string };
 
 export type Route = {
@@ -68,6 +72,7 @@ export type Route = {
   weights: Record<string, Percentages>;
   versions: Record<string, Version>;
   analysis: Analysis;
+  gates?: Gate[];
   quarantined: { version: string; revision: string | null; why: string }[];
   last_decision: DecisionLine | null;
   live_service?: {
@@ -125,6 +130,19 @@ export type Replica = {
   gone: boolean;
 };
 
+/** Who outside is told of changes. */
+export type Webhook = {
+  name: string;
+  format: string;
+  delivered: number;
+  given_up: number;
+  dropped: number;
+  waiting: number;
+  failing: boolean;
+  last_failure: { at: string; event: string; problem: string } | null;
+  last_delivered_at: string | null;
+};
+
 export type Edge = {
   at: string;
   version: string;
@@ -139,6 +157,7 @@ export type Edge = {
     replicas: Replica[];
     uncounted: number;
   };
+  notifications?: Webhook[];
 };
 
 export type SecondOfVersion = {

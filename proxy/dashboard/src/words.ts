@@ -1,6 +1,6 @@
 // How numbers and states are said: the same words as the command line uses.
 
-import type { Analysis, Route, Split } from "./types";
+import type { Edge, Route, Split } from "./types";
 
 export type Tone = "good" | "move" | "careful" | "bad" | "quiet";
 
@@ -120,8 +120,32 @@ export function forecast(route: Route): string | null {
   return `${grouped(coming.requests)} more requests to ${canary}, about ${span(Math.ceil(coming.seconds))} at ${share}`;
 }
 
+/** What the outcome of a gate means for the canary. */
+export function outcome(name: string): { tone: Tone; words: string } {
+  const said: Record<string, [Tone, string]> = {
+    passes: ["good", "nothing against it"],
+    holds: ["careful", "holds: no step, no promotion"],
+    fails: ["bad", "fails: the canary goes back"],
+  };
+  const [tone, words] = said[name] ?? ["quiet", name.replaceAll("_", " ")];
+  return { tone, words };
+}
+
+/** Whom a promotion waits for, by name: `the freeze weekend and the gate change-board hold`. */
+function holders(route: Route): string {
+  const held = (route.gates ?? []).filter((gate) => gate.outcome === "holds").map((gate) => named(gate.gate));
+  const last = held.pop() ?? "a gate";
+  return held.length > 0 ? `${held.join(", ")} and ${last} hold` : `${last} holds`;
+}
+
+/** A gate by what it is, as far as its name tells. */
+export function named(gate: string): string {
+  return gate.startsWith("freeze/") ? `the freeze ${gate.slice("freeze/".length)}` : `the gate ${gate}`;
+}
+
 /** Is the canary worse? */
-export function verdict(analysis: Analysis, canary: string, stable: string): { tone: Tone; words: string } {
+export function verdict(route: Route, canary: string): { tone: Tone; words: string } {
+  const { analysis, stable } = route;
   const said: Record<string, [Tone, string]> = {
     "rollback catastrophic": ["bad", `Yes: ${canary} fails most of its requests`],
     "rollback error_regression": ["bad", `Yes: ${canary} fails more of its requests than ${stable} does`],
@@ -135,6 +159,7 @@ export function verdict(analysis: Analysis, canary: string, stable: string): { t
     "continue split_mismatch": ["careful", "Cannot be told: requests are not divided as configured"],
     "continue mirror_pending": ["quiet", `No, but other answers than ${stable}'s are not excluded yet`],
     "continue mirror_disagreement": ["careful", `${canary} answers copied requests otherwise than ${stable}; held`],
+    "continue gate_holds": ["careful", `No: ${canary} is proven good enough, and ${holders(route)} its promotion`],
   };
   const exact = said[`${analysis.verdict} ${analysis.reason}`];
   if (exact) return { tone: exact[0], words: exact[1] };
@@ -158,6 +183,25 @@ export function rates(canary: string, stable: string, seen: { low: number; estim
   const text = points(seen.estimate);
   const beside = text === "0" ? "the same as" : `${text.slice(1)} points ${text[0] === "+" ? "above" : "below"}`;
   return `${canary}'s error rate is ${beside} ${stable}'s`;
+}
+
+/** Whose requests are counted here, where there are several edges; none where this one is alone. */
+export function whose(edge: Edge | null): { counted: string; judged: string } | null {
+  const replicas = edge?.replicas;
+  if (!replicas) return null;
+  if (replicas.role !== "leader") {
+    const leader = replicas.leader ?? "another edge";
+    return {
+      counted: `Counted by this edge (${replicas.name}) alone: other edges have requests of their own.`,
+      judged: `Judged on the requests of this edge (${replicas.name}) alone. ${leader} leads and decides on those of all edges; its page shows them together.`,
+    };
+  }
+  const edges = 1 + replicas.replicas.filter((other) => !other.gone).length;
+  if (edges === 1) return null;
+  return {
+    counted: `Counted by this edge (${replicas.name}) alone, one of ${edges}: other edges have requests of their own.`,
+    judged: `Judged on the requests of all ${edges} edges together.`,
+  };
 }
 
 /** The canary, as long as it is not the version in production. */

@@ -620,6 +620,12 @@ fn the_dashboard_is_a_page_that_needs_no_token_and_loads_from_nowhere_else() {
     get(&edge, "/api/v1/routes").problem(401, "unauthorized");
 }
 
+fn second_of(route: &str) -> Event {
+    let versions = std::collections::BTreeMap::new();
+    let route = route_name(route);
+    Event::Second(pointsman::view::SecondView { route, at_ms: 7, versions, rollback: None, promotion: None })
+}
+
 #[test]
 fn a_reader_with_a_focus_gets_others_in_brief() {
     let edge = Edge::new(view(vec![shifting(), steady("ranking")]));
@@ -627,16 +633,7 @@ fn a_reader_with_a_focus_gets_others_in_brief() {
     let mut stream = Events::at(&edge, "/api/v1/events?focus=ranking");
     let kinds: Vec<String> = (0..3).map(|_| stream.next().0).collect();
     assert_eq!(kinds, ["config", "sample", "sample"]);
-    let second = |route: &str| {
-        Event::Second(pointsman::view::SecondView {
-            route: route_name(route),
-            at_ms: 7,
-            versions: std::collections::BTreeMap::new(),
-            rollback: None,
-            promotion: None,
-        })
-    };
-    for event in [Event::Sample(shifting()), second("delivery-time"), second("ranking")] {
+    for event in [Event::Sample(shifting()), second_of("delivery-time"), second_of("ranking")] {
         edge.events.send(event).unwrap();
     }
     let (kind, _, sample) = stream.next();
@@ -644,6 +641,13 @@ fn a_reader_with_a_focus_gets_others_in_brief() {
     assert!(sample["analysis"]["summary"].is_null() && sample["weights"].is_object());
     let (kind, _, second) = stream.next();
     assert_eq!((kind.as_str(), &second["route"]), ("second", &json!("ranking")), "of others there are no seconds");
+    let mut of_none = Events::at(&edge, "/api/v1/events?focus=");
+    let standing: Vec<_> = (0..3).map(|_| of_none.next()).collect();
+    assert!(standing[1].2["analysis"]["summary"].is_null(), "who looks at the list alone gets every route in brief");
+    for event in [second_of("ranking"), Event::Sample(shifting())] {
+        edge.events.send(event).unwrap();
+    }
+    assert_eq!(of_none.next().0, "sample", "and no seconds");
 }
 
 #[test]

@@ -8,6 +8,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use pointsman_rollout::Verdict;
+
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("dashboard")
 }
@@ -55,6 +57,19 @@ fn succeeds(said: &Output, what: &str) {
     let (out, err) = (String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
     eprintln!("{out}");
     assert!(said.status.success(), "{what}\n{out}\n{err}");
+}
+
+#[test]
+fn every_verdict_and_every_test_has_words_on_the_page() {
+    let words = fs::read_to_string(folder().join("src/words.ts")).unwrap();
+    for verdict in Verdict::ALL {
+        let (name, reason) = (verdict.as_str(), verdict.reason());
+        let (exact, whole) = (format!("\"{name} {reason}\": ["), format!("analysis.verdict === \"{name}\""));
+        assert!(words.contains(&exact) || words.contains(&whole), "{name} {reason} would be shown as it is");
+    }
+    for (test, _) in crate::fixture::regression().tests() {
+        assert!(words.contains(&format!("    {test}: ")), "{test} would be shown as it is");
+    }
 }
 
 #[test]
