@@ -26,6 +26,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, FromArgMatches};
 use http::StatusCode;
 use thiserror::Error;
@@ -52,7 +53,7 @@ pub enum CliError {
         file: String,
     },
     /// The config file cannot be read.
-    #[error("`{file}` cannot be read")]
+    #[error("`{file}` cannot be read; give the path of a config file that this user may read")]
     ConfigFile {
         /// The file.
         file: String,
@@ -101,11 +102,27 @@ pub enum CliError {
         /// What could not be understood.
         source: serde_json::Error,
     },
+    /// An edge answers, on an address for clients.
+    #[error(
+        "{url} is where this edge serves clients; ask its admin address, which `pointsman run` prints and `admin.address` of the config file names"
+    )]
+    DataPort {
+        /// Where.
+        url: String,
+    },
     /// The edge says no.
     #[error("{} ({})", problem.detail, problem.code)]
     Refused {
         /// What it says.
         problem: Box<Problem>,
+    },
+    /// The edge of a cluster asks for its token, and there is none.
+    #[error(
+        "the edge asks for its token, and kubectl gives none: `admin-token` of the Secret `{secret}` is not there, or you may not read it (`kubectl get secret {secret}` says which); --token-file FILE takes its place"
+    )]
+    NoToken {
+        /// The Secret.
+        secret: String,
     },
     /// A webhook did not take its test.
     #[error("webhook `{webhook}` did not take it: {problem}")]
@@ -178,8 +195,10 @@ impl CliError {
             Self::Refused { .. }
             | Self::Unreachable { .. }
             | Self::Strange { .. }
+            | Self::DataPort { .. }
             | Self::NoDecision { .. }
             | Self::OtherRoute { .. }
+            | Self::NoToken { .. }
             | Self::NotDelivered { .. }
             | Self::Demo(_)
             | Self::Reach(_)
@@ -235,10 +254,33 @@ fn parsed(arguments: &[OsString]) -> Result<Cli, clap::Error> {
             command.mut_arg(name, |argument| argument.hide(false))
         });
     }
-    let matches = command.clone().try_get_matches_from(arguments)?;
+    let matches = command.clone().try_get_matches_from(arguments);
+    let matches = matches.map_err(|error| with_a_tip(as_written(command.clone(), arguments).unwrap_or(error)))?;
     let mut cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
     cli.connection.settle(&matches, as_plugin).map_err(|error| error.format(&mut command))?;
     Ok(cli)
+}
+
+/// The same error as if the environment said nothing: its addresses would stand in the usage as if they were asked for.
+fn as_written(command: clap::Command, arguments: &[OsString]) -> Option<clap::Error> {
+    let alone = ["admin", "token_file"]
+        .into_iter()
+        .fold(command, |command, name| command.mut_arg(name, |argument| argument.env(None::<&str>)));
+    alone.try_get_matches_from(arguments).err()
+}
+
+/// Says where the names of routes are to be had, where one is missing or is none.
+fn with_a_tip(mut error: clap::Error) -> clap::Error {
+    let is_about_a_route = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::Strings(missing)) => missing.iter().any(|argument| argument.contains("ROUTE")),
+        Some(ContextValue::String(argument)) => argument.contains("ROUTE"),
+        Some(_) | None => false,
+    };
+    if is_about_a_route {
+        let tip = "`pointsman status` lists the routes".into();
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip]));
+    }
+    error
 }
 
 /// `kubectl pointsman …` starts a program of this name.

@@ -270,7 +270,7 @@ pub struct HistoryArgs {
     #[arg(value_name = "ROUTE", add = ArgValueCandidates::new(completions::routes))]
     pub route: RouteName,
     /// Newest decisions to list, 500 at most
-    #[arg(long, value_name = "NUMBER", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=500))]
+    #[arg(long, value_name = "NUMBER", default_value_t = 50, value_parser = limit)]
     pub limit: u16,
     /// Print JSON with what the present or the last trial was decided on, for `replay`
     #[arg(long)]
@@ -287,7 +287,7 @@ pub struct ExplainArgs {
     #[arg(value_name = "ROUTE", add = ArgValueCandidates::new(completions::routes))]
     pub route: RouteName,
     /// Number of the decision, as `history` lists it; the last one with evidence if not given
-    #[arg(value_name = "DECISION")]
+    #[arg(value_name = "DECISION", value_parser = decision)]
     pub decision: Option<u64>,
     /// Print JSON
     #[arg(long)]
@@ -298,6 +298,19 @@ pub struct ExplainArgs {
 fn positive(text: &str) -> Result<f64, String> {
     let number: f64 = text.parse().map_err(|error: std::num::ParseFloatError| error.to_string())?;
     if number.is_finite() && number > 0.0 { Ok(number) } else { Err("write a number above 0, such as 200".to_owned()) }
+}
+
+/// Reads how many rows are wanted.
+fn limit(text: &str) -> Result<u16, String> {
+    let number = text.parse().ok().filter(|number| (1..=500).contains(number));
+    number.ok_or_else(|| "write a number from 1 to 500".to_owned())
+}
+
+/// Reads the number of a decision.
+fn decision(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_not_a_number: std::num::ParseIntError| {
+        "write the number of a decision, as `pointsman history ROUTE` lists them".to_owned()
+    })
 }
 
 /// Reads `v1=90%`.

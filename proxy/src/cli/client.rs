@@ -31,6 +31,9 @@ const ANSWER_BYTES: u64 = 64 << 20;
 /// Longest name of who gives an order, in characters, as the API takes it.
 const ACTOR_CHARS: usize = 64;
 
+/// How the type of a problem begins that a client's request met.
+const PROBLEM_OF_A_REQUEST: &str = "urn:pointsman:problem:";
+
 /// Where the edge is if nobody says so.
 const HERE: &str = "http://127.0.0.1:9900";
 
@@ -237,8 +240,18 @@ impl Admin {
         if status.is_success() {
             return serde_json::from_value(value).map_err(strange);
         }
+        if value.get("type").and_then(Value::as_str).is_some_and(|kind| kind.starts_with(PROBLEM_OF_A_REQUEST)) {
+            return Err(CliError::DataPort { url: self.base.clone() });
+        }
         let problem: Problem = serde_json::from_value(value).map_err(strange)?;
-        Err(CliError::Refused { problem: Box::new(problem) })
+        Err(self.without_a_token(&problem).unwrap_or_else(|| CliError::Refused { problem: Box::new(problem) }))
+    }
+
+    /// That no token was found in the cluster, if that is why the edge refuses.
+    fn without_a_token(&self, problem: &Problem) -> Option<CliError> {
+        let (cluster, _) = self.forward.as_ref().filter(|_| self.token.is_none())?;
+        let is_asked_for = problem.status == http::StatusCode::UNAUTHORIZED.as_u16();
+        is_asked_for.then(|| CliError::NoToken { secret: cluster.secret() })
     }
 }
 

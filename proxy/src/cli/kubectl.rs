@@ -69,10 +69,14 @@ impl ClusterArgs {
         Ok(pod.unwrap_or_else(|| format!("deployment/{}", self.edge)))
     }
 
+    /// Where the manifests keep the tokens.
+    pub(super) fn secret(&self) -> String {
+        format!("{}-tokens", self.edge)
+    }
+
     /// The admin token as the manifests keep it; none if there is none or this user may not read it.
     pub(super) fn token(&self) -> Result<Option<String>, ReachError> {
-        let secret = format!("{}-tokens", self.edge);
-        let encoded = self.asked(&["get", "secret", &secret, "--output=jsonpath={.data.admin-token}"])?;
+        let encoded = self.asked(&["get", "secret", &self.secret(), "--output=jsonpath={.data.admin-token}"])?;
         let decoded = encoded.and_then(|encoded| STANDARD.decode(encoded).ok());
         Ok(decoded.and_then(|token| String::from_utf8(token).ok()).map(|token| token.trim().to_owned()))
     }

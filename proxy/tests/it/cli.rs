@@ -233,7 +233,7 @@ fn orders_carry_the_user_and_the_reason_and_report_the_decision() {
 #[test]
 fn refused_orders_end_with_1_and_wrong_ones_with_2() {
     let edge = edge_with(view(vec![shifting()]));
-    let cases: [(&[&str], i32, &str); 7] = [
+    let cases: [(&[&str], i32, &str); 12] = [
         (&["resume", "delivery-time"], 1, "it is not paused (wrong_phase)"),
         (&["pause", "nope"], 1, "there is no route `nope`; routes: delivery-time (unknown_route)"),
         (&["weights", "delivery-time", "v1=90%", "v2=20%"], 2, "the weights add up to 110%; make them add up to 100%"),
@@ -241,6 +241,11 @@ fn refused_orders_end_with_1_and_wrong_ones_with_2() {
         (&["weights", "delivery-time", "v1=90", "v2=10%"], 2, "`90` is no share of traffic"),
         (&["weights", "delivery-time", "v1"], 2, "write VERSION=SHARE"),
         (&["status", "not a name"], 2, "is no name"),
+        (&["status", "not a name"], 2, "tip: `pointsman status` lists the routes"),
+        (&["rollback"], 2, "tip: `pointsman status` lists the routes"),
+        (&["rollback"], 2, "Usage: pointsman rollback <ROUTE>"),
+        (&["explain", "delivery-time", "last"], 2, "as `pointsman history ROUTE` lists them"),
+        (&["history", "delivery-time", "--limit", "0"], 2, "write a number from 1 to 500"),
     ];
     for (arguments, exit, words) in cases {
         let output = against(&edge, arguments);
@@ -284,7 +289,10 @@ fn nobody_there_somebody_else_there_and_no_address() {
     for words in [url.as_str(), "pointsman run --config FILE", "POINTSMAN_ADMIN", "refused"] {
         assert!(said.contains(words), "{said}");
     }
-    let other = somebody_else();
+    let clients = answering("502 Bad Gateway", r#"{"type":"urn:pointsman:problem:upstream_connect","status":502}"#);
+    let data = run(&["status", "--admin", &clients]);
+    assert!(err(&data).contains("is where this edge serves clients; ask its admin address"), "{}", err(&data));
+    let other = answering("200 OK", "<html>hi\n");
     let strange = run(&["status", "--admin", &other]);
     assert_eq!(
         (code(&strange), err(&strange).contains("status 200, but not as an edge")),
@@ -298,15 +306,16 @@ fn nobody_there_somebody_else_there_and_no_address() {
     assert_eq!((code(&half), err(&half).contains("`http://` is no admin address")), (2, true), "{}", err(&half));
 }
 
-/// A web server that is no edge; answers one request.
-fn somebody_else() -> String {
+/// A web server that is no admin API; answers one request, with this.
+fn answering(status: &'static str, body: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
         while lines.next().is_some_and(|line| !line.unwrap().is_empty()) {}
-        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\nconnection: close\r\n\r\n<html>hi\n").unwrap();
+        let length = body.len();
+        write!(stream, "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}").unwrap();
     });
     url
 }
@@ -416,7 +425,7 @@ fn check_prints_json_reads_standard_input_and_misses_a_file() {
 
     let missing = run(&["check", "/nonexistent.yaml"]);
     assert_eq!(
-        (code(&missing), err(&missing).contains("`/nonexistent.yaml` cannot be read: ")),
+        (code(&missing), err(&missing).contains("`/nonexistent.yaml` cannot be read; give the path")),
         (2, true),
         "{}",
         err(&missing)
