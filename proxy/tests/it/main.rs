@@ -38,6 +38,7 @@ mod kube_rights;
 mod kube_slow;
 mod kube_trouble;
 mod kube_way_back;
+mod kubectl;
 mod lanes;
 mod limits;
 mod malformed;
