@@ -47,6 +47,7 @@ mod mirror;
 mod models;
 mod notify;
 mod overrides;
+mod packing;
 mod pki;
 mod plugin;
 mod process;

@@ -1,0 +1,83 @@
+//! `.ci/dist`: what is in a release archive, and that the same program makes the same archive, wherever and by whom it is packed.
+//! The build itself is left out: a `cargo` that hands over the program of this test stands in its place.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// A copy of what the packing needs, in a folder of its own.
+fn sources() -> tempfile::TempDir {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let folder = tempfile::tempdir().unwrap();
+    for name in [".ci/dist", "Cargo.toml", "LICENSE", "README.md", "CHANGELOG.md"] {
+        let to = folder.path().join(name);
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::copy(root.join(name), to).unwrap();
+    }
+    let tools = folder.path().join("tools");
+    fs::create_dir(&tools).unwrap();
+    let cargo = format!(
+        "#!/bin/bash\nset -e\necho \"$@\" > asked\nmkdir -p target/made-up/debug\ncp {} target/made-up/debug/pointsman\n",
+        env!("CARGO_BIN_EXE_pointsman")
+    );
+    for (name, script) in [("cargo", cargo.as_str()), ("rustc", "#!/bin/bash\necho host: made-up\n")] {
+        fs::write(tools.join(name), script).unwrap();
+        fs::set_permissions(tools.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    folder
+}
+
+/// Packs in `folder`, by somebody whose files are for `mask`.
+fn pack(folder: &Path, mask: &str) -> PathBuf {
+    let path = format!("{}:{}", folder.join("tools").display(), std::env::var("PATH").unwrap());
+    let mut command = Command::new("bash");
+    command.args(["-c", &format!("umask {mask}; .ci/dist")]).current_dir(folder).env("PATH", path);
+    command.env("PROFILE", "dev").env("TARGET", "made-up").env("SOURCE_DATE_EPOCH", "1769828680");
+    let said = out(&command.env_remove("CARGO_TARGET_DIR").env_remove("RUSTFLAGS").output().unwrap());
+    assert!(said.contains(concat!("pointsman ", env!("CARGO_PKG_VERSION"))), "{said}");
+    let asked = fs::read_to_string(folder.join("asked")).unwrap();
+    assert!(asked.starts_with("build --locked "), "{asked}");
+    folder.join("target/dist-archives").join(format!("{}.tar.gz", name()))
+}
+
+fn name() -> String {
+    format!("pointsman-{}-made-up", env!("CARGO_PKG_VERSION"))
+}
+
+fn out(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+#[test]
+fn the_same_program_makes_the_same_archive_with_all_that_belongs_to_it() {
+    let (here, there) = (sources(), sources());
+    let archive = pack(here.path(), "022");
+    let bytes = fs::read(&archive).unwrap();
+    assert!(bytes == fs::read(pack(there.path(), "077")).unwrap(), "another folder, another hand: other bytes");
+
+    let mut checking = Command::new("sha256sum");
+    checking.args(["--check", "--strict"]).arg(format!("{}.tar.gz.sha256", name()));
+    out(&checking.current_dir(archive.parent().unwrap()).output().unwrap());
+
+    let unpacked = tempfile::tempdir().unwrap();
+    out(&Command::new("tar").args(["-xzf", archive.to_str().unwrap()]).current_dir(&unpacked).output().unwrap());
+    let root = unpacked.path().join(name());
+    let program = root.join("bin/pointsman");
+    let version = |program: &Path| out(&Command::new(program).arg("--version").output().unwrap());
+    assert_eq!(version(&program), version(Path::new(env!("CARGO_BIN_EXE_pointsman"))));
+    let plugin = out(&Command::new(root.join("bin/kubectl-pointsman")).args(["status", "--help"]).output().unwrap());
+    assert!(plugin.contains("Usage: kubectl pointsman status"), "{plugin}");
+    let files = |folder: &str| -> BTreeSet<String> {
+        fs::read_dir(root.join(folder)).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect()
+    };
+    let shells = ["bash", "elvish", "fish", "powershell", "zsh"].map(|shell| format!("pointsman.{shell}"));
+    assert_eq!(files("completions"), shells.into());
+    assert!(files("man/man1").is_superset(&["pointsman.1".to_owned(), "pointsman-rollback.1".to_owned()].into()));
+    let top = ["CHANGELOG.md", "LICENSE", "README.md", "bin", "completions", "man"].map(str::to_owned);
+    assert_eq!(files(""), top.into());
+    let mode = |file: &str| fs::metadata(root.join(file)).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode("bin/pointsman"), mode("README.md"), mode("man")), (0o755, 0o644, 0o755));
+}
