@@ -1,5 +1,6 @@
-//! `.ci/dist`: what is in a release archive, and that the same program makes the same archive, wherever and by whom it is packed.
-//! The build itself is left out: a `cargo` that hands over the program of this test stands in its place.
+//! `.ci/dist`: what is in a release archive, and that the same program makes the same archive, wherever and by whom it is packed;
+//! and what a build calls itself. The build itself is left out: a `cargo` that hands over the program of this test stands in
+//! its place, and the build script is compiled alone.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -80,4 +81,62 @@ fn the_same_program_makes_the_same_archive_with_all_that_belongs_to_it() {
     assert_eq!(files(""), top.into());
     let mode = |file: &str| fs::metadata(root.join(file)).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode("bin/pointsman"), mode("README.md"), mode("man")), (0o755, 0o644, 0o755));
+}
+
+/// The build script, alone.
+struct Script {
+    folder: tempfile::TempDir,
+}
+
+impl Script {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("build.rs");
+        let mut compile = Command::new("rustc");
+        compile.args(["--edition", "2024", "-o"]).arg(folder.path().join("build")).arg(source);
+        out(&compile.output().unwrap());
+        Self { folder }
+    }
+
+    /// What a release build in `folder` calls itself.
+    fn version(&self, folder: &Path, environment: &[(&str, &str)]) -> String {
+        let mut command = Command::new(self.folder.path().join("build"));
+        command.current_dir(folder).env("CARGO_PKG_VERSION", "1.2.3").env("PROFILE", "release");
+        command.env_remove("POINTSMAN_COMMIT").env_remove("SOURCE_DATE_EPOCH").envs(environment.iter().copied());
+        let told = out(&command.output().unwrap());
+        told.lines().find_map(|line| line.strip_prefix("cargo:rustc-env=POINTSMAN_VERSION=")).unwrap().to_owned()
+    }
+}
+
+fn git(folder: &Path, arguments: &[&str]) -> String {
+    let mut command = Command::new("git");
+    command.args(["-c", "user.name=a", "-c", "user.email=a@example.com"]).args(arguments).current_dir(folder);
+    for name in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"] {
+        command.env_remove(name);
+    }
+    out(&command.output().unwrap()).trim().to_owned()
+}
+
+#[test]
+fn a_release_build_names_its_commit_and_a_copy_of_the_sources_names_none_that_is_not_its_own() {
+    let script = Script::new();
+    let checkout = tempfile::tempdir().unwrap();
+    let root = checkout.path();
+    fs::write(root.join("build.rs"), "// as it was committed").unwrap();
+    assert_eq!(script.version(root, &[]), "1.2.3", "no git, no commit");
+    let named = [("POINTSMAN_COMMIT", "0badcafe"), ("SOURCE_DATE_EPOCH", "1769828680")];
+    assert_eq!(script.version(root, &named), "1.2.3 (0badcafe, 2026-01-31)", "who packs the sources may know it");
+
+    git(root, &["init", "--quiet"]);
+    git(root, &["add", "build.rs"]);
+    git(root, &["commit", "--quiet", "--message", "first"]);
+    let commit = git(root, &["rev-parse", "--short=12", "HEAD"]);
+    assert_eq!(script.version(root, &[]), format!("1.2.3 ({commit})"));
+    // A source archive that was unpacked inside of some other repository.
+    let inside = root.join("unpacked");
+    fs::create_dir(&inside).unwrap();
+    fs::write(inside.join("build.rs"), "// the same sources").unwrap();
+    assert_eq!(script.version(&inside, &[]), "1.2.3");
+    fs::write(root.join("build.rs"), "// changed since").unwrap();
+    assert_eq!(script.version(root, &[]), format!("1.2.3 ({commit}-dirty)"));
 }
