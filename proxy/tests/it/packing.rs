@@ -20,7 +20,7 @@ fn sources() -> tempfile::TempDir {
     let tools = folder.path().join("tools");
     fs::create_dir(&tools).unwrap();
     let cargo = format!(
-        "#!/bin/bash\nset -e\necho \"$@\" > asked\nmkdir -p target/made-up/debug\ncp {} target/made-up/debug/pointsman\n",
+        "#!/bin/bash\nset -e\necho \"$@\" > asked\nmkdir -p target/$TARGET/debug\ncp {} target/$TARGET/debug/pointsman\n",
         env!("CARGO_BIN_EXE_pointsman")
     );
     for (name, script) in [("cargo", cargo.as_str()), ("rustc", "#!/bin/bash\necho host: made-up\n")] {
@@ -30,13 +30,18 @@ fn sources() -> tempfile::TempDir {
     folder
 }
 
-/// Packs in `folder`, by somebody whose files are for `mask`.
-fn pack(folder: &Path, mask: &str) -> PathBuf {
+/// The packing in `folder`, by somebody whose files are for `mask`.
+fn packing(folder: &Path, mask: &str) -> Command {
     let path = format!("{}:{}", folder.join("tools").display(), std::env::var("PATH").unwrap());
     let mut command = Command::new("bash");
     command.args(["-c", &format!("umask {mask}; .ci/dist")]).current_dir(folder).env("PATH", path);
     command.env("PROFILE", "dev").env("TARGET", "made-up").env("SOURCE_DATE_EPOCH", "1769828680");
-    let said = out(&command.env_remove("CARGO_TARGET_DIR").env_remove("RUSTFLAGS").output().unwrap());
+    command.env_remove("CARGO_TARGET_DIR").env_remove("RUSTFLAGS").env_remove("STATIC");
+    command
+}
+
+fn pack(folder: &Path, mask: &str) -> PathBuf {
+    let said = out(&packing(folder, mask).output().unwrap());
     assert!(said.contains(concat!("pointsman ", env!("CARGO_PKG_VERSION"))), "{said}");
     let asked = fs::read_to_string(folder.join("asked")).unwrap();
     assert!(asked.starts_with("build --locked "), "{asked}");
@@ -81,6 +86,19 @@ fn the_same_program_makes_the_same_archive_with_all_that_belongs_to_it() {
     assert_eq!(files(""), top.into());
     let mode = |file: &str| fs::metadata(root.join(file)).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode("bin/pointsman"), mode("README.md"), mode("man")), (0o755, 0o644, 0o755));
+}
+
+#[test]
+fn a_program_that_asks_for_a_dynamic_linker_is_not_packed_as_a_static_one() {
+    let sources = sources();
+    let compiler = sources.path().join("tools/musl-gcc");
+    fs::write(&compiler, "#!/bin/bash\n").unwrap();
+    fs::set_permissions(&compiler, fs::Permissions::from_mode(0o755)).unwrap();
+    for (name, value) in [("TARGET", "made-unknown-linux-musl"), ("STATIC", "glibc")] {
+        let refused = packing(sources.path(), "022").env(name, value).output().unwrap();
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert!(!refused.status.success() && said.contains("is not static"), "{name}={value}: {said}");
+    }
 }
 
 /// The build script, alone.
