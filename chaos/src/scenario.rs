@@ -3,7 +3,9 @@
 //! The route is written as in a config file and read by the same code, so that what is played is what an operator
 //! would write. Where its versions answer is left to the world that plays it.
 
+mod event;
 mod file;
+mod world;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,7 +14,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman_config::{ConfigErrors, Route, VersionId};
-use pointsman_rollout::{OrderKind, PhaseName};
+use pointsman_rollout::PhaseName;
+use serde_json::{Map, Value};
+
+pub use event::{
+    ApiFault, Clients, ConfigFault, Down, DownBy, EdgeFault, Edit, Event, Fault, Latency, StateFault, What, Who,
+};
+pub use world::{Live, Models, World};
 
 /// One scenario, checked.
 #[derive(Debug, Clone)]
@@ -23,10 +31,20 @@ pub struct Scenario {
     pub about: String,
     /// The route as the config file gives it at the start.
     pub route: Arc<Route>,
+    /// The same as it is written, without `versions` and `name`: worlds that write config files add theirs.
+    pub route_keys: Map<String, Value>,
     /// How each version behaves as long as nothing is wrong with it.
     pub versions: BTreeMap<VersionId, Behaviour>,
     /// Requests per second of the whole route.
     pub rate: f64,
+    /// Which worlds can play it; at least one.
+    pub worlds: Vec<World>,
+    /// How the live world plays it.
+    pub live: Live,
+    /// How many edges decide together.
+    pub edges: usize,
+    /// Whether state is kept on the live Service of an API server instead of in a file.
+    pub api_server: bool,
     /// What happens, in the order of time.
     pub events: Vec<Event>,
     /// When the scenario is over, from its start.
@@ -48,65 +66,6 @@ pub struct Behaviour {
     pub slow: f64,
 }
 
-/// One thing that happens.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Event {
-    /// When, from the start.
-    pub at: Duration,
-    /// Until when; none: it stays, or has no duration.
-    pub until: Option<Duration>,
-    /// What.
-    pub what: What,
-    /// As the file has it, on one line.
-    pub text: String,
-}
-
-impl Event {
-    /// Whether it is in force at `now`.
-    pub fn is_in_force(&self, now: Duration) -> bool {
-        self.at <= now && self.until.is_none_or(|until| now < until)
-    }
-}
-
-/// What can happen.
-#[derive(Debug, Clone, PartialEq)]
-pub enum What {
-    /// A version answers worse.
-    Fault(Fault),
-    /// So many endpoints of a version are gone.
-    Down {
-        /// Which version.
-        version: VersionId,
-        /// How many.
-        endpoints: usize,
-    },
-    /// The load is multiplied.
-    Traffic(f64),
-    /// The edge is killed; it starts again when the event is over.
-    EdgeKilled,
-    /// An operator gives an order.
-    Order(OrderKind),
-    /// The route's part of the config file is edited.
-    Edit(Arc<Route>),
-}
-
-/// How a version answers worse; shares are ratios of its requests and add to its own.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Fault {
-    /// Which version.
-    pub version: VersionId,
-    /// Fail at once.
-    pub errors: f64,
-    /// Are answered later than the latency threshold.
-    pub slow: f64,
-    /// Get no answer until the route's timeout.
-    pub hang: f64,
-    /// How long it takes from nothing to the full shares, in a straight line.
-    pub ramp: Duration,
-    /// How many requests in a row fail together; 1: each by itself.
-    pub together: u32,
-}
-
 /// What must hold; the invariants of [`invariant`](crate::invariant) hold besides, in every scenario.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Holds {
@@ -120,6 +79,14 @@ pub struct Holds {
     pub promoted_within: Option<Duration>,
     /// Clients get no more bad answers from the canary.
     pub bad_answers_at_most: Option<u64>,
+    /// This share of all requests is answered well, as a ratio.
+    pub availability_at_least: Option<f64>,
+    /// So many of the answers are bad that stable gave, or the edge itself.
+    pub other_bad_answers_at_most: Option<u64>,
+    /// The edge's resident memory stays below this many bytes.
+    pub memory_at_most: Option<u64>,
+    /// The edge never has more file descriptors open.
+    pub descriptors_at_most: Option<u64>,
 }
 
 impl Scenario {
@@ -140,6 +107,22 @@ impl Scenario {
         }
     }
 
+    /// Whether `world` can play it.
+    ///
+    /// # Errors
+    /// When it says that it is for the other one.
+    pub fn is_for(&self, world: World) -> Result<(), ScenarioError> {
+        if self.worlds.contains(&world) {
+            return Ok(());
+        }
+        let other = if world == World::Sim { "--live" } else { "--sim" };
+        Err(ScenarioError::Senseless {
+            name: self.name.clone(),
+            place: "worlds".to_owned(),
+            what: format!("the {world} world is not among them; run it with {other}"),
+        })
+    }
+
     /// When the first thing goes wrong with `version` alone: a fault, an endpoint, or at the start a behaviour that the route's
     /// guard does not tolerate beside stable's.
     pub fn first_harm(&self, version: &VersionId) -> Option<Duration> {
@@ -153,8 +136,16 @@ impl Scenario {
         }
         let harms = |event: &&Event| match &event.what {
             What::Fault(fault) => fault.version == *version && !self.hits_stable_as_well(event, fault),
-            What::Down { version: hit, .. } => hit == version,
-            What::Traffic(_) | What::EdgeKilled | What::Order(_) | What::Edit(_) => false,
+            What::Down(down) => down.version == *version,
+            What::Traffic(_)
+            | What::Edge { .. }
+            | What::State(_)
+            | What::Config(_)
+            | What::Clients(_)
+            | What::Names
+            | What::Api(_)
+            | What::Order(_)
+            | What::Edit(_) => false,
         };
         self.events.iter().find(harms).map(|event| event.at)
     }

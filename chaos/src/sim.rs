@@ -96,9 +96,25 @@ fn broken_promises(scenario: &Scenario, played: &Played) -> Vec<String> {
     {
         broken.push(format!("the canary was to be promoted within {limit:?}: {}", said(played.promoted)));
     }
-    let bad = canary.map_or(0, |canary| played.books.of(canary).bad);
+    broken.extend(bad_books(scenario, &played.books));
+    broken
+}
+
+/// What users saw, and should not have seen.
+fn bad_books(scenario: &Scenario, books: &Books) -> Vec<String> {
+    let (holds, canary) = (&scenario.holds, scenario.canary());
+    let mut broken = Vec::new();
+    let bad = canary.map_or(0, |canary| books.of(canary).bad);
     if let Some(limit) = holds.bad_answers_at_most.filter(|limit| bad > *limit) {
         broken.push(format!("the canary gave {bad} bad answers, and should give {limit} at most"));
+    }
+    let others: u64 =
+        books.versions.iter().filter(|(version, _)| Some(*version) != canary).map(|(_, own)| own.bad).sum();
+    if let Some(limit) = holds.other_bad_answers_at_most.filter(|limit| others > *limit) {
+        broken.push(format!("{others} bad answers came from others than the canary, and {limit} at most should"));
+    }
+    if let Some(limit) = holds.availability_at_least.filter(|limit| books.availability() < *limit) {
+        broken.push(format!("{:.4} of all requests were answered well, and {limit} should be", books.availability()));
     }
     broken
 }
@@ -198,14 +214,21 @@ impl<'a, P: Policy> World<'a, P> {
         let now = Time::after_start(self.now);
         match &event.what {
             What::Order(kind) => self.policy.order(kind, now),
-            What::Edit(route) => self.policy.edit(route, now),
-            What::EdgeKilled => {
+            What::Edit(edit) => self.policy.edit(&edit.route, now),
+            What::Edge { .. } => {
                 self.policy.kill(now);
                 self.books.cut_off += self.traffic.cut_off();
                 self.down_until = event.until;
                 Vec::new()
             }
-            What::Fault(_) | What::Down { .. } | What::Traffic(_) => Vec::new(),
+            What::Fault(_)
+            | What::Down(_)
+            | What::Traffic(_)
+            | What::State(_)
+            | What::Config(_)
+            | What::Clients(_)
+            | What::Names
+            | What::Api(_) => Vec::new(),
         }
     }
 

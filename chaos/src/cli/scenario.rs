@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use pointsman_chaos::report::{Line, markdown, measure, svg};
-use pointsman_chaos::scenario::{Scenario, ScenarioError};
+use pointsman_chaos::scenario::{Scenario, ScenarioError, World};
 use pointsman_chaos::sim::{Chosen, play, smallest};
 
 use super::{CliError, print};
@@ -75,6 +75,7 @@ pub(crate) fn check(arguments: &Check) -> Result<(), CliError> {
 
 pub(crate) fn run(arguments: &Run) -> Result<(), CliError> {
     let scenario = read(&arguments.file)?;
+    scenario.is_for(World::Sim).map_err(CliError::Scenario)?;
     print(format_args!("{}: {}", scenario.name, scenario.about))?;
     let mut broke = 0;
     for seed in arguments.seed..arguments.seed.saturating_add(arguments.seeds) {
@@ -121,7 +122,7 @@ pub(crate) fn report(arguments: &Report) -> Result<(), CliError> {
     for file in &arguments.files {
         let scenario = read(file)?;
         if !scenario.comparable {
-            print(format_args!("{} is left out: peers cannot be given its orders, edits or restarts", scenario.name))?;
+            print(format_args!("{} is left out: peers cannot be given what happens in it", scenario.name))?;
             continue;
         }
         for chosen in Chosen::ALL {

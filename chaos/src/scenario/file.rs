@@ -4,19 +4,25 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pointsman_config::{Config, Route, VersionId, parse_duration, parse_percent};
-use pointsman_rollout::{OrderKind, PhaseName, Resume};
+use pointsman_config::{Config, Route, VersionId, parse_duration, parse_percent, parse_size};
+use pointsman_rollout::PhaseName;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
-use super::{Behaviour, Event, Fault, Holds, Problems, Scenario, ScenarioError, What};
+use super::world::{Live, Models, World};
+use super::{Behaviour, Event, Holds, Problems, Scenario, ScenarioError, What};
+use event::EventFile;
+
+mod event;
 
 /// More than a machine of ours sees, and far from where counts of one tick lose their meaning.
 const MAX_RATE: f64 = 100_000.0;
 const MAX_ENDPOINTS: usize = 100;
 /// Long enough for the longest plan, short enough that a slip of the pen ends.
 const MAX_END: Duration = Duration::from_hours(48);
+const MAX_EDGES: usize = 9;
+const MAX_SPEED: f64 = 100.0;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -25,6 +31,14 @@ struct ScenarioFile {
     route: Map<String, Value>,
     versions: BTreeMap<VersionId, VersionFile>,
     rate: f64,
+    #[serde(default = "both_worlds")]
+    worlds: Vec<World>,
+    #[serde(default)]
+    live: LiveFile,
+    #[serde(default = "one")]
+    edges: usize,
+    #[serde(default)]
+    api_server: bool,
     #[serde(default)]
     events: Vec<Map<String, Value>>,
     end: Span,
@@ -47,39 +61,25 @@ const fn one() -> usize {
     1
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct EventFile {
-    at: Span,
-    #[serde(rename = "for")]
-    lasts: Option<Span>,
-    version: Option<VersionId>,
-    errors: Option<Percent>,
-    slow: Option<Percent>,
-    hang: Option<Percent>,
-    ramp: Option<Span>,
-    together: Option<u32>,
-    down: Option<usize>,
-    traffic: Option<f64>,
-    edge: Option<EdgeFile>,
-    order: Option<OrderFile>,
-    edit: Option<Map<String, Value>>,
+fn both_worlds() -> Vec<World> {
+    vec![World::Sim, World::Live]
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum EdgeFile {
-    Killed,
+#[serde(default, deny_unknown_fields)]
+struct LiveFile {
+    speed: f64,
+    connections: usize,
+    descriptors: Option<u64>,
+    models: Models,
+    small_disk: bool,
 }
 
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum OrderFile {
-    Promote,
-    Rollback,
-    Pause,
-    Resume,
-    Retry,
+impl Default for LiveFile {
+    fn default() -> Self {
+        let Live { speed, connections, descriptors, models, small_disk } = Live::default();
+        Self { speed, connections, descriptors, models, small_disk }
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -90,6 +90,10 @@ struct HoldsFile {
     never_taken_back: bool,
     promoted_within: Option<Span>,
     bad_answers_at_most: Option<u64>,
+    availability_at_least: Option<Percent>,
+    other_bad_answers_at_most: Option<u64>,
+    memory_at_most: Option<Size>,
+    descriptors_at_most: Option<u64>,
 }
 
 /// `90s`, `5m`: as the config file writes durations.
@@ -116,38 +120,73 @@ impl<'de> Deserialize<'de> for Percent {
     }
 }
 
+/// `64MiB`, in bytes.
+#[derive(Clone, Copy)]
+struct Size(u64);
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(source)
+            .map_err(|error| D::Error::custom(format!("write a size with its unit, such as `64MiB`: {error}")))?;
+        parse_size(&text).map(Self).map_err(D::Error::custom)
+    }
+}
+
 pub(super) fn read(text: &str, name: &str) -> Result<Scenario, ScenarioError> {
     let file: ScenarioFile = serde_saphyr::from_str(text)
         .map_err(|source| ScenarioError::Unwritten { name: name.to_owned(), source: Box::new(source) })?;
-    let reader = Reader { name, versions: &file.versions, route: &file.route };
+    let reader = Reader { name, versions: &file.versions, route: &file.route, has_api_server: file.api_server };
     let route = reader.route("route", &file.route)?;
     reader.check(&file)?;
     let mut events = Vec::with_capacity(file.events.len());
     for (index, event) in file.events.iter().enumerate() {
-        events.push(reader.event(index, event, &route)?);
+        let read = reader.event(index, event, &route)?;
+        reader.check_worlds(index, &read, &file)?;
+        events.push(read);
     }
     events.sort_by_key(|event| event.at);
-    let is_alike = |event: &Event| matches!(event.what, What::Fault(_) | What::Down { .. } | What::Traffic(_));
-    let comparable = events.iter().all(is_alike);
+    let is_alike = |event: &Event| matches!(event.what, What::Fault(_) | What::Down(_) | What::Traffic(_));
+    let comparable = file.worlds.contains(&World::Sim) && events.iter().all(is_alike);
     let behaviour =
         |file: &VersionFile| Behaviour { endpoints: file.endpoints, errors: file.errors.0, slow: file.slow.0 };
     Ok(Scenario {
         name: name.to_owned(),
         about: file.about,
         route,
+        route_keys: file.route,
         versions: file.versions.iter().map(|(version, file)| (version.clone(), behaviour(file))).collect(),
         rate: file.rate,
+        worlds: file.worlds,
+        live: file.live.into(),
+        edges: file.edges,
+        api_server: file.api_server,
         events,
         end: file.end.0,
         comparable,
-        holds: Holds {
-            ends: file.holds.ends,
-            taken_back_within: file.holds.taken_back_within.map(|span| span.0),
-            never_taken_back: file.holds.never_taken_back,
-            promoted_within: file.holds.promoted_within.map(|span| span.0),
-            bad_answers_at_most: file.holds.bad_answers_at_most,
-        },
+        holds: file.holds.into(),
     })
+}
+
+impl From<HoldsFile> for Holds {
+    fn from(file: HoldsFile) -> Self {
+        Self {
+            ends: file.ends,
+            taken_back_within: file.taken_back_within.map(|span| span.0),
+            never_taken_back: file.never_taken_back,
+            promoted_within: file.promoted_within.map(|span| span.0),
+            bad_answers_at_most: file.bad_answers_at_most,
+            availability_at_least: file.availability_at_least.map(|share| share.0),
+            other_bad_answers_at_most: file.other_bad_answers_at_most,
+            memory_at_most: file.memory_at_most.map(|size| size.0),
+            descriptors_at_most: file.descriptors_at_most,
+        }
+    }
+}
+
+impl From<LiveFile> for Live {
+    fn from(LiveFile { speed, connections, descriptors, models, small_disk }: LiveFile) -> Self {
+        Self { speed, connections, descriptors, models, small_disk }
+    }
 }
 
 /// What every part of the file is read with.
@@ -155,6 +194,7 @@ struct Reader<'a> {
     name: &'a str,
     versions: &'a BTreeMap<VersionId, VersionFile>,
     route: &'a Map<String, Value>,
+    has_api_server: bool,
 }
 
 impl Reader<'_> {
@@ -170,6 +210,23 @@ impl Reader<'_> {
         }
         if file.end.0 > MAX_END || file.end.0.is_zero() {
             return Err(self.senseless("end", "a scenario lasts more than nothing and 48h at most"));
+        }
+        if file.worlds.is_empty() {
+            return Err(self.senseless("worlds", "name at least one of sim and live, or leave it out for both"));
+        }
+        if !(1..=MAX_EDGES).contains(&file.edges) {
+            return Err(self.senseless("edges", format!("write 1 to {MAX_EDGES}")));
+        }
+        if file.edges > 1 && !file.api_server {
+            return Err(
+                self.senseless("edges", "several edges keep their state on an API server; write `api_server: true`")
+            );
+        }
+        if let Some(world) = file.worlds.iter().find(|world| file.api_server && !world.has_api_server()) {
+            return Err(self.senseless("api_server", format!("the {world} world has none; leave it out")));
+        }
+        if !(1.0..=MAX_SPEED).contains(&file.live.speed) {
+            return Err(self.senseless("live.speed", format!("write 1 to {MAX_SPEED}")));
         }
         for (version, file) in &file.versions {
             let place = format!("versions.{version}");
@@ -215,104 +272,33 @@ impl Reader<'_> {
         route.map(Arc::new).ok_or_else(|| self.senseless(place, "there is no route"))
     }
 
+    /// Every world that is to play the scenario must be able to play each of its events.
+    fn check_worlds(&self, index: usize, event: &Event, file: &ScenarioFile) -> Result<(), ScenarioError> {
+        let unable = file.worlds.iter().find(|world| !event.is_played_by(**world));
+        if let Some(world) = unable {
+            let able = [World::Sim, World::Live].into_iter().find(|world| event.is_played_by(*world));
+            let way_out = able.map_or_else(
+                || "and no other one can; leave it out".to_owned(),
+                |able| format!("write `worlds: [{able}]` beside `about`"),
+            );
+            let what = format!("the {world} world cannot play this; {way_out}");
+            return Err(self.senseless(&format!("events[{index}]"), what));
+        }
+        let are_real = file.live.models == Models::ModelServer;
+        if are_real && matches!(event.what, What::Fault(_)) {
+            let what = "a real model server answers as it does; only fakes answer worse, so leave `live.models` out";
+            return Err(self.senseless(&format!("events[{index}]"), what));
+        }
+        Ok(())
+    }
+
     fn event(&self, index: usize, written: &Map<String, Value>, route: &Route) -> Result<Event, ScenarioError> {
         let place = format!("events[{index}]");
         let file = EventFile::deserialize(Value::Object(written.clone()))
             .map_err(|error| self.senseless(&place, error.to_string()))?;
         let (at, until) = (file.at.0, file.lasts.map(|span| file.at.0 + span.0));
         let what = self.what(&place, &file, route)?;
-        Ok(Event { at, until, what, text: Value::Object(written.clone()).to_string() })
-    }
-
-    fn what(&self, place: &str, file: &EventFile, route: &Route) -> Result<What, ScenarioError> {
-        let is_fault = file.errors.is_some() || file.slow.is_some() || file.hang.is_some();
-        let kinds = [
-            is_fault,
-            file.down.is_some(),
-            file.traffic.is_some(),
-            file.edge.is_some(),
-            file.order.is_some(),
-            file.edit.is_some(),
-        ];
-        if kinds.into_iter().filter(|is_there| *is_there).count() != 1 {
-            return Err(self.senseless(
-                place,
-                "write one of errors/slow/hang (with version), down (with version), traffic, edge, order, edit",
-            ));
-        }
-        if let Some(times) = file.traffic {
-            let is_sane = (0.0..=1_000.0).contains(&times);
-            return if is_sane {
-                Ok(What::Traffic(times))
-            } else {
-                Err(self.senseless(place, "traffic: write 0 to 1000"))
-            };
-        }
-        if let Some(EdgeFile::Killed) = file.edge {
-            return file
-                .lasts
-                .map(|_| What::EdgeKilled)
-                .ok_or_else(|| self.senseless(place, "say for how long with `for`"));
-        }
-        if let Some(keys) = &file.edit {
-            let mut merged = self.route.clone();
-            if keys.contains_key("weights") || keys.contains_key("rollout") {
-                merged.remove("weights");
-                merged.remove("rollout");
-            }
-            merged.extend(keys.clone());
-            return self.route(&format!("{place}.edit"), &merged).map(What::Edit);
-        }
-        let version = file.version.clone().filter(|version| self.versions.contains_key(version));
-        if let Some(order) = file.order {
-            return self.order(place, order, version, route);
-        }
-        let version =
-            version.ok_or_else(|| self.senseless(place, "name one of the scenario's versions with `version`"))?;
-        match file.down {
-            Some(endpoints) => Ok(What::Down { version, endpoints }),
-            None => self.fault(place, version, file),
-        }
-    }
-
-    fn fault(&self, place: &str, version: VersionId, file: &EventFile) -> Result<What, ScenarioError> {
-        let share = |written: Option<Percent>| written.unwrap_or_default().0;
-        let fault = Fault {
-            version,
-            errors: share(file.errors),
-            slow: share(file.slow),
-            hang: share(file.hang),
-            ramp: file.ramp.map_or(Duration::ZERO, |span| span.0),
-            together: file.together.unwrap_or(1).max(1),
-        };
-        let all = fault.errors + fault.slow + fault.hang;
-        if all > 1.0 {
-            return Err(
-                self.senseless(place, "errors, slow and hang are shares of the same requests: 100% together at most")
-            );
-        }
-        Ok(What::Fault(fault))
-    }
-
-    fn order(
-        &self,
-        place: &str,
-        order: OrderFile,
-        version: Option<VersionId>,
-        route: &Route,
-    ) -> Result<What, ScenarioError> {
-        let kind = match order {
-            OrderFile::Promote => OrderKind::Promote,
-            OrderFile::Rollback => OrderKind::Rollback,
-            OrderFile::Pause => OrderKind::Pause,
-            OrderFile::Resume => OrderKind::Resume(Resume::GoOn),
-            OrderFile::Retry => {
-                let other = self.versions.keys().find(|version| **version != route.stable).cloned();
-                let wanted = version.or(other);
-                OrderKind::Retry(wanted.ok_or_else(|| self.senseless(place, "there is no version to try again"))?)
-            }
-        };
-        Ok(What::Order(kind))
+        Ok(Event { at, until, phase: file.phase, what, text: Value::Object(written.clone()).to_string() })
     }
 }
 
@@ -374,6 +360,20 @@ holds: { ends: rolled_back, taken_back_within: 2s }
         );
         is_refused("version: v2, errors: 50%", "version: v2, errors: 80%, hang: 30%", "100% together at most");
         is_refused("traffic: 2", "traffic: 2, order: pause", "events[1]: write one of");
+        is_refused(
+            "traffic: 2",
+            "state: read_only",
+            "events[1]: the sim world cannot play this; write `worlds: [live]`",
+        );
+        is_refused("traffic: 2", "version: v2, down: 1, by: frozen", "write `worlds: [live]`");
+        is_refused("traffic: 2", "version: v2, latency: { median: 9ms, p99: 3ms }", "p99 below its median");
+        is_refused("traffic: 2", "clients: { idle: 1, garbage: 1 }", "events[1]");
+        is_refused("traffic: 2", "api: slow", "there is no API server; write `api_server: true`");
+        is_refused("rate: 100", "rate: 100\nedges: 3", "write `api_server: true`");
+        is_refused("rate: 100", "rate: 100\napi_server: true", "api_server: the sim world has none");
+        is_refused("rate: 100", "rate: 100\nworlds: []", "name at least one of sim and live");
+        is_refused("rate: 100", "rate: 100\nlive: { speed: 0 }", "live.speed: write 1 to 100");
+        is_refused("rate: 100", "rate: 100\nlive: { models: model_server }", "only fakes answer worse");
         is_refused("traffic: 2", "edge: killed", "for how long");
         is_refused("end: 5m", "end: 500h", "48h at most");
     }
@@ -382,7 +382,9 @@ holds: { ends: rolled_back, taken_back_within: 2s }
     fn an_edit_replaces_the_plan_and_keeps_the_rest_of_the_route() {
         let text = SMALL.replace("traffic: 2", "edit: { weights: { v1: 90%, v2: 10% }, revisions: { v2: r2 } }");
         let scenario = Scenario::parse(&text, "small").unwrap();
-        let What::Edit(route) = &scenario.events[0].what else { panic!("no edit") };
+        let What::Edit(edit) = &scenario.events[0].what else { panic!("no edit") };
+        let route = &edit.route;
+        assert!(edit.keys.contains_key("weights") && !edit.keys.contains_key("rollout"));
         assert!(matches!(route.plan, pointsman_config::Plan::Weights(_)));
         assert_eq!(route.versions.values().nth(1).unwrap().revision.as_deref(), Some("r2"));
         assert!(!scenario.comparable);

@@ -35,6 +35,14 @@ impl Books {
         self.versions.get(version).copied().unwrap_or_default()
     }
 
+    /// The share of requests that were answered well, of those whose end is known; 1 of none.
+    pub fn availability(&self) -> f64 {
+        let good: u64 = self.versions.values().map(|books| books.good).sum();
+        let bad: u64 = self.versions.values().map(|books| books.bad).sum();
+        let all = good + bad + self.unserved + self.cut_off;
+        if all == 0 { 1.0 } else { exact(good) / exact(all) }
+    }
+
     pub(crate) fn assigned(&mut self, version: &VersionId, requests: u64) {
         if requests > 0 {
             self.entry(version).assigned += requests;
@@ -60,4 +68,9 @@ impl Books {
         let accounted = known + self.cut_off + self.under_way;
         (assigned != accounted).then(|| format!("{assigned} requests were assigned and {accounted} are accounted for"))
     }
+}
+
+/// Exact for every count that a simulation reaches.
+fn exact(count: u64) -> f64 {
+    u32::try_from(count).map_or(f64::INFINITY, f64::from)
 }

@@ -46,11 +46,16 @@ impl Fleet {
             for event in &scenario.events {
                 match &event.what {
                     What::Fault(fault) if fault.version == *version => faults.push((event.clone(), fault.clone())),
-                    What::Down { version: hit, endpoints } if hit == version => downs.push((event.clone(), *endpoints)),
+                    What::Down(down) if down.version == *version => downs.push((event.clone(), down.endpoints)),
                     What::Fault(_)
-                    | What::Down { .. }
+                    | What::Down(_)
                     | What::Traffic(_)
-                    | What::EdgeKilled
+                    | What::Edge { .. }
+                    | What::State(_)
+                    | What::Config(_)
+                    | What::Clients(_)
+                    | What::Names
+                    | What::Api(_)
                     | What::Order(_)
                     | What::Edit(_) => {}
                 }
@@ -106,8 +111,8 @@ impl Fleet {
         for (event, fault) in member.faults.iter().filter(|(event, _)| event.is_in_force(now)) {
             let lasted = now.saturating_sub(event.at);
             let part = if lasted >= fault.ramp { 1.0 } else { lasted.as_secs_f64() / fault.ramp.as_secs_f64() };
-            answers.errors = (answers.errors + part * fault.errors).min(1.0);
-            answers.slow = (answers.slow + part * fault.slow).min(1.0);
+            answers.errors = (answers.errors + part * fault.failing()).min(1.0);
+            answers.slow = (answers.slow + part * fault.late()).min(1.0);
             answers.hang = (answers.hang + part * fault.hang).min(1.0);
             answers.together = answers.together.max(fault.together);
         }

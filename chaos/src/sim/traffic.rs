@@ -40,7 +40,16 @@ impl Traffic {
     pub(super) fn new(scenario: &Scenario, chance: ChaCha8Rng) -> Self {
         let burst = |event: &crate::scenario::Event| match event.what {
             What::Traffic(times) => Some((event.at, event.until, times)),
-            What::Fault(_) | What::Down { .. } | What::EdgeKilled | What::Order(_) | What::Edit(_) => None,
+            What::Fault(_)
+            | What::Down(_)
+            | What::Edge { .. }
+            | What::State(_)
+            | What::Config(_)
+            | What::Clients(_)
+            | What::Names
+            | What::Api(_)
+            | What::Order(_)
+            | What::Edit(_) => None,
         };
         let route = &scenario.route;
         Self {

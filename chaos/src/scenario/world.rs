@@ -1,0 +1,111 @@
+//! The worlds that a scenario can be played in, and how the live one plays it.
+
+use std::fmt;
+
+use serde::Deserialize;
+
+use super::event::{DownBy, EdgeFault, Event, What, Who};
+
+/// Where a scenario is played.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum World {
+    /// In virtual time, against the edge's decisions.
+    Sim,
+    /// On real processes, in real time.
+    Live,
+}
+
+impl World {
+    /// Whether edges can keep their state on an API server in it, and be several.
+    pub const fn has_api_server(self) -> bool {
+        match self {
+            Self::Sim | Self::Live => false,
+        }
+    }
+}
+
+impl fmt::Display for World {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Sim => "sim",
+            Self::Live => "live",
+        })
+    }
+}
+
+/// How the live world plays a scenario.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Live {
+    /// So many seconds of the scenario in each real one. Plan, events and their limits go faster, and so does the load:
+    /// a step sees as many requests. What is real stays as it is: latencies, timeouts, health checks, restarts.
+    pub speed: f64,
+    /// Connections that the load holds at most.
+    pub connections: usize,
+    /// File descriptors that the edge may have; as many as this process, if none.
+    pub descriptors: Option<u64>,
+    /// What answers.
+    pub models: Models,
+    /// Whether the edge's state lies on a disk of its own of one MiB, which can be filled up. Needs root.
+    pub small_disk: bool,
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Self { speed: 1.0, connections: 64, descriptors: None, models: Models::Fake, small_disk: false }
+    }
+}
+
+/// What answers in the live world, each endpoint a process of its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Models {
+    /// A model server without a model, which can be told to answer worse.
+    #[default]
+    Fake,
+    /// `model-server` with the models of the demo.
+    ModelServer,
+}
+
+impl Event {
+    /// Whether `world` has what it takes.
+    pub fn is_played_by(&self, world: World) -> bool {
+        match world {
+            World::Sim => self.is_played_by_sim(),
+            World::Live => self.is_played_live(),
+        }
+    }
+
+    /// One edge with a state file, on this machine's clock.
+    fn is_played_live(&self) -> bool {
+        match &self.what {
+            What::Edge { fault: EdgeFault::Killed | EdgeFault::Upgraded, who, .. } => *who == Who::All,
+            What::Edge { fault: EdgeFault::CutOff | EdgeFault::Clock { .. }, .. } | What::Api(_) => false,
+            What::Fault(_)
+            | What::Down(_)
+            | What::Traffic(_)
+            | What::State(_)
+            | What::Config(_)
+            | What::Clients(_)
+            | What::Names
+            | What::Order(_)
+            | What::Edit(_) => true,
+        }
+    }
+
+    fn is_played_by_sim(&self) -> bool {
+        self.phase.is_none()
+            && match &self.what {
+                What::Fault(fault) => fault.latency.is_none(),
+                What::Down(down) => down.by == DownBy::Killed && down.cold.is_zero() && down.every.is_none(),
+                What::Traffic(_) | What::Order(_) | What::Edit(_) => true,
+                What::Edge { fault: EdgeFault::Killed, who: Who::All, state: None } => true,
+                What::Edge { .. }
+                | What::State(_)
+                | What::Config(_)
+                | What::Clients(_)
+                | What::Names
+                | What::Api(_) => false,
+            }
+    }
+}
