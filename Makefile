@@ -67,6 +67,12 @@ simulate: prepare ## every comparable scenario in virtual time, beside models of
 	@cargo build --quiet --release -p pointsman-chaos
 	target/release/chaos report chaos/scenarios/*.yaml --out chaos/results $(ARGS)
 
+.PHONY: chaos
+chaos: prepare ## every scenario on real processes, with real faults under load: chaos/results/live.md in under 15 minutes
+	@echo "building (the first time takes some minutes) ..."
+	@cargo build --quiet --release -p pointsman -p model-server -p pointsman-chaos
+	target/release/chaos live chaos/scenarios/*.yaml --out chaos/results $(ARGS)
+
 micro: prepare ## micro-benches: route, split, pick, record, parse, step
 	cargo bench -p pointsman-benches
 

@@ -9,6 +9,7 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use pointsman_chaos::live::LiveError;
 use pointsman_chaos::load::LoadError;
 use pointsman_chaos::scenario::ScenarioError;
 use pointsman_telemetry::logs::LogsError;
@@ -17,7 +18,9 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
 
 pub(crate) mod fault;
+pub(crate) mod live;
 pub(crate) mod load;
+pub(crate) mod model;
 pub(crate) mod scenario;
 
 /// Why a subcommand failed.
@@ -35,12 +38,16 @@ pub(crate) enum CliError {
     Header { text: String },
     #[error("the load cannot be started")]
     Load(#[source] LoadError),
-    #[error("the runtime ended before the load did")]
+    #[error("it was ended before it was done")]
     CutShort,
     #[error("the scenario cannot be played")]
     Scenario(#[source] ScenarioError),
     #[error("{scenario} does not hold with {broke} of {seeds} seeds")]
     Broken { scenario: String, broke: u64, seeds: u64 },
+    #[error("the live world broke down")]
+    Live(#[source] LiveError),
+    #[error("{broke} of {of} scenarios did not hold")]
+    LiveBroken { broke: usize, of: usize },
     #[error("the report {} cannot be written; name a folder that can be written with --out", path.display())]
     Report { path: PathBuf, source: io::Error },
     #[error("standard output cannot be written")]
@@ -60,6 +67,8 @@ impl CliError {
             | Self::Load(_)
             | Self::CutShort
             | Self::Broken { .. }
+            | Self::Live(_)
+            | Self::LiveBroken { .. }
             | Self::Output(_) => ExitCode::FAILURE,
         }
     }

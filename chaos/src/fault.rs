@@ -12,11 +12,15 @@ mod control;
 mod proxy;
 mod switch;
 
+pub use control::Control;
 pub use proxy::{Addresses, FaultProxy};
 pub use switch::{Counts, FaultSwitch};
 
 /// Shares may add up to a hair more than 1, as 0.7 + 0.2 + 0.1 do in binary.
 const ROUNDING: f64 = 1e-9;
+
+/// The 99th percentile of the standard normal distribution.
+const NORMAL_P99: f64 = 2.326_347_874_040_841;
 
 /// Why faults make no sense.
 #[derive(Debug, Error)]
@@ -29,7 +33,7 @@ pub enum FaultsError {
     },
     /// More requests should end badly than there are.
     #[error(
-        "the shares of fail, reset, hang, garbage and wrong add up to {sum}; keep them within 1, each request ends one way"
+        "the shares of fail, reset, torn, hang, garbage, wrong and trickle add up to {sum}; keep them within 1, each request ends one way"
     )]
     Sum {
         /// What they add up to.
@@ -40,6 +44,17 @@ pub enum FaultsError {
     Status {
         /// What was asked.
         status: u16,
+    },
+    /// No number of requests that fail in a row.
+    #[error("0 requests in a row are none; write `together` as 1 or more")]
+    Together,
+    /// A latency that has no distribution.
+    #[error("no latency has a median of {median} ms and a p99 of {p99} ms; write a median above 0 and a p99 above it")]
+    Latency {
+        /// Median in milliseconds.
+        median: f64,
+        /// 99th percentile in milliseconds.
+        p99: f64,
     },
     /// A range of delays that runs backwards.
     #[error("a delay from {from} to {to} ms runs backwards; write the smaller number first")]
@@ -56,12 +71,12 @@ pub enum FaultsError {
     Json(#[source] serde_json::Error),
 }
 
-/// What goes wrong, and for which share of requests. The ends of a request (fail, reset, hang, garbage, wrong)
+/// What goes wrong, and for which share of requests. The ends of a request (fail, reset, torn, hang, garbage, wrong, trickle)
 /// exclude each other, so their shares add up to 1 at most; a delay comes on top of any end.
 ///
 /// As JSON: `{"fail":{"share":0.5,"status":500},"delay":{"share":1,"ms":[20,80]},"reset":{"share":0.1,
 /// "when":"mid_body"},"hang":{"share":0.1},"garbage":{"share":0.1},"wrong":{"share":0.1,"prediction":-1.0},
-/// "probes":true}`, each part optional.
+/// "torn":{"share":0.1},"trickle":{"share":0.1},"latency":{"median_ms":20,"p99_ms":200},"probes":true}`, each part optional.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(try_from = "Written", into = "Written")]
 pub struct Faults(Written);
@@ -81,6 +96,12 @@ struct Written {
     #[serde(skip_serializing_if = "Option::is_none")]
     wrong: Option<Wrong>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    torn: Option<Plain>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trickle: Option<Plain>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latency: Option<Latency>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     delay: Option<Delay>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     probes: bool,
@@ -92,6 +113,18 @@ struct Fail {
     share: f64,
     #[serde(default = "internal_server_error")]
     status: u16,
+    /// So many requests in a row fail; the share stays what it is.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    together: u32,
+}
+
+fn one() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde asks")]
+fn is_one(together: &u32) -> bool {
+    *together == 1
 }
 
 fn internal_server_error() -> u16 {
@@ -137,6 +170,14 @@ struct Delay {
     ms: Millis,
 }
 
+/// A log-normal distribution.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Latency {
+    median_ms: f64,
+    p99_ms: f64,
+}
+
 /// A fixed time, or one drawn evenly from a range.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -150,11 +191,13 @@ enum Millis {
 pub(crate) enum End {
     /// As it should.
     Good,
-    Fail(StatusCode),
+    /// Together with so many that come next.
+    Fail(StatusCode, u32),
     Reset(When),
     Hang,
     Garbage,
     Wrong(f64),
+    Trickle,
 }
 
 impl Faults {
@@ -168,7 +211,45 @@ impl Faults {
     /// # Errors
     /// When the share, the sum of shares or the status (200 to 599) is out of range.
     pub fn failing(mut self, share: f64, status: u16) -> Result<Self, FaultsError> {
-        self.0.fail = Some(Fail { share, status });
+        self.0.fail = Some(Fail { share, status, together: 1 });
+        self.0.try_into()
+    }
+
+    /// Those that fail, fail so many in a row.
+    ///
+    /// # Errors
+    /// When it is 0.
+    pub fn together(mut self, together: u32) -> Result<Self, FaultsError> {
+        if let Some(fail) = &mut self.0.fail {
+            fail.together = together;
+        }
+        self.0.try_into()
+    }
+
+    /// A share of requests loses its connection in the middle of the answer's body, beside [`Faults::resetting`].
+    ///
+    /// # Errors
+    /// When the share or the sum of shares is out of range.
+    pub fn tearing(mut self, share: f64) -> Result<Self, FaultsError> {
+        self.0.torn = Some(Plain { share });
+        self.0.try_into()
+    }
+
+    /// A share of requests gets its answer's body byte by byte, 25 ms apart.
+    ///
+    /// # Errors
+    /// When the share or the sum of shares is out of range.
+    pub fn trickling(mut self, share: f64) -> Result<Self, FaultsError> {
+        self.0.trickle = Some(Plain { share });
+        self.0.try_into()
+    }
+
+    /// Every request waits for as long as a log-normal distribution says, in milliseconds.
+    ///
+    /// # Errors
+    /// When there is no such distribution.
+    pub fn taking(mut self, median_ms: f64, p99_ms: f64) -> Result<Self, FaultsError> {
+        self.0.latency = Some(Latency { median_ms, p99_ms });
         self.0.try_into()
     }
 
@@ -249,6 +330,18 @@ impl Faults {
         let delay = self.0.delay.filter(|delay| draw < delay.share)?;
         Some(delay.ms.range())
     }
+
+    /// The share of requests that fail.
+    pub(crate) fn fail_share(&self) -> f64 {
+        self.0.fail.map_or(0.0, |fail| fail.share)
+    }
+
+    /// How long a request takes, in milliseconds, whose draw from the standard normal distribution is `normal`; `None` for no
+    /// time at all.
+    pub(crate) fn latency_ms(&self, normal: f64) -> Option<f64> {
+        let Latency { median_ms, p99_ms } = self.0.latency?;
+        Some(median_ms * ((p99_ms / median_ms).ln() / NORMAL_P99 * normal).exp())
+    }
 }
 
 impl Millis {
@@ -261,13 +354,15 @@ impl Millis {
 }
 
 impl Written {
-    fn ends(&self) -> [Option<(f64, End)>; 5] {
+    fn ends(&self) -> [Option<(f64, End)>; 7] {
         [
-            self.fail.map(|fail| (fail.share, End::Fail(fail.code()))),
+            self.fail.map(|fail| (fail.share, End::Fail(fail.code(), fail.together))),
             self.reset.map(|reset| (reset.share, End::Reset(reset.when))),
             self.hang.map(|hang| (hang.share, End::Hang)),
             self.garbage.map(|garbage| (garbage.share, End::Garbage)),
             self.wrong.map(|wrong| (wrong.share, End::Wrong(wrong.prediction))),
+            self.torn.map(|torn| (torn.share, End::Reset(When::MidBody))),
+            self.trickle.map(|trickle| (trickle.share, End::Trickle)),
         ]
     }
 
@@ -284,12 +379,23 @@ impl Written {
             return Err(FaultsError::Sum { sum });
         }
         self.check_status()?;
+        self.check_latency()?;
         self.check_delay()
+    }
+
+    fn check_latency(&self) -> Result<(), FaultsError> {
+        match self.latency {
+            Some(Latency { median_ms: median, p99_ms: p99 }) if !(median > 0.0 && p99 >= median && p99.is_finite()) => {
+                Err(FaultsError::Latency { median, p99 })
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     fn check_status(&self) -> Result<(), FaultsError> {
         match self.fail {
             Some(Fail { status, .. }) if !(200..=599).contains(&status) => Err(FaultsError::Status { status }),
+            Some(Fail { together: 0, .. }) => Err(FaultsError::Together),
             Some(_) | None => Ok(()),
         }
     }
@@ -348,7 +454,7 @@ mod tests {
     #[test]
     fn a_status_is_500_unless_said_otherwise() {
         let faults: Faults = r#"{"fail":{"share":1}}"#.parse().unwrap();
-        assert_eq!(faults.end(0.0), End::Fail(StatusCode::INTERNAL_SERVER_ERROR));
+        assert_eq!(faults.end(0.0), End::Fail(StatusCode::INTERNAL_SERVER_ERROR, 1));
     }
 
     #[test]
@@ -359,12 +465,23 @@ mod tests {
             (r#"{"fail":{"share":0.6},"hang":{"share":0.6}}"#, "add up to 1.2"),
             (r#"{"fail":{"share":1,"status":99}}"#, "99 is no status"),
             (r#"{"delay":{"share":1,"ms":[9,3]}}"#, "from 9 to 3 ms"),
+            (r#"{"fail":{"share":1,"together":0}}"#, "1 or more"),
+            (r#"{"latency":{"median_ms":9,"p99_ms":3}}"#, "a median of 9 ms and a p99 of 3 ms"),
             (r#"{"explode":{"share":1}}"#, "cannot be read"),
             ("half of them", "cannot be read"),
         ] {
             let error = text.parse::<Faults>().unwrap_err().to_string();
             assert!(error.contains(words), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn a_latency_has_its_median_in_the_middle_and_its_p99_where_a_normal_has_it() {
+        let faults = Faults::none().taking(20.0, 300.0).unwrap();
+        for (normal, ms) in [(0.0, 20.0), (NORMAL_P99, 300.0)] {
+            assert!((faults.latency_ms(normal).unwrap() - ms).abs() < 1e-9);
+        }
+        assert_eq!(Faults::none().latency_ms(1.0), None);
     }
 
     #[test]
@@ -376,19 +493,21 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_end_gets_its_share(shares in proptest::array::uniform5(0.0..0.2_f64)) {
-            let [fail, reset, hang, garbage, wrong] = shares;
+        fn every_end_gets_its_share(shares in proptest::array::uniform6(0.0..0.16_f64)) {
+            let [fail, reset, hang, garbage, wrong, trickle] = shares;
             let faults = Faults::none().failing(fail, 500).unwrap().resetting(reset, When::MidBody).unwrap();
             let faults = faults.hanging(hang).unwrap().garbling(garbage).unwrap().predicting_wrong(wrong, 1.0).unwrap();
-            let mut hits = [0_u32; 5];
+            let faults = faults.trickling(trickle).unwrap();
+            let mut hits = [0_u32; 6];
             for step in 0..10_000 {
                 match faults.end(f64::from(step) / 10_000.0) {
                     End::Good => {}
-                    End::Fail(_) => hits[0] += 1,
+                    End::Fail(..) => hits[0] += 1,
                     End::Reset(_) => hits[1] += 1,
                     End::Hang => hits[2] += 1,
                     End::Garbage => hits[3] += 1,
                     End::Wrong(_) => hits[4] += 1,
+                    End::Trickle => hits[5] += 1,
                 }
             }
             for (hits, share) in hits.into_iter().zip(shares) {

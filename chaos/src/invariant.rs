@@ -69,6 +69,53 @@ impl Invariants {
         }
     }
 
+    /// Whether the world holds at one moment, without keeping what does not.
+    pub fn holds_at(&self, moment: &Moment<'_>) -> bool {
+        let mut looked = Self { told: BTreeSet::new(), broken: Vec::new(), ..self.clone() };
+        looked.look(moment);
+        looked.broken.is_empty()
+    }
+
+    /// What was decided until now is not known any more: the next decision may start anywhere.
+    pub fn begin_anew(&mut self) {
+        self.phase = None;
+        self.quarantined.clear();
+        self.promoted_trials.clear();
+    }
+
+    /// Requests were sent and neither answered nor cut off by what the scenario did.
+    pub fn lost(&mut self, at: Duration, requests: u64) {
+        if requests > 0 {
+            self.broke("nothing lost", at, || format!("{requests} requests were sent and never answered"));
+        }
+    }
+
+    /// Both sides counted the same requests.
+    pub fn counted(&mut self, at: Duration, by_clients: u64, by_edge: u64) {
+        if by_clients != by_edge {
+            self.broke("the same books", at, || {
+                format!("clients sent {by_clients} requests and the edge counted {by_edge}")
+            });
+        }
+    }
+
+    /// A version that was taken back answered requests that came long after that.
+    pub fn served(&mut self, at: Duration, version: &VersionId, requests: u64) {
+        if requests > 0 {
+            self.broke("quarantine", at, || format!("{version} was taken back and answered {requests} later requests"));
+        }
+    }
+
+    /// Over a stretch of so many requests a version was to get a share of them, and got so many: within five standard
+    /// deviations, what one of two million fair splits exceeds.
+    pub fn divided(&mut self, at: Duration, expected: f64, variance: f64, got: f64) {
+        let off = (got - expected).abs();
+        // Where little was expected the bell has not formed yet.
+        if off > 5.0 * variance.sqrt() + 3.0 {
+            self.broke("the split", at, || format!("{got} requests went to the canary, {expected:.0} should have"));
+        }
+    }
+
     /// Something did not hold that is found elsewhere.
     pub fn found(&mut self, at: Duration, what: &str) {
         self.broken.push(told_at(at, what));
@@ -124,5 +171,21 @@ mod tests {
         finds(&mut invariants, &half, 1, "quarantine: v2 was taken back and gets traffic");
         finds(&mut invariants, &half, 1, "quarantine");
         assert_eq!(invariants.into_broken().len(), 2);
+    }
+
+    #[test]
+    fn what_is_lost_miscounted_or_divided_otherwise_is_found_and_what_chance_does_is_not() {
+        let at = Duration::from_secs(1);
+        let mut invariants = Invariants::default();
+        invariants.lost(at, 0);
+        invariants.counted(at, 7, 7);
+        invariants.served(at, &version("v2"), 0);
+        invariants.divided(at, 500.0, 450.0, 560.0);
+        assert_eq!(invariants.clone().into_broken(), Vec::<String>::new());
+        invariants.lost(at, 2);
+        invariants.counted(at, 7, 6);
+        invariants.served(at, &version("v2"), 1);
+        invariants.divided(at, 500.0, 450.0, 660.0);
+        assert_eq!(invariants.into_broken().len(), 4);
     }
 }

@@ -6,6 +6,7 @@ mod clock;
 pub mod fakes;
 pub mod fault;
 pub mod invariant;
+pub mod live;
 pub mod load;
 pub mod report;
 pub mod scenario;

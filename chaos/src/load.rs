@@ -21,9 +21,11 @@ mod pacer;
 mod queue;
 mod schedule;
 mod target;
+mod told;
 
 pub use books::{Errors, Figures, Latency, Second, StatusClasses, Total};
 pub use target::Target;
+pub use told::{Ended, Told};
 
 use books::Books;
 use queue::Queue;
@@ -93,6 +95,10 @@ pub struct Load {
     /// How long to wait for a connection, and from the sending for an answer. A request that found no free
     /// connection for so long is given up unsent. Default 5 s.
     pub timeout: Duration,
+    /// What good answers hold, of each body in turn: text that stands in the first 4 KiB. Empty (the default): anything.
+    pub expected: Vec<Bytes>,
+    /// Who is told of each request as it ends; nobody by default.
+    pub told: Option<mpsc::UnboundedSender<Told>>,
 }
 
 impl Load {
@@ -109,6 +115,8 @@ impl Load {
             bodies: Vec::new(),
             headers: Vec::new(),
             timeout: Duration::from_secs(5),
+            expected: Vec::new(),
+            told: None,
         })
     }
 
@@ -125,6 +133,8 @@ impl Load {
             addr: self.target.addr,
             timeout: self.timeout,
             requests,
+            expected: self.expected,
+            told: self.told,
             queue: Queue::default(),
             books: Books::new(),
         });
@@ -160,6 +170,8 @@ struct Shared {
     timeout: Duration,
     /// Ready to be written; at least one.
     requests: Vec<Bytes>,
+    expected: Vec<Bytes>,
+    told: Option<mpsc::UnboundedSender<Told>>,
     queue: Queue,
     books: Books,
 }

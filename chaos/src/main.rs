@@ -23,9 +23,12 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Fault(cli::fault::Arguments),
+    Model(cli::model::Arguments),
     Load(cli::load::Arguments),
     Check(cli::scenario::Check),
     Run(cli::scenario::Run),
+    Live(cli::live::Arguments),
+    Soak(cli::live::Soak),
     Report(cli::scenario::Report),
 }
 
@@ -44,9 +47,12 @@ async fn run(arguments: Arguments) -> Result<(), CliError> {
     let _logs = logs::init(arguments.log_format).map_err(CliError::Logs)?;
     match arguments.command {
         Command::Fault(arguments) => cli::fault::run(&arguments).await,
+        Command::Model(arguments) => cli::model::run(&arguments).await,
         Command::Load(arguments) => cli::load::run(arguments).await,
         Command::Check(arguments) => cli::scenario::check(&arguments),
-        Command::Run(arguments) => cli::scenario::run(&arguments),
+        Command::Run(arguments) => cli::scenario::run(&arguments).await,
+        Command::Live(arguments) => cli::live::run(&arguments).await,
+        Command::Soak(arguments) => cli::live::soak(&arguments).await,
         Command::Report(arguments) => cli::scenario::report(&arguments),
     }
 }

@@ -37,7 +37,10 @@ const GARBAGE: &[u8] = b"\x15\x03\x03\x00\x02\x02\x46\x00\xff\xfe";
 /// How long to wait when no connection can be accepted (out of file descriptors, most likely).
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(10);
 
-/// How an exchange ends without a whole answer.
+/// How long one byte of a trickled answer comes after the other.
+const DROP_EVERY: Duration = Duration::from_millis(25);
+
+/// How an exchange goes other than by a whole answer at once.
 #[derive(Debug)]
 pub(crate) enum Cut {
     /// RST, and nothing else.
@@ -46,6 +49,8 @@ pub(crate) enum Cut {
     Garbage,
     /// Status, headers and half of this answer's body, then RST. Without a body to halve: [`Cut::Reset`].
     Torn(Box<Response<Bytes>>),
+    /// This answer, its body byte by byte.
+    Trickled(Box<Response<Bytes>>),
 }
 
 /// What a handler gives: an answer with a whole body most often, or with one that goes on.
@@ -179,6 +184,7 @@ where
     match handler(Request::from_parts(head, body.to_bytes())).await {
         Ok(response) => Ok(response.map(Into::into)),
         Err(Cut::Garbage) => Err(ending.choose(End::Garbage)),
+        Err(Cut::Trickled(response)) => Ok((*response).map(AnswerBody::trickled)),
         Err(Cut::Torn(response)) if response.body().len() > 1 => {
             ending.choose(End::Reset);
             Ok((*response).map(AnswerBody::torn))
@@ -243,6 +249,10 @@ pub(crate) enum AnswerBody {
         half: Option<Bytes>,
         pause: Pin<Box<Sleep>>,
     },
+    Trickled {
+        rest: Bytes,
+        pause: Pin<Box<Sleep>>,
+    },
     /// Ends in order when the sender is dropped, and as a broken connection does on [`Broken`].
     Pieces(mpsc::Receiver<Result<Bytes, Broken>>),
 }
@@ -261,6 +271,12 @@ impl AnswerBody {
     }
 }
 
+impl AnswerBody {
+    fn trickled(whole: Bytes) -> Self {
+        Self::Trickled { rest: whole, pause: Box::pin(tokio::time::sleep(DROP_EVERY)) }
+    }
+}
+
 impl Body for AnswerBody {
     type Data = Bytes;
     type Error = Broken;
@@ -276,17 +292,25 @@ impl Body for AnswerBody {
                 ready!(pause.as_mut().poll(cx));
                 Poll::Ready(Some(Err(Broken)))
             }
+            Self::Trickled { rest, .. } if rest.is_empty() => Poll::Ready(None),
+            Self::Trickled { rest, pause } => {
+                ready!(pause.as_mut().poll(cx));
+                pause.as_mut().reset(tokio::time::Instant::now() + DROP_EVERY);
+                Poll::Ready(Some(Ok(Frame::data(rest.split_to(1)))))
+            }
             Self::Pieces(pieces) => pieces.poll_recv(cx).map(|piece| piece.map(|piece| piece.map(Frame::data))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, Self::Whole(bytes) if bytes.is_empty())
+        matches!(self, Self::Whole(bytes) | Self::Trickled { rest: bytes, .. } if bytes.is_empty())
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Whole(bytes) => SizeHint::with_exact(u64::try_from(bytes.len()).unwrap_or(u64::MAX)),
+            Self::Whole(bytes) | Self::Trickled { rest: bytes, .. } => {
+                SizeHint::with_exact(u64::try_from(bytes.len()).unwrap_or(u64::MAX))
+            }
             Self::Torn { promised, .. } => SizeHint::with_exact(*promised),
             Self::Pieces(_) => SizeHint::default(),
         }

@@ -18,24 +18,34 @@ pub(crate) struct Check {
     files: Vec<PathBuf>,
 }
 
-/// Plays a scenario in virtual time against the edge's own decisions
+/// Plays a scenario, in virtual time against the edge's own decisions or on real processes
 ///
-/// The same seed gives the same lines, byte by byte. Exits with 1 where something did not hold, and shows the smallest
-/// scenario that still breaks it.
+/// With --sim the same seed gives the same lines, byte by byte, and where something did not hold the smallest scenario is shown
+/// that still breaks it. With --live edge and endpoints are started on free ports of loopback, and ended again. Exits
+/// with 1 where something did not hold.
 #[derive(Debug, Args)]
 pub(crate) struct Run {
     /// A scenario file
     #[arg(value_name = "SCENARIO")]
     file: PathBuf,
     /// In virtual time
-    #[arg(long, required = true)]
+    #[arg(long, required_unless_present = "live")]
     sim: bool,
+    /// On real processes: `pointsman`, `model-server` and `chaos` of the folder of this program
+    #[arg(long, conflicts_with = "sim")]
+    live: bool,
     /// The first seed
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, conflicts_with = "live")]
     seed: u64,
     /// How many seeds, one after the other
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, conflicts_with = "live")]
     seeds: u64,
+    /// So many seconds of the scenario in each real one, instead of what it says itself
+    #[arg(long, value_name = "NUMBER", requires = "live")]
+    speed: Option<f64>,
+    /// Where the record goes, as JSON
+    #[arg(long, value_name = "FILE", requires = "live")]
+    record: Option<PathBuf>,
 }
 
 /// Plays scenarios with many seeds, decided by Pointsman and as peers would, and writes a table and a picture
@@ -52,7 +62,7 @@ pub(crate) struct Report {
     out: PathBuf,
 }
 
-fn read(file: &Path) -> Result<Scenario, CliError> {
+pub(crate) fn read(file: &Path) -> Result<Scenario, CliError> {
     let name = file.file_stem().unwrap_or(file.as_os_str()).to_string_lossy().into_owned();
     let text = fs::read_to_string(file)
         .map_err(|source| CliError::Scenario(ScenarioError::Unreadable { path: file.to_owned(), source }))?;
@@ -73,16 +83,24 @@ pub(crate) fn check(arguments: &Check) -> Result<(), CliError> {
     Ok(())
 }
 
-pub(crate) fn run(arguments: &Run) -> Result<(), CliError> {
+pub(crate) async fn run(arguments: &Run) -> Result<(), CliError> {
     let scenario = read(&arguments.file)?;
+    if arguments.live {
+        let scenario = super::live::at_speed(scenario, arguments.speed);
+        return super::live::run_one(&scenario, arguments.record.as_deref()).await;
+    }
+    run_sim(&scenario, arguments)
+}
+
+fn run_sim(scenario: &Scenario, arguments: &Run) -> Result<(), CliError> {
     scenario.is_for(World::Sim).map_err(CliError::Scenario)?;
     print(format_args!("{}: {}", scenario.name, scenario.about))?;
     let mut broke = 0;
     for seed in arguments.seed..arguments.seed.saturating_add(arguments.seeds) {
-        broke += u64::from(!run_one(&scenario, seed, arguments.seeds == 1)?);
+        broke += u64::from(!run_one(scenario, seed, arguments.seeds == 1)?);
     }
     if broke > 0 {
-        return Err(CliError::Broken { scenario: scenario.name, broke, seeds: arguments.seeds });
+        return Err(CliError::Broken { scenario: scenario.name.clone(), broke, seeds: arguments.seeds });
     }
     print(format_args!(
         "everything held, with {} {}",

@@ -105,6 +105,11 @@ impl FakeModel {
         self.state.faults.set(faults);
     }
 
+    /// The switch that its faults hang on.
+    pub fn faults(&self) -> &FaultSwitch {
+        &self.state.faults
+    }
+
     /// What `/ready` says.
     pub fn set_ready(&self, ready: bool) {
         self.state.ready.store(ready, Ordering::Release);

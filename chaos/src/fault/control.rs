@@ -12,13 +12,33 @@ use super::Faults;
 use super::switch::FaultSwitch;
 use crate::serve::{Server, json as answer};
 
-/// Starts answering on `listen`.
-pub(super) async fn start(listen: SocketAddr, faults: FaultSwitch) -> io::Result<Server> {
-    Server::start(listen, move |request| {
-        let response = respond(&request, &faults);
-        async move { Ok(response) }
-    })
-    .await
+/// A running control port; dropped, it is closed.
+#[derive(Debug)]
+pub struct Control(Server);
+
+impl Control {
+    /// Starts answering on `listen`; port 0 takes a free one.
+    ///
+    /// # Errors
+    /// When the address cannot be listened on.
+    pub async fn start(listen: SocketAddr, faults: FaultSwitch) -> io::Result<Self> {
+        let server = Server::start(listen, move |request| {
+            let response = respond(&request, &faults);
+            async move { Ok(response) }
+        })
+        .await?;
+        Ok(Self(server))
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.0.addr()
+    }
+
+    /// Closes it; returns when that is done.
+    pub async fn stop(self) {
+        self.0.stop().await;
+    }
 }
 
 fn respond(request: &Request<Bytes>, faults: &FaultSwitch) -> Response<Bytes> {

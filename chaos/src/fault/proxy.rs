@@ -15,6 +15,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
+use super::control::Control;
 use super::switch::FaultSwitch;
 use crate::serve::{Answer, Cut, Server};
 
@@ -47,7 +48,7 @@ pub struct Addresses {
 pub struct FaultProxy {
     faults: FaultSwitch,
     traffic: Server,
-    control: Server,
+    control: Control,
 }
 
 impl FaultProxy {
@@ -63,7 +64,7 @@ impl FaultProxy {
             async move { passage.pass(request).await }
         })
         .await?;
-        let control = super::control::start(addresses.control, faults.clone()).await?;
+        let control = Control::start(addresses.control, faults.clone()).await?;
         Ok(Self { faults, traffic, control })
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::header::CONTENT_LENGTH;
 use hyper::{Response, StatusCode};
+use rand_distr::{Distribution, StandardNormal};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -32,6 +33,9 @@ pub struct Counts {
     pub garbage: u64,
     /// Answered with a wrong number.
     pub wrong: u64,
+    /// Answered drop by drop.
+    #[serde(default)]
+    pub trickled: u64,
     /// Reset because the real upstream gave no answer; nobody asked for these.
     pub upstream_errors: u64,
     /// When the first fault struck since the faults were last changed; microseconds since 1970.
@@ -50,12 +54,44 @@ pub struct FaultSwitch {
 struct Inside {
     faults: Faults,
     counts: Counts,
+    /// So many of the next requests fail together with one before, with this status.
+    row: Option<(u32, StatusCode)>,
 }
 
 /// What one request meets.
 struct Fate {
     delay: Option<Duration>,
     end: End,
+}
+
+impl Inside {
+    /// What fails together takes as many with it as it needs; those that begin a row are so much rarer.
+    fn end(&mut self) -> End {
+        if let Some((left, status)) = self.row.take() {
+            self.row = left.checked_sub(1).filter(|left| *left > 0).map(|left| (left, status));
+            return End::Fail(status, 1);
+        }
+        let end = self.faults.end(rand::random());
+        if let End::Fail(status, together) = end
+            && together > 1
+        {
+            return self.begin_row(status, together);
+        }
+        end
+    }
+
+    /// One of `share` begins a row with a chance that keeps the share of failures as it was asked.
+    fn begin_row(&mut self, status: StatusCode, together: u32) -> End {
+        let share = self.faults.fail_share();
+        let length = f64::from(together);
+        // So many good requests lie between two rows, on the average, that failures are `share` of all.
+        let begins = (1.0 / (length * (1.0 - share) + share)).min(1.0);
+        if rand::random::<f64>() >= begins {
+            return End::Good;
+        }
+        self.row = Some((together - 1, status));
+        End::Fail(status, together)
+    }
 }
 
 impl FaultSwitch {
@@ -68,6 +104,7 @@ impl FaultSwitch {
     pub fn set(&self, faults: Faults) {
         let mut inside = self.lock();
         inside.faults = faults;
+        inside.row = None;
         inside.counts.first_fault_unix_us = None;
     }
 
@@ -86,12 +123,13 @@ impl FaultSwitch {
         }
         match fate.end {
             End::Good => answer.await,
-            End::Fail(status) => Ok(self.fail(status)),
+            End::Fail(status, _) => Ok(self.fail(status)),
             End::Reset(When::BeforeAnswer) => Err(self.cut(Cut::Reset)),
             End::Reset(When::MidBody) => answer.await.and_then(|good| Err(self.cut(Cut::Torn(Box::new(good))))),
             End::Hang => self.hang().await,
             End::Garbage => Err(self.cut(Cut::Garbage)),
             End::Wrong(prediction) => answer.await.map(|good| self.spoil(good, prediction)),
+            End::Trickle => answer.await.and_then(|good| Err(self.cut(Cut::Trickled(Box::new(good))))),
         }
     }
 
@@ -107,7 +145,10 @@ impl FaultSwitch {
             return Fate { delay: None, end: End::Good };
         }
         let delay = inside.faults.delay(rand::random()).map(|ms| Duration::from_millis(rand::random_range(ms)));
-        Fate { delay, end: inside.faults.end(rand::random()) }
+        let takes = inside.faults.latency_ms(StandardNormal.sample(&mut rand::rng()));
+        let takes = takes.map(|ms| Duration::try_from_secs_f64(ms / 1e3).unwrap_or(Duration::MAX));
+        let delay = delay.into_iter().chain(takes).reduce(|one, other| one + other);
+        Fate { delay, end: inside.end() }
     }
 
     fn fail(&self, status: StatusCode) -> Response<Bytes> {
@@ -119,6 +160,7 @@ impl FaultSwitch {
         self.strike(|counts| match cut {
             Cut::Reset | Cut::Torn(_) => counts.reset += 1,
             Cut::Garbage => counts.garbage += 1,
+            Cut::Trickled(_) => counts.trickled += 1,
         });
         cut
     }

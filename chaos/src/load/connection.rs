@@ -3,8 +3,9 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -13,42 +14,61 @@ use super::Shared;
 use super::answer::{Body, Head, Malformed, take_head};
 use super::books::{Entry, Failure};
 use super::queue::Due;
+use super::told::{Ended, Told};
 
 /// Room for a typical answer; grows for larger ones.
 const BUFFER_BYTES: usize = 8 * 1024;
+
+/// What is kept of a body that something is expected of.
+const SAMPLE_BYTES: usize = 4 * 1024;
 
 /// Works until the queue is closed and empty.
 pub(super) async fn work(shared: Arc<Shared>) {
     let mut wire = None;
     while let Some(due) = shared.queue.next().await {
-        let entry = exchange(&shared, &mut wire, due).await;
+        let (entry, is_expected) = exchange(&shared, &mut wire, due).await;
         shared.books.enter(&entry, due.at.elapsed());
+        tell(&shared, due, &entry, is_expected);
     }
 }
 
-/// Sends one request and gives how it ended. After anything but a whole answer the connection is gone.
-async fn exchange(shared: &Shared, kept: &mut Option<Wire>, due: Due) -> Entry {
+/// Whoever no longer listens needs no more told.
+fn tell(shared: &Shared, due: Due, entry: &Entry, is_expected: bool) {
+    let Some(told) = &shared.told else { return };
+    let version = match entry {
+        Entry::Answered { version, .. } => version.clone(),
+        Entry::Failed(_) => None,
+    };
+    told.send(Told { due: due.at, ended: Instant::now(), end: Ended::of(entry, is_expected), version }).ok();
+}
+
+/// Sends one request and gives how it ended, and whether the answer holds what it should. After anything but a whole
+/// answer the connection is gone.
+async fn exchange(shared: &Shared, kept: &mut Option<Wire>, due: Due) -> (Entry, bool) {
     if due.at.elapsed() >= shared.timeout {
-        return Entry::Failed(Failure::Unsent);
+        return (Entry::Failed(Failure::Unsent), false);
     }
     let Some(mut wire) = ready_wire(shared, kept.take()).await else {
-        return Entry::Failed(Failure::Connect);
+        return (Entry::Failed(Failure::Connect), false);
     };
     shared.books.send(due.at.elapsed());
-    match timeout(shared.timeout, wire.ask(request(shared, due))).await {
+    let expected = in_turn(&shared.expected, due);
+    wire.sample = expected.map(|_| Vec::new());
+    match timeout(shared.timeout, wire.ask(in_turn(&shared.requests, due).unwrap_or_default())).await {
         Ok(Ok(head)) => {
+            let is_expected = expected.is_none_or(|text| wire.saw(text));
             *kept = head.keep_alive.then_some(wire);
-            Entry::Answered { status: head.status, version: head.version }
+            (Entry::Answered { status: head.status, version: head.version }, is_expected)
         }
-        Ok(Err(failure)) => Entry::Failed(failure),
-        Err(_elapsed) => Entry::Failed(Failure::Timeout),
+        Ok(Err(failure)) => (Entry::Failed(failure), false),
+        Err(_elapsed) => (Entry::Failed(Failure::Timeout), false),
     }
 }
 
-/// The requests of a load, in turn.
-fn request(shared: &Shared, due: Due) -> &[u8] {
-    let turn = due.n % u64::try_from(shared.requests.len().max(1)).unwrap_or(1);
-    usize::try_from(turn).ok().and_then(|turn| shared.requests.get(turn)).map_or(&[], |request| request)
+/// The requests of a load, and what is expected of their answers, in turn.
+fn in_turn(all: &[Bytes], due: Due) -> Option<&[u8]> {
+    let turn = due.n % u64::try_from(all.len().max(1)).unwrap_or(1);
+    usize::try_from(turn).ok().and_then(|turn| all.get(turn)).map(|bytes| &**bytes)
 }
 
 /// The kept connection if the server has not ended it meanwhile, or else a new one.
@@ -63,13 +83,15 @@ async fn ready_wire(shared: &Shared, kept: Option<Wire>) -> Option<Wire> {
 struct Wire {
     stream: TcpStream,
     received: BytesMut,
+    /// The beginning of the last body as it came, if somebody expects something of it.
+    sample: Option<Vec<u8>>,
 }
 
 impl Wire {
     async fn open(addr: SocketAddr) -> std::io::Result<Self> {
         let stream = TcpStream::connect(addr).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, received: BytesMut::with_capacity(BUFFER_BYTES) })
+        Ok(Self { stream, received: BytesMut::with_capacity(BUFFER_BYTES), sample: None })
     }
 
     /// Nothing may come between two requests: neither an end nor bytes that nobody asked for.
@@ -99,6 +121,7 @@ impl Wire {
 
     async fn read_body(&mut self, mut body: Body) -> Result<(), Failure> {
         loop {
+            self.keep_sample();
             body = body.consume(&mut self.received).map_err(malformed)?;
             if body == Body::Done {
                 return Ok(());
@@ -107,6 +130,17 @@ impl Wire {
                 return if body == Body::UntilClose { Ok(()) } else { Err(Failure::Reset) };
             }
         }
+    }
+
+    fn keep_sample(&mut self) {
+        if let Some(sample) = &mut self.sample {
+            let room = SAMPLE_BYTES.saturating_sub(sample.len());
+            sample.extend(self.received.iter().take(room));
+        }
+    }
+
+    fn saw(&self, text: &[u8]) -> bool {
+        self.sample.as_ref().is_some_and(|sample| sample.windows(text.len().max(1)).any(|part| part == text))
     }
 
     /// Reads what there is; `false` at the end of the connection.

@@ -69,6 +69,13 @@ pub enum What {
     Edit(Edit),
 }
 
+impl What {
+    /// By how much it multiplies the load, if it does.
+    pub fn times(&self) -> Option<f64> {
+        if let Self::Traffic(times) = self { Some(*times) } else { None }
+    }
+}
+
 /// How a version answers worse; shares are ratios of its requests and add to its own.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Fault {
@@ -101,6 +108,11 @@ pub struct Fault {
 }
 
 impl Fault {
+    /// How much of it has come after it has lasted so long, as a ratio.
+    pub fn part_after(&self, lasted: Duration) -> f64 {
+        if lasted >= self.ramp { 1.0 } else { lasted.as_secs_f64() / self.ramp.as_secs_f64() }
+    }
+
     /// The share that fails as far as the edge can see.
     pub fn failing(&self) -> f64 {
         self.errors + self.reset + self.torn + self.garbage
@@ -197,8 +209,6 @@ pub enum StateFault {
     CutOff,
     /// It is gone.
     Deleted,
-    /// It was written by an older version.
-    Older,
     /// It was written by a version that is newer than this.
     Newer,
 }

@@ -135,7 +135,13 @@ impl<'de> Deserialize<'de> for Size {
 pub(super) fn read(text: &str, name: &str) -> Result<Scenario, ScenarioError> {
     let file: ScenarioFile = serde_saphyr::from_str(text)
         .map_err(|source| ScenarioError::Unwritten { name: name.to_owned(), source: Box::new(source) })?;
-    let reader = Reader { name, versions: &file.versions, route: &file.route, has_api_server: file.api_server };
+    let reader = Reader {
+        name,
+        versions: &file.versions,
+        route: &file.route,
+        has_api_server: file.api_server,
+        has_small_disk: file.live.small_disk,
+    };
     let route = reader.route("route", &file.route)?;
     reader.check(&file)?;
     let mut events = Vec::with_capacity(file.events.len());
@@ -195,6 +201,7 @@ struct Reader<'a> {
     versions: &'a BTreeMap<VersionId, VersionFile>,
     route: &'a Map<String, Value>,
     has_api_server: bool,
+    has_small_disk: bool,
 }
 
 impl Reader<'_> {
@@ -360,9 +367,11 @@ holds: { ends: rolled_back, taken_back_within: 2s }
         );
         is_refused("version: v2, errors: 50%", "version: v2, errors: 80%, hang: 30%", "100% together at most");
         is_refused("traffic: 2", "traffic: 2, order: pause", "events[1]: write one of");
+        is_refused("traffic: 2", "state: full", "write `live: { small_disk: true }`");
+        is_refused("traffic: 2", "state: deleted", "write `edge: killed` beside it");
         is_refused(
             "traffic: 2",
-            "state: read_only",
+            "for: 1s, config: garbage",
             "events[1]: the sim world cannot play this; write `worlds: [live]`",
         );
         is_refused("traffic: 2", "version: v2, down: 1, by: frozen", "write `worlds: [live]`");

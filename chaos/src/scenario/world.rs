@@ -98,8 +98,10 @@ impl Event {
             && match &self.what {
                 What::Fault(fault) => fault.latency.is_none(),
                 What::Down(down) => down.by == DownBy::Killed && down.cold.is_zero() && down.every.is_none(),
-                What::Traffic(_) | What::Order(_) | What::Edit(_) => true,
-                What::Edge { fault: EdgeFault::Killed, who: Who::All, state: None } => true,
+                What::Traffic(_)
+                | What::Order(_)
+                | What::Edit(_)
+                | What::Edge { fault: EdgeFault::Killed, who: Who::All, state: None } => true,
                 What::Edge { .. }
                 | What::State(_)
                 | What::Config(_)

@@ -110,7 +110,7 @@ impl Fleet {
         let mut answers = Answers { errors: own.errors, slow: own.slow, hang: 0.0, together: 1 };
         for (event, fault) in member.faults.iter().filter(|(event, _)| event.is_in_force(now)) {
             let lasted = now.saturating_sub(event.at);
-            let part = if lasted >= fault.ramp { 1.0 } else { lasted.as_secs_f64() / fault.ramp.as_secs_f64() };
+            let part = fault.part_after(lasted);
             answers.errors = (answers.errors + part * fault.failing()).min(1.0);
             answers.slow = (answers.slow + part * fault.late()).min(1.0);
             answers.hang = (answers.hang + part * fault.hang).min(1.0);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use pointsman_chaos::fakes::FakeModel;
 use pointsman_chaos::fault::{Faults, When};
-use pointsman_chaos::load::{Errors, Figures, Load, LoadError, StatusClasses, Total};
+use pointsman_chaos::load::{Ended, Errors, Figures, Load, LoadError, StatusClasses, Total};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -225,4 +225,25 @@ async fn numbers_out_of_bounds_are_refused() {
     refused(|load| load.connections = 0);
     refused(|load| load.connections = 100_000);
     refused(|load| load.timeout = Duration::ZERO);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_request_is_told_and_a_wrong_number_is_no_good_answer() {
+    let model = FakeModel::start("v1").await.unwrap();
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let mut load = against(&model, 100, 400);
+    load.bodies = vec!["12345".into(), "1234567".into()];
+    load.expected = vec!["\"prediction\":5,".into(), "\"prediction\":7,".into()];
+    load.told = Some(tell);
+    load.connections = 64;
+    model.set_faults(Faults::none().predicting_wrong(1.0, -1.0).unwrap());
+    load.clone().start().unwrap().finish().await.unwrap();
+    model.set_faults(Faults::none().trickling(1.0).unwrap());
+    load.start().unwrap().finish().await.unwrap();
+    let mut ends = Vec::new();
+    while let Some(one) = told.recv().await {
+        ends.push(one.end);
+    }
+    let of = |end| ends.iter().filter(|one| **one == end).count();
+    assert_eq!((of(Ended::Wrong), of(Ended::Good), ends.len()), (40, 40, 80));
 }

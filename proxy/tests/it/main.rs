@@ -41,6 +41,7 @@ mod kube_way_back;
 mod kubectl;
 mod lanes;
 mod limits;
+mod live;
 mod malformed;
 mod metrics;
 mod mirror;

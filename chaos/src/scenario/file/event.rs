@@ -16,6 +16,8 @@ use super::{Percent, Reader, Span};
 /// Connections that one event opens at most; the hard limit of descriptors is often not far above.
 const MAX_CLIENTS: u32 = 10_000;
 
+const NEEDS_DISK: &str = "the state file needs a disk of its own for that; write `live: { small_disk: true }`";
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EventFile {
@@ -237,6 +239,9 @@ impl Reader<'_> {
         if file.state.is_some() && (edge != EdgeFile::Killed || self.has_api_server) {
             return Err(self.senseless(place, "only the state file of an edge that is killed can change meanwhile"));
         }
+        if file.state == Some(StateFault::ReadOnly) && !self.has_small_disk {
+            return Err(self.senseless(place, NEEDS_DISK));
+        }
         let what = What::Edge { fault, who: file.who.unwrap_or_default(), state: file.state };
         if edge == EdgeFile::Upgraded { Ok(what) } else { self.lasting(place, file, what) }
     }
@@ -254,11 +259,12 @@ impl Reader<'_> {
             return Err(self.senseless(place, "there is no state file; leave `api_server` out"));
         }
         match fault {
-            StateFault::Full | StateFault::ReadOnly => self.lasting(place, file, What::State(fault)),
-            StateFault::CorruptByte
+            StateFault::Full if self.has_small_disk => self.lasting(place, file, What::State(fault)),
+            StateFault::Full => Err(self.senseless(place, NEEDS_DISK)),
+            StateFault::ReadOnly
+            | StateFault::CorruptByte
             | StateFault::CutOff
             | StateFault::Deleted
-            | StateFault::Older
             | StateFault::Newer => {
                 Err(self.senseless(place, "the edge reads the file when it starts; write `edge: killed` beside it"))
             }

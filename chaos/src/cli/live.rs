@@ -1,0 +1,158 @@
+//! `chaos run --live` and `chaos live`: scenarios on real processes, from the command line.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use pointsman_chaos::live::{self, Programs, Record, page, row, soak};
+use pointsman_chaos::scenario::{Scenario, World};
+
+use super::{CliError, asked_to_stop, print};
+
+/// Plays scenarios on real processes, one after the other, and writes a page and their records
+///
+/// Everything is started on free ports of loopback, and ended again, also at SIGTERM and SIGINT. Scenarios that are not for
+/// the live world are left out. Exits with 1 where something did not hold.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Scenario files
+    #[arg(required = true, value_name = "SCENARIO")]
+    files: Vec<PathBuf>,
+    /// Where live.md and live.json go
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+/// Plays them all.
+pub(crate) async fn run(arguments: &Arguments) -> Result<(), CliError> {
+    let mut records = Vec::new();
+    for file in &arguments.files {
+        let scenario = super::scenario::read(file)?;
+        if scenario.is_for(World::Live).is_err() {
+            continue;
+        }
+        records.push(play(&scenario).await?);
+        if let Some(record) = records.last() {
+            print(row(record))?;
+            tell_broken(record)?;
+        }
+    }
+    if let Some(out) = &arguments.out {
+        write(out, &records)?;
+    }
+    let broke = records.iter().filter(|record| !record.broken.is_empty()).count();
+    if broke > 0 {
+        return Err(CliError::LiveBroken { broke, of: records.len() });
+    }
+    print(format_args!("everything held in {} scenarios", records.len()))
+}
+
+/// Plays one, and tells its story.
+pub(crate) async fn run_one(scenario: &Scenario, record: Option<&Path>) -> Result<(), CliError> {
+    scenario.is_for(World::Live).map_err(CliError::Scenario)?;
+    print(format_args!("{}: {}", scenario.name, scenario.about))?;
+    let played = play(scenario).await?;
+    for line in &played.trace {
+        print(line)?;
+    }
+    print(row(&played))?;
+    if let Some(path) = record {
+        save(path, &played)?;
+    }
+    tell_broken(&played)?;
+    if played.broken.is_empty() { print("everything held") } else { Err(CliError::LiveBroken { broke: 1, of: 1 }) }
+}
+
+fn tell_broken(record: &Record) -> Result<(), CliError> {
+    record.broken.iter().try_for_each(|broken| print(format_args!("BROKEN {}: {broken}", record.scenario)))
+}
+
+/// Whatever was started ends when this is given up.
+async fn play(scenario: &Scenario) -> Result<Record, CliError> {
+    raise_descriptors();
+    let programs = Programs::beside_this().map_err(CliError::Live)?;
+    tokio::select! {
+        played = live::play(scenario, &programs) => played.map_err(CliError::Live),
+        () = asked_to_stop()? => Err(CliError::CutShort),
+    }
+}
+
+/// Thousands of clients are as many descriptors of ours.
+fn raise_descriptors() {
+    let raised =
+        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit on open files stays as it is");
+    }
+}
+
+fn write(out: &Path, records: &[Record]) -> Result<(), CliError> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    fs::create_dir_all(out).map_err(|source| CliError::Report { path: out.to_owned(), source })?;
+    let path = out.join("live.md");
+    fs::write(&path, page(records, &format!("{cores} cores"))).map_err(|source| CliError::Report { path, source })?;
+    save(&out.join("live.json"), &records)
+}
+
+fn save(path: &Path, what: &impl serde::Serialize) -> Result<(), CliError> {
+    let refused = |source| CliError::Report { path: path.to_owned(), source };
+    let text = serde_json::to_string_pretty(what).map_err(|error| refused(error.into()))?;
+    fs::write(path, text + "\n").map_err(refused)
+}
+
+/// A scenario so many times as fast.
+pub(crate) fn at_speed(mut scenario: Scenario, speed: Option<f64>) -> Scenario {
+    if let Some(speed) = speed {
+        scenario.live.speed = speed;
+    }
+    scenario
+}
+
+/// Mixes random faults on the live system, and looks for what it leaves behind
+///
+/// The faults are drawn from the seed: of endpoints, files, load and clients. Every request must be in the books of the load
+/// and in those of the edge, and memory, descriptors and threads of the edge must not have grown at the end, when
+/// everything works again. Exits with 1 where something did not hold.
+#[derive(Debug, Args)]
+pub(crate) struct Soak {
+    /// How long
+    #[arg(long, default_value_t = 10)]
+    minutes: u32,
+    /// Where the faults are drawn from
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Requests per second
+    #[arg(long, default_value_t = 300)]
+    rate: u32,
+    /// Where the record goes, as JSON
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+    /// Prints the scenario instead of playing it
+    #[arg(long)]
+    print: bool,
+}
+
+/// Plays the faults of one seed.
+pub(crate) async fn soak(arguments: &Soak) -> Result<(), CliError> {
+    let Soak { minutes, seed, rate, .. } = *arguments;
+    let lasts = Duration::from_mins(minutes.into());
+    if arguments.print {
+        return print(soak::text(seed, lasts, rate));
+    }
+    let scenario = soak::scenario(seed, lasts, rate).map_err(CliError::Scenario)?;
+    print(format_args!("{} faults in {lasts:?}, from seed {seed}", scenario.events.len()))?;
+    let mut record = play(&scenario).await?;
+    let leaks = soak::leaks(&record);
+    record.broken.extend(leaks);
+    for line in &record.trace {
+        print(line)?;
+    }
+    print(row(&record))?;
+    if let Some(path) = &arguments.record {
+        save(path, &record)?;
+    }
+    tell_broken(&record)?;
+    if record.broken.is_empty() { print("everything held") } else { Err(CliError::LiveBroken { broke: 1, of: 1 }) }
+}

@@ -1,0 +1,108 @@
+//! A scenario on real processes: the edge and its endpoints on loopback, real load, real faults, real time.
+//!
+//! On the way of one scenario: the endpoints and the edge start ([`models`], [`edge`]), the load begins ([`traffic`]), the stage
+//! plays the events ([`stage`]) while the watcher holds what it sees against the invariants of both worlds ([`watch`]), and at
+//! the end the books of both sides are compared ([`verdict`]). Everything that was started ends with it, also when it is
+//! dropped on the way.
+
+mod clients;
+mod disk;
+mod edge;
+mod http;
+mod models;
+mod names;
+mod process;
+mod programs;
+mod record;
+pub mod soak;
+mod stage;
+mod traffic;
+mod verdict;
+mod watch;
+
+use std::io;
+use std::path::PathBuf;
+
+use nix::unistd::Uid;
+
+pub use programs::Programs;
+pub use record::{EdgeFigures, Record, Requests, page, row, table};
+
+use crate::fault::FaultsError;
+use crate::load::LoadError;
+use crate::scenario::{Models, Scenario, What};
+use stage::Stage;
+
+/// Why a scenario cannot be played to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum LiveError {
+    /// A program is not there.
+    #[error("{name} is not in {}; build it with cargo build --workspace --bins", folder.display())]
+    Missing {
+        /// Which.
+        name: &'static str,
+        /// Where it was looked for.
+        folder: PathBuf,
+    },
+    /// A process could not be started, or not be signalled.
+    #[error("{what} cannot be started or reached")]
+    Start {
+        /// Which.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// A process ended, or never said where it is.
+    #[error("{what} ended, or did not say where it listens; its log lies in the scenario's folder")]
+    Ended {
+        /// Which.
+        what: &'static str,
+    },
+    /// No port is free.
+    #[error("no port from 20000 to 31999 is free on loopback; end what listens there")]
+    NoPort,
+    /// The folder of the scenario.
+    #[error(
+        "the files of the scenario cannot be changed; look at the room and the rights in the folder of temporary files"
+    )]
+    Folder(#[source] io::Error),
+    /// The state file.
+    #[error("the state file cannot be changed")]
+    State {
+        /// Why.
+        source: rusqlite::Error,
+    },
+    /// The load.
+    #[error("the load cannot be started")]
+    Load(#[source] LoadError),
+    /// Faults that make no sense.
+    #[error("the faults of the scenario cannot be played")]
+    Faults(#[source] FaultsError),
+}
+
+/// Plays a scenario. Where it needs what is not at hand, the record says so.
+///
+/// # Errors
+/// When a process cannot be started, or a file not be changed: the world is broken, not the edge.
+pub async fn play(scenario: &Scenario, programs: &Programs) -> Result<Record, LiveError> {
+    let record = Record {
+        scenario: scenario.name.clone(),
+        about: scenario.about.clone(),
+        speed: scenario.live.speed,
+        models: match scenario.live.models {
+            Models::Fake => "fakes".to_owned(),
+            Models::ModelServer => "model-server".to_owned(),
+        },
+        ..Record::default()
+    };
+    if needs_root(scenario) && !Uid::effective().is_root() {
+        let why = "mounting needs root".to_owned();
+        return Ok(Record { skipped: Some(why), ..record });
+    }
+    let folder = tempfile::Builder::new().prefix("pointsman-chaos-").tempdir().map_err(LiveError::Folder)?;
+    Stage::set(scenario, programs, folder.path()).await?.play(record).await
+}
+
+fn needs_root(scenario: &Scenario) -> bool {
+    scenario.live.small_disk || scenario.events.iter().any(|event| event.what == What::Names)
+}

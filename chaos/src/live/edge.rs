@@ -1,0 +1,304 @@
+//! The edge of a live world: its files, its process, and what becomes of both.
+
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use pointsman_config::{parse_duration, print_duration};
+use serde_json::{Map, Value, json};
+use tokio::process::Command;
+
+use super::LiveError;
+use super::disk::SmallDisk;
+use super::models::Fleet;
+use super::names::Names;
+use super::process::{Holdings, Process};
+use super::programs::{Programs, free_address};
+use crate::scenario::{Scenario, StateFault};
+
+/// A drain takes 30 s at most, and the machine is shared.
+const ENDS_WITHIN: Duration = Duration::from_secs(45);
+
+/// The edge.
+#[derive(Debug)]
+pub(super) struct Edge {
+    pub(super) clients: SocketAddr,
+    pub(super) admin: SocketAddr,
+    pub(super) folder: PathBuf,
+    program: PathBuf,
+    disk: Option<SmallDisk>,
+    names: Option<Names>,
+    descriptors: Option<u64>,
+    process: Option<Process>,
+    /// Those that another process took over from.
+    former: Vec<Process>,
+    pub(super) starts: u32,
+    /// Whether it is meant to be down.
+    pub(super) is_down: bool,
+}
+
+impl Edge {
+    /// One that has no config file yet and does not run.
+    pub(super) fn new(scenario: &Scenario, programs: &Programs, folder: &Path) -> Result<Self, LiveError> {
+        let disk = scenario.live.small_disk.then(|| SmallDisk::mount(&folder.join("disk"))).transpose()?;
+        Ok(Self {
+            clients: free_address()?,
+            admin: free_address()?,
+            folder: folder.to_owned(),
+            program: programs.pointsman.clone(),
+            disk,
+            names: None,
+            descriptors: scenario.live.descriptors,
+            process: None,
+            former: Vec::new(),
+            starts: 0,
+            is_down: false,
+        })
+    }
+
+    /// Endpoints are named instead of numbered, by names that can fail.
+    pub(super) fn with_names(mut self, names: Names) -> Self {
+        self.names = Some(names);
+        self
+    }
+
+    pub(super) fn names(&self) -> Option<&Names> {
+        self.names.as_ref()
+    }
+
+    pub(super) fn config_file(&self) -> PathBuf {
+        self.folder.join("pointsman.yaml")
+    }
+
+    fn state_file(&self) -> PathBuf {
+        self.disk.as_ref().map_or(self.folder.as_path(), SmallDisk::path).join("state.db")
+    }
+
+    /// The config file for a route with these keys.
+    pub(super) fn config(&self, scenario: &Scenario, keys: &Map<String, Value>, fleet: &Fleet) -> String {
+        let mut route = faster(keys, scenario.live.speed);
+        let mut revisions = match route.remove("revisions") {
+            Some(Value::Object(revisions)) => revisions,
+            Some(_) | None => Map::new(),
+        };
+        let versions: Map<String, Value> = scenario
+            .versions
+            .keys()
+            .map(|version| {
+                let of =
+                    |address: &SocketAddr| self.names.as_ref().map_or(address.to_string(), |_| Names::of(*address));
+                let endpoints: Vec<String> = fleet.addresses(version).iter().map(of).collect();
+                let mut written = json!({ "endpoints": endpoints });
+                if let (Some(revision), Some(keys)) = (revisions.remove(version.as_str()), written.as_object_mut()) {
+                    keys.insert("revision".to_owned(), revision);
+                }
+                (version.to_string(), written)
+            })
+            .collect();
+        route.entry("name").or_insert_with(|| json!(scenario.name));
+        route.insert("versions".to_owned(), Value::Object(versions));
+        let config = json!({
+            "listeners": [{ "address": self.clients }],
+            "admin": { "address": self.admin },
+            "state": { "file": self.state_file() },
+            "routes": [route],
+        });
+        format!("{config:#}\n")
+    }
+
+    /// Puts a text in place of the config file, as editors do.
+    pub(super) fn write_config(&self, text: &str) -> Result<(), LiveError> {
+        let (file, draft) = (self.config_file(), self.folder.join("draft"));
+        fs::write(&draft, text).and_then(|()| fs::rename(&draft, &file)).map_err(LiveError::Folder)
+    }
+
+    /// Starts it on what its files hold.
+    pub(super) async fn come(&mut self) -> Result<(), LiveError> {
+        self.process = Some(self.run(&[]).await?);
+        self.is_down = false;
+        Ok(())
+    }
+
+    /// Another process takes over from it.
+    pub(super) async fn upgrade(&mut self) -> Result<(), LiveError> {
+        let successor = self.run(&["--upgrade"]).await?;
+        self.former.extend(self.process.replace(successor));
+        Ok(())
+    }
+
+    async fn run(&mut self, more: &[&str]) -> Result<Process, LiveError> {
+        self.starts += 1;
+        let log = File::create(self.folder.join(format!("edge.{}.log", self.starts))).map_err(LiveError::Folder)?;
+        let mut words: Vec<String> = Vec::new();
+        words.extend(self.names.iter().flat_map(Names::wrapper));
+        words.extend(self.descriptors.iter().flat_map(|limit| {
+            let script = format!("ulimit -n {limit} && exec \"$@\"");
+            ["sh".to_owned(), "-c".to_owned(), script, "sh".to_owned()]
+        }));
+        words.extend([self.program.display().to_string(), "run".to_owned(), "--config".to_owned()]);
+        words.push(self.config_file().display().to_string());
+        words.extend(["--drain-delay", "0s"].iter().chain(more).map(|&word| word.to_owned()));
+        let mut words = words.into_iter();
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words).stderr(log).env("RUST_LOG", "warn");
+        Ok(Process::start("the edge", command, &["listening on", "admin on"]).await?.0)
+    }
+
+    /// As a power cut would.
+    pub(super) async fn kill(&mut self) {
+        self.is_down = true;
+        if let Some(mut process) = self.process.take() {
+            process.kill().await;
+        }
+    }
+
+    /// Whether it has ended though nobody ended it.
+    pub(super) fn died(&mut self) -> Option<ExitStatus> {
+        self.process.as_mut()?.ended()
+    }
+
+    pub(super) fn holdings(&self) -> Option<Holdings> {
+        self.process.as_ref()?.holdings()
+    }
+
+    /// Asks it to end, and those before it: what did not end well, in words.
+    pub(super) async fn end(&mut self) -> Vec<String> {
+        let mut broken = Vec::new();
+        if let Some(process) = &self.process
+            && let Err(error) = process.signal(Signal::SIGTERM)
+        {
+            broken.push(format!("the edge could not be asked to end: {error}"));
+        }
+        for mut process in self.former.drain(..).chain(self.process.take()) {
+            match process.end_within(ENDS_WITHIN).await {
+                Some(status) if status.success() => {}
+                Some(status) => broken.push(format!("an edge that was to end in order ended with {status}")),
+                None => broken.push(format!("an edge did not end within {ENDS_WITHIN:?}")),
+            }
+        }
+        broken
+    }
+
+    /// What its logs say of panics.
+    pub(super) fn panics(&self) -> Vec<String> {
+        let logs = (1..=self.starts).filter_map(|start| self.log(start));
+        logs.flat_map(|text| {
+            text.lines().filter(|line| line.contains("panicked")).map(str::to_owned).collect::<Vec<_>>()
+        })
+        .collect()
+    }
+
+    fn log(&self, start: u32) -> Option<String> {
+        fs::read_to_string(self.folder.join(format!("edge.{start}.log"))).ok()
+    }
+
+    /// The end of its newest log.
+    pub(super) fn last_words(&self) -> String {
+        let text = self.log(self.starts).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines.get(lines.len().saturating_sub(5)..).unwrap_or_default().join("\n")
+    }
+
+    /// Something happens to the state file of an edge that is down.
+    pub(super) fn spoil_state(&self, fault: StateFault) -> Result<(), LiveError> {
+        let file = self.state_file();
+        match fault {
+            StateFault::Full => self.disk.as_ref().map_or(Ok(()), SmallDisk::fill),
+            StateFault::ReadOnly => self.disk.as_ref().map_or(Ok(()), |disk| disk.allow_writes(false)),
+            StateFault::CorruptByte => change_middle(&file).map_err(LiveError::Folder),
+            StateFault::CutOff => cut_off(&file).map_err(LiveError::Folder),
+            StateFault::Deleted => remove_all(&file).map_err(LiveError::Folder),
+            StateFault::Newer => make_newer(&file).map_err(|source| LiveError::State { source }),
+        }
+    }
+
+    /// The disk works again.
+    pub(super) fn mend_state(&self) -> Result<(), LiveError> {
+        self.disk.as_ref().map_or(Ok(()), |disk| disk.allow_writes(true).and_then(|()| disk.empty()))
+    }
+}
+
+/// The file and what `SQLite` keeps beside it.
+fn with_companions(file: &Path) -> impl Iterator<Item = PathBuf> {
+    ["", "-wal", "-shm"].into_iter().map(|ending| PathBuf::from(format!("{}{ending}", file.display())))
+}
+
+fn change_middle(file: &Path) -> std::io::Result<()> {
+    // What was written last stands in the file that is written ahead.
+    for file in with_companions(file).take(2).filter(|file| file.exists()) {
+        let mut bytes = fs::read(&file)?;
+        let middle = bytes.len() / 2;
+        if let Some(byte) = bytes.get_mut(middle) {
+            *byte ^= 0x55;
+        }
+        fs::write(&file, bytes)?;
+    }
+    Ok(())
+}
+
+fn cut_off(file: &Path) -> std::io::Result<()> {
+    let whole = fs::metadata(file)?.len();
+    File::options().write(true).open(file)?.set_len(whole / 2)
+}
+
+fn remove_all(file: &Path) -> std::io::Result<()> {
+    with_companions(file).filter(|file| file.exists()).try_for_each(fs::remove_file)
+}
+
+/// Says in the file that a later version wrote it.
+fn make_newer(file: &Path) -> rusqlite::Result<()> {
+    let connection = rusqlite::Connection::open(file)?;
+    connection.execute("UPDATE meta SET value = '999' WHERE key = 'format'", []).map(drop)
+}
+
+/// The same keys, with the plan and its proof so many times faster. What is real stays: latencies, timeouts, checks.
+fn faster(keys: &Map<String, Value>, speed: f64) -> Map<String, Value> {
+    let mut keys = keys.clone();
+    if let Some(plan) = keys.get_mut("rollout") {
+        hurry(plan, speed);
+    }
+    if let Some(proof) = keys.get_mut("guard").and_then(|guard| guard.get_mut("promotion")) {
+        hurry(proof, speed);
+    }
+    keys
+}
+
+fn hurry(value: &mut Value, speed: f64) {
+    match value {
+        Value::String(text) => {
+            if let Ok(span) = parse_duration(text) {
+                let millis = (span.as_secs_f64() * 1e3 / speed).ceil().max(1.0);
+                *text = print_duration(Duration::from_secs_f64(millis / 1e3));
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(|value| hurry(value, speed)),
+        Value::Object(values) => values.values_mut().for_each(|value| hurry(value, speed)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_plan_and_its_proof_go_faster() {
+        let keys = json!({
+            "rollout": { "canary": "v2", "steps": [{ "weight": "5%", "hold": "1m" }], "bake": "10s" },
+            "guard": { "promotion": { "min_soak": "5m", "difference": "1%" }, "latency": { "threshold": "500ms" } },
+            "timeouts": { "read": "2s" },
+        });
+        let Value::Object(keys) = keys else { panic!("no keys") };
+        let fast = Value::Object(faster(&keys, 20.0));
+        assert_eq!(fast["rollout"]["steps"][0], json!({ "weight": "5%", "hold": "3s" }));
+        assert_eq!(fast["rollout"]["bake"], "500ms");
+        assert_eq!(fast["guard"]["promotion"], json!({ "min_soak": "15s", "difference": "1%" }));
+        assert_eq!(
+            (&fast["guard"]["latency"]["threshold"], &fast["timeouts"]["read"]),
+            (&json!("500ms"), &json!("2s"))
+        );
+    }
+}

@@ -1,0 +1,135 @@
+//! The load of a live world, on a thread of its own so that nothing else makes it late.
+
+use std::net::SocketAddr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+
+use super::LiveError;
+use super::models::real_bodies;
+use crate::load::{Load, MAX_RATE, Running, Told, Total};
+use crate::scenario::{Models, Scenario};
+
+/// Lengths of the bodies that fakes are sent.
+const LENGTHS: [usize; 5] = [2, 17, 64, 230, 1_000];
+
+/// Load under way.
+#[derive(Debug)]
+pub(super) struct Traffic {
+    rates: Option<mpsc::UnboundedSender<f64>>,
+    told: mpsc::UnboundedReceiver<Told>,
+    sums: oneshot::Receiver<Sums>,
+    /// Every request so far, as it ended.
+    pub(super) requests: Vec<Told>,
+}
+
+/// All its parts together.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Sums {
+    pub(super) due: u64,
+    pub(super) sent: u64,
+}
+
+impl Traffic {
+    /// Sends nothing yet.
+    pub(super) fn new(scenario: &Scenario, edge: SocketAddr) -> Result<Self, LiveError> {
+        let (rates, wanted) = mpsc::unbounded_channel();
+        let (tell, told) = mpsc::unbounded_channel();
+        let (hand_in, sums) = oneshot::channel();
+        let load = Load { told: Some(tell), ..load(scenario, edge)? };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|source| LiveError::Start { what: "the load", source })?;
+        thread::spawn(move || {
+            let sums = runtime.block_on(play(load, wanted));
+            // Nobody waits for it where the world was given up.
+            hand_in.send(sums).ok();
+        });
+        Ok(Self { rates: Some(rates), told, sums, requests: Vec::new() })
+    }
+
+    /// Sends so many requests a second from now on.
+    pub(super) fn set(&self, rate: f64) {
+        if let Some(rates) = &self.rates {
+            rates.send(rate).ok();
+        }
+    }
+
+    /// Takes in what has ended.
+    pub(super) fn look(&mut self) {
+        while let Ok(told) = self.told.try_recv() {
+            self.requests.push(told);
+        }
+    }
+
+    /// Sends no more, and waits for what is under way.
+    pub(super) async fn end(&mut self) -> Sums {
+        self.rates = None;
+        let sums = (&mut self.sums).await.unwrap_or_default();
+        self.look();
+        sums
+    }
+}
+
+fn load(scenario: &Scenario, edge: SocketAddr) -> Result<Load, LiveError> {
+    let mut load = Load::new(&format!("http://{edge}/v1/predict")).map_err(LiveError::Load)?;
+    let timeouts = &scenario.route.timeouts;
+    load.connections = scenario.live.connections;
+    load.timeout = timeouts.total.min(timeouts.read * 3) + Duration::from_secs(10);
+    match scenario.live.models {
+        Models::Fake => {
+            load.bodies = LENGTHS.iter().map(|length| Bytes::from(vec![b'x'; *length])).collect();
+            load.expected = LENGTHS.iter().map(|length| Bytes::from(format!("\"prediction\":{length},"))).collect();
+        }
+        Models::ModelServer => load.bodies = real_bodies().into_iter().map(Bytes::from).collect(),
+    }
+    Ok(load)
+}
+
+/// One load after the other, each with its rate, until nobody wants another.
+async fn play(load: Load, mut wanted: mpsc::UnboundedReceiver<f64>) -> Sums {
+    let mut loads = JoinSet::new();
+    let mut present: Option<Running> = None;
+    while let Some(rate) = wanted.recv().await {
+        if let Some(former) = present.take() {
+            former.stop();
+            loads.spawn(former.finish());
+        }
+        present = start(&load, rate);
+    }
+    if let Some(last) = present {
+        last.stop();
+        loads.spawn(last.finish());
+    }
+    let totals: Vec<Total> = loads.join_all().await.into_iter().flatten().collect();
+    let sum = |of: fn(&Total) -> u64| totals.iter().map(of).sum();
+    Sums { due: sum(|total| total.figures.intended), sent: sum(|total| total.figures.sent) }
+}
+
+fn start(load: &Load, rate: f64) -> Option<Running> {
+    let rate = whole(rate.round()).min(MAX_RATE);
+    if rate == 0 {
+        return None;
+    }
+    let load = Load { rate, ..load.clone() };
+    load.start().inspect_err(|error| tracing::error!(%error, "the load does not start")).ok()
+}
+
+#[expect(
+    clippy::as_conversions,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a rate that was checked when it was read; saturates"
+)]
+fn whole(rate: f64) -> u32 {
+    rate as u32
+}
+
+/// Whether a request fell due in one of these spans.
+pub(super) fn is_within(spans: &[(Instant, Option<Instant>)], at: Instant) -> bool {
+    spans.iter().any(|(from, until)| *from <= at && until.is_none_or(|until| at <= until))
+}

@@ -1,0 +1,384 @@
+//! What a scenario came to: every request in one book, times from the first harm, and what did not hold.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use pointsman_config::VersionId;
+
+use super::record::{EdgeFigures, Record, exact};
+use super::traffic::{Sums, is_within};
+use super::watch::Watcher;
+use crate::load::{Ended, Told};
+use crate::scenario::{Clients, ConfigFault, EdgeFault, Fault, Holds, Scenario, StateFault, What};
+
+/// A limit of time is for a machine that has nothing else to do; processes that share one get so much more.
+const GRACE: Duration = Duration::from_secs(3);
+/// Requests that were due so shortly before a version was taken back may still be on their way to it.
+const ON_THE_WAY: Duration = Duration::from_secs(1);
+/// Around a change of weight nobody knows to the millisecond what was in force.
+const UNSURE: Duration = Duration::from_millis(500);
+/// Answers are looked at in parts of so long when it is asked how long users were hurt.
+const BUCKET: Duration = Duration::from_millis(200);
+/// A part of time in which more of the answers were bad hurt; some versions always fail a little.
+const HURTS: f64 = 0.03;
+
+/// What was seen beside the edge itself.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// When the first thing went wrong.
+    pub(super) harm: Option<Instant>,
+    /// When each did.
+    pub(super) harms: Vec<Instant>,
+    pub(super) edge: EdgeFigures,
+    /// When the edge was meant to be down.
+    pub(super) down: Vec<(Instant, Option<Instant>)>,
+    /// When answers were torn on purpose.
+    torn: Vec<(Instant, Option<Instant>)>,
+    /// When anything was wrong with a version.
+    worse: Vec<(Instant, Option<Instant>)>,
+    pub(super) bad_inputs: u64,
+    faults: BTreeMap<String, u64>,
+    pub(super) was_upgraded: bool,
+    pub(super) had_odd_clients: bool,
+    pub(super) counted: Option<u64>,
+    pub(super) settled_since: Option<Instant>,
+    /// How traffic was to be divided before the edge was killed.
+    pub(super) standing: Option<(BTreeMap<VersionId, u64>, u64)>,
+}
+
+impl Seen {
+    /// One more of its kind.
+    pub(super) fn count(&mut self, what: &What) {
+        for kind in kinds(what) {
+            *self.faults.entry(kind.to_owned()).or_default() += 1;
+        }
+    }
+
+    pub(super) fn fault_begins(&mut self, fault: &Fault, since: Instant) {
+        self.worse.push((since, None));
+        if fault.torn > 0.0 || fault.trickle > 0.0 {
+            self.torn.push((since, None));
+        }
+    }
+
+    /// What was begun under it may last for a while.
+    pub(super) fn fault_ends(&mut self, fault: &Fault) {
+        let now = Instant::now() + ON_THE_WAY;
+        for spans in [&mut self.worse, &mut self.torn] {
+            if let Some((_, until)) = spans.iter_mut().find(|(_, until)| until.is_none()) {
+                *until = Some(now);
+            }
+            if fault.torn + fault.trickle <= 0.0 {
+                break;
+            }
+        }
+    }
+
+    /// Whether the edge's counters hold the load's requests and nothing else.
+    pub(super) fn is_countable(&self) -> bool {
+        self.down.is_empty() && !self.was_upgraded && !self.had_odd_clients
+    }
+}
+
+fn kinds(what: &What) -> Vec<&'static str> {
+    match what {
+        What::Fault(fault) => {
+            let parts = [
+                ("errors", fault.errors > 0.0),
+                ("slow answers", fault.slow > 0.0),
+                ("hanging answers", fault.hang > 0.0),
+                ("resets", fault.reset > 0.0),
+                ("torn bodies", fault.torn > 0.0),
+                ("slow bodies", fault.trickle > 0.0),
+                ("garbage answers", fault.garbage > 0.0),
+                ("wrong numbers", fault.wrong > 0.0),
+                ("latency distribution", fault.latency.is_some()),
+            ];
+            parts.into_iter().filter(|(_, is_there)| *is_there).map(|(kind, _)| kind).collect()
+        }
+        What::Down(down) if down.every.is_some() => vec!["flapping endpoints"],
+        What::Down(_) => vec!["endpoints gone"],
+        What::Edge { fault: EdgeFault::Upgraded, .. } => vec!["upgrade"],
+        What::Edge { state: None, .. } => vec!["edge killed"],
+        What::Edge { state: Some(fault), .. } => vec!["edge killed", of_state(*fault)],
+        What::State(fault) => vec![of_state(*fault)],
+        What::Config(ConfigFault::Flapping) => vec!["config changed 100 times a second"],
+        What::Config(_) => vec!["config file broken"],
+        What::Clients(Clients::Idle(_)) => vec!["idle clients"],
+        What::Clients(Clients::SlowLoris(_)) => vec!["slow clients"],
+        What::Clients(Clients::Garbage(_)) => vec!["clients without HTTP"],
+        What::Names => vec!["names not found"],
+        What::Traffic(_) => vec!["traffic changed"],
+        What::Api(_) | What::Order(_) | What::Edit(_) => Vec::new(),
+    }
+}
+
+fn of_state(fault: StateFault) -> &'static str {
+    match fault {
+        StateFault::Full => "disk full",
+        StateFault::ReadOnly => "disk read-only",
+        StateFault::CorruptByte | StateFault::CutOff => "state file damaged",
+        StateFault::Deleted => "state file deleted",
+        StateFault::Newer => "state file of a newer version",
+    }
+}
+
+/// Fills the record, and holds it against what the scenario and every world promise.
+pub(super) fn reach(
+    scenario: &Scenario,
+    record: &mut Record,
+    watcher: &mut Watcher,
+    requests: &[Told],
+    (seen, sums): (&Seen, Sums),
+) {
+    book(record, requests, seen, sums);
+    record.edge = seen.edge;
+    record.faults.clone_from(&seen.faults);
+    record.bad_inputs = seen.bad_inputs;
+    record.ends = watcher.phase().map(|phase| phase.to_string());
+    let since_harm = |at: Instant| seen.harm.map(|harm| at.saturating_duration_since(harm).as_secs_f64());
+    record.notice_s = watcher.noticed.and_then(since_harm);
+    record.rollback_s = watcher.taken_back.and_then(since_harm);
+    let hurts = seen
+        .harms
+        .iter()
+        .enumerate()
+        .map(|(index, harm)| hurt_for(requests, *harm, seen.harms.get(index + 1).copied()).as_secs_f64());
+    record.recover_s = hurts.max_by(f64::total_cmp);
+    let at = Duration::from_secs_f64(record.seconds);
+    watcher.invariants.lost(at, record.requests.lost);
+    if let Some(counted) = record.requests.counted_by_edge {
+        watcher.invariants.counted(at, record.requests.sent, counted);
+    }
+    check_quarantine(watcher, requests, at);
+    check_split(watcher, requests, seen, at);
+    for broken in broken_promises(scenario, record, watcher, requests) {
+        watcher.broke(&broken);
+    }
+    record.trace = std::mem::take(&mut watcher.trace);
+    record.broken = std::mem::take(&mut watcher.invariants).into_broken();
+}
+
+/// Every request in one book.
+fn book(record: &mut Record, requests: &[Told], seen: &Seen, sums: Sums) {
+    let books = &mut record.requests;
+    (books.due, books.sent) = (sums.due, sums.sent);
+    books.counted_by_edge = seen.counted.filter(|_| seen.is_countable());
+    let mut latencies: Vec<Duration> = Vec::with_capacity(requests.len());
+    for told in requests {
+        let is_down = is_within(&seen.down, told.due) || is_within(&seen.down, told.ended);
+        match told.end {
+            Ended::Good => books.good += 1,
+            Ended::Wrong | Ended::Bad(_) => {
+                books.bad += 1;
+                *books.bad_by.entry(blame(told)).or_default() += 1;
+            }
+            Ended::Unsent => {
+                books.not_sent += 1;
+                books.not_sent_as_planned += u64::from(is_down);
+            }
+            Ended::Reset | Ended::Timeout | Ended::Malformed => {
+                let is_torn = is_within(&seen.torn, told.due) || is_within(&seen.torn, told.ended);
+                if is_down || is_torn {
+                    books.unanswered_as_planned += 1;
+                } else {
+                    books.lost += 1;
+                }
+            }
+        }
+        if !told.end.is_unanswered() && told.end != Ended::Unsent {
+            latencies.push(told.ended.saturating_duration_since(told.due));
+        }
+    }
+    latencies.sort_unstable();
+    let at = |hundredths: usize| {
+        let rank = (latencies.len() * hundredths).div_ceil(100).saturating_sub(1);
+        latencies.get(rank).map_or(0.0, |latency| latency.as_secs_f64() * 1e3)
+    };
+    (books.p50_ms, books.p99_ms) = (at(50), at(99));
+}
+
+fn blame(told: &Told) -> String {
+    let who = told.version.as_deref().unwrap_or("edge");
+    match told.end {
+        Ended::Bad(status) => format!("{who} {status}"),
+        Ended::Wrong => format!("{who} wrong"),
+        Ended::Good | Ended::Reset | Ended::Timeout | Ended::Malformed | Ended::Unsent => who.to_owned(),
+    }
+}
+
+/// From `harm` to the end of the last stretch in which users were hurt, before something else went wrong.
+fn hurt_for(requests: &[Told], harm: Instant, next: Option<Instant>) -> Duration {
+    let mut buckets: BTreeMap<u128, (u64, u64)> = BTreeMap::new();
+    let is_its = |told: &&Told| told.due >= harm && next.is_none_or(|next| told.due < next);
+    for told in requests.iter().filter(is_its) {
+        let bucket = told.due.duration_since(harm).as_millis() / BUCKET.as_millis();
+        let (bad, all) = buckets.entry(bucket).or_default();
+        *bad += u64::from(told.end != Ended::Good);
+        *all += 1;
+    }
+    let hurts = |(bad, all): (u64, u64)| exact(bad) > HURTS * exact(all);
+    let last = buckets.into_iter().filter(|(_, counts)| hurts(*counts)).map(|(bucket, _)| bucket).next_back();
+    last.map_or(Duration::ZERO, |bucket| BUCKET * u32::try_from(bucket + 1).unwrap_or(u32::MAX))
+}
+
+fn check_quarantine(watcher: &mut Watcher, requests: &[Told], at: Duration) {
+    for (version, since, until) in watcher.banned.clone() {
+        let is_late = |told: &&Told| {
+            told.version.as_deref() == Some(version.as_str())
+                && told.due > since + ON_THE_WAY
+                && until.is_none_or(|until| told.due < until)
+        };
+        let served = u64::try_from(requests.iter().filter(is_late).count()).unwrap_or(u64::MAX);
+        watcher.invariants.served(at, &version, served);
+    }
+}
+
+/// Where a share was in force and nothing else was going on, so many requests went to the canary.
+fn check_split(watcher: &mut Watcher, requests: &[Told], seen: &Seen, at: Duration) {
+    let (mut expected, mut variance, mut got) = (0.0, 0.0, 0.0);
+    for division in &watcher.divisions {
+        let Some((canary, share)) = &division.canary else { continue };
+        let is_in = |told: &&Told| {
+            told.due > division.from + UNSURE
+                && told.due + UNSURE < division.until
+                && told.version.is_some()
+                && !is_within(&seen.worse, told.due)
+                && !is_within(&seen.down, told.due)
+        };
+        for told in requests.iter().filter(is_in) {
+            expected += share;
+            variance += share * (1.0 - share);
+            got += f64::from(u8::from(told.version.as_deref() == Some(canary.as_str())));
+        }
+    }
+    watcher.invariants.divided(at, expected, variance, got);
+}
+
+/// What the scenario says must hold, and does not.
+fn broken_promises(scenario: &Scenario, record: &Record, watcher: &Watcher, requests: &[Told]) -> Vec<String> {
+    let Holds { ends, never_taken_back, .. } = scenario.holds;
+    let mut broken = Vec::new();
+    if let Some(wanted) = ends.filter(|wanted| watcher.phase() != Some(*wanted)) {
+        broken.push(format!("it ends {}, and should end {wanted}", record.ends.as_deref().unwrap_or("unseen")));
+    }
+    if never_taken_back && watcher.taken_back.is_some() {
+        broken.push("the canary was taken back, and nothing was wrong with it".to_owned());
+    }
+    broken.extend(late(scenario, record, watcher));
+    broken.extend(bad_answers(scenario, record, requests));
+    broken.extend(too_much(&scenario.holds, record));
+    broken
+}
+
+/// A limit of the scenario, in real time.
+fn real(scenario: &Scenario, limit: Duration) -> Duration {
+    limit.div_f64(scenario.live.speed) + GRACE
+}
+
+fn late(scenario: &Scenario, record: &Record, watcher: &Watcher) -> Vec<String> {
+    let mut broken = Vec::new();
+    let harm_at_start = scenario.canary().and_then(|canary| scenario.first_harm(canary)) == Some(Duration::ZERO);
+    if let Some(limit) = scenario.holds.taken_back_within.map(|limit| real(scenario, limit)) {
+        let since_start = watcher.taken_back.map(|at| at.saturating_duration_since(watcher.began()).as_secs_f64());
+        let took = if harm_at_start { since_start } else { record.rollback_s };
+        if took.is_none_or(|took| took > limit.as_secs_f64()) {
+            broken.push(format!("the canary was to be taken back within {limit:?}: {}", said(took)));
+        }
+    }
+    if let Some(limit) = scenario.holds.promoted_within.map(|limit| real(scenario, limit)) {
+        let took = watcher.promoted.map(|at| at.saturating_duration_since(watcher.began()).as_secs_f64());
+        if took.is_none_or(|took| took > limit.as_secs_f64()) {
+            broken.push(format!("the canary was to be promoted within {limit:?}: {}", said(took)));
+        }
+    }
+    broken
+}
+
+fn said(took: Option<f64>) -> String {
+    took.map_or_else(|| "it never was".to_owned(), |took| format!("it took {took:.1} s"))
+}
+
+fn bad_answers(scenario: &Scenario, record: &Record, requests: &[Told]) -> Vec<String> {
+    let canary = scenario.canary().map(VersionId::as_str);
+    let is_bad = |told: &&Told| matches!(told.end, Ended::Bad(_) | Ended::Wrong);
+    let (own, others): (Vec<&Told>, Vec<&Told>) =
+        requests.iter().filter(is_bad).partition(|told| canary.is_some() && told.version.as_deref() == canary);
+    let mut broken = Vec::new();
+    // The edge looks every 100 ms of real time; while it does, a faster load is answered badly as fast.
+    let allowed = |limit: u64| exact(limit) * scenario.live.speed.sqrt();
+    let count = |all: &[&Told]| u64::try_from(all.len()).unwrap_or(u64::MAX);
+    if let Some(limit) = scenario.holds.bad_answers_at_most.filter(|limit| exact(count(&own)) > allowed(*limit)) {
+        broken.push(format!("the canary gave {} bad answers, and should give {limit} at most", own.len()));
+    }
+    if let Some(limit) = scenario.holds.other_bad_answers_at_most.filter(|limit| count(&others) > *limit) {
+        broken
+            .push(format!("{} bad answers came from others than the canary, and {limit} at most should", others.len()));
+    }
+    let availability = record.requests.availability();
+    if let Some(limit) = scenario.holds.availability_at_least.filter(|limit| availability < *limit) {
+        broken.push(format!("{availability:.5} of all requests were answered well, and {limit} should be"));
+    }
+    broken
+}
+
+fn too_much(holds: &Holds, record: &Record) -> Vec<String> {
+    let edge = &record.edge;
+    let mut broken = Vec::new();
+    if let Some(limit) = holds.memory_at_most.filter(|limit| edge.peak_resident_bytes > *limit) {
+        broken.push(format!("the edge held {} bytes, and should hold {limit} at most", edge.peak_resident_bytes));
+    }
+    if let Some(limit) = holds.descriptors_at_most.filter(|limit| edge.peak_descriptors > *limit) {
+        broken.push(format!("the edge held {} descriptors, and should hold {limit} at most", edge.peak_descriptors));
+    }
+    broken
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(due: Instant, end: Ended, version: Option<&str>) -> Told {
+        Told { due, ended: due + Duration::from_millis(10), end, version: version.map(Into::into) }
+    }
+
+    #[test]
+    fn every_request_is_in_one_book_and_only_what_nobody_planned_is_lost() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let seen = Seen { down: vec![(at(10), Some(at(20)))], torn: vec![(at(30), None)], ..Seen::default() };
+        let requests = [
+            told(at(1), Ended::Good, Some("v1")),
+            told(at(2), Ended::Bad(503), None),
+            told(at(3), Ended::Wrong, Some("v2")),
+            told(at(4), Ended::Reset, None),
+            told(at(15), Ended::Reset, None),
+            told(at(16), Ended::Unsent, None),
+            told(at(25), Ended::Unsent, None),
+            told(at(31), Ended::Reset, None),
+        ];
+        let mut record = Record::default();
+        book(&mut record, &requests, &seen, Sums { due: 8, sent: 6 });
+        let books = &record.requests;
+        assert_eq!((books.good, books.bad, books.lost), (1, 2, 1));
+        assert_eq!((books.unanswered_as_planned, books.not_sent, books.not_sent_as_planned), (2, 2, 1));
+        assert_eq!(books.due, books.good + books.bad + books.lost + books.unanswered_as_planned + books.not_sent);
+        assert_eq!(books.bad_by, [("edge 503".to_owned(), 1), ("v2 wrong".to_owned(), 1)].into());
+        assert_eq!((books.p50_ms, books.counted_by_edge), (10.0, None));
+    }
+
+    #[test]
+    fn users_are_hurt_until_the_last_stretch_with_more_than_a_few_bad_answers() {
+        let harm = Instant::now();
+        let requests: Vec<Told> = (0..4_000_u64)
+            .map(|ms| {
+                let is_bad = (500..1_100).contains(&ms) || ms == 3_500;
+                let end = if is_bad { Ended::Bad(500) } else { Ended::Good };
+                told(harm + Duration::from_millis(ms), end, None)
+            })
+            .collect();
+        assert_eq!(hurt_for(&requests, harm, None), Duration::from_millis(1_200));
+        let next = harm + Duration::from_millis(400);
+        assert_eq!(hurt_for(&requests, harm, Some(next)), Duration::ZERO);
+    }
+}
