@@ -118,14 +118,9 @@ impl Fault {
         self.errors + self.reset + self.torn + self.garbage
     }
 
-    /// The share that is late.
-    pub fn late(&self) -> f64 {
-        self.slow + self.trickle
-    }
-
     /// All shares, each an end of its own.
     pub fn all(&self) -> f64 {
-        self.failing() + self.late() + self.hang + self.wrong
+        self.failing() + self.slow + self.hang + self.trickle + self.wrong
     }
 }
 
