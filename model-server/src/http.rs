@@ -76,6 +76,7 @@ pub struct Body {
 pub async fn answer(site: Arc<Site>, request: Request<Incoming>) -> Answer {
     let start = Instant::now();
     let endpoint = endpoint_of(request.uri().path());
+    let in_flight = site.metrics.begin(endpoint, start);
     let multiplexed = request.version() == Version::HTTP_2;
     let mut answer = match site.route(endpoint, request, start).await {
         Ok(answer) => answer,
@@ -86,7 +87,7 @@ pub async fn answer(site: Arc<Site>, request: Request<Incoming>) -> Answer {
         let close = HeaderValue::from_static("close");
         answer.headers_mut().insert(CONNECTION, close);
     }
-    site.metrics.answered(endpoint, answer.status(), start.elapsed());
+    in_flight.answered(answer.status());
     answer
 }
 
@@ -97,11 +98,12 @@ pub async fn answer_on_top(site: Arc<Site>, request: Request<Incoming>) -> Answe
     if matches!(endpoint, Endpoint::Health | Endpoint::Ready | Endpoint::Metrics) {
         return answer(site, request).await;
     }
+    let in_flight = site.metrics.begin(endpoint, Instant::now());
     // Read what is small, so that the client reads the answer rather than a reset connection.
     let (head, body) = request.into_parts();
     drop(site.body(&head.headers, body).await);
     let refusal = Refusal::Full(TOO_MANY_CONNECTIONS);
-    site.metrics.answered(endpoint, refusal.status(), Duration::ZERO);
+    in_flight.answered(refusal.status());
     if matches!(endpoint, Endpoint::Protocol | Endpoint::Infer) {
         return refusal.into_protocol_answer();
     }

@@ -22,6 +22,12 @@ const INFERENCE_SECONDS: &[f64] =
 /// Rows in one request.
 const BATCH_ROWS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0];
 
+/// The code that nearly every request ends in.
+const OK: &str = "200";
+
+/// The code, in nginx's way, of requests whose clients left before there was an answer.
+const CLIENT_LEFT: &str = "499";
+
 /// What was asked for, as a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Endpoint {
@@ -115,6 +121,7 @@ pub struct Metrics {
 #[derive(Debug)]
 struct Families {
     requests: IntCounterVec,
+    in_flight: IntGaugeVec,
     durations: HistogramVec,
     batch: HistogramVec,
     inference: HistogramVec,
@@ -139,8 +146,9 @@ struct Handles {
 
 #[derive(Debug, Default)]
 struct Series {
+    in_flight: OnceLock<IntGauge>,
     duration: OnceLock<Histogram>,
-    /// The code that nearly every request ends in.
+    /// Answers with [`OK`].
     ok: OnceLock<IntCounter>,
 }
 
@@ -165,27 +173,13 @@ impl Metrics {
         self.serving.get_or_init(|| Handles::new(model, version));
     }
 
-    /// Counts one answer.
-    pub fn answered(&self, endpoint: Endpoint, status: StatusCode, took: Duration) {
+    /// A request whose head came at `start`, in flight until it is [answered](InFlight::answered) or its client leaves.
+    pub fn begin(&self, endpoint: Endpoint, start: Instant) -> InFlight<'_> {
         let handles = self.handles();
-        let (model, version) = (handles.model.as_str(), handles.version.as_str());
-        let Some(series) = handles.endpoints.get(endpoint.slot()) else {
-            return;
-        };
-        let durations = &self.families.durations;
-        series
-            .duration
-            .get_or_init(|| durations.with_label_values(&[model, version, endpoint.label()]))
-            .observe(took.as_secs_f64());
-        let counter = |code: &str| {
-            let labels = [model, version, endpoint.label(), code];
-            self.families.requests.with_label_values(&labels)
-        };
-        if status == StatusCode::OK {
-            series.ok.get_or_init(|| counter("200")).inc();
-        } else {
-            counter(status.as_str()).inc();
-        }
+        let series = handles.endpoints.get(endpoint.slot());
+        let begun = InFlight { families: &self.families, handles, series, endpoint, start };
+        series.inspect(|series| begun.gauge(series).inc());
+        begun
     }
 
     /// Counts one calculation.
@@ -255,6 +249,54 @@ impl Metrics {
     }
 }
 
+/// A request under way: counted once, with what it is answered, or as one whose client left when it is dropped before.
+#[derive(Debug)]
+pub struct InFlight<'a> {
+    families: &'a Families,
+    handles: &'a Handles,
+    /// Until it is counted.
+    series: Option<&'a Series>,
+    endpoint: Endpoint,
+    start: Instant,
+}
+
+impl InFlight<'_> {
+    /// There is an answer.
+    pub fn answered(mut self, status: StatusCode) {
+        self.count(status.as_str());
+    }
+
+    fn count(&mut self, code: &str) {
+        let Some(series) = self.series.take() else {
+            return;
+        };
+        self.gauge(series).dec();
+        let [model, version, endpoint] = self.labels();
+        let durations = || self.families.durations.with_label_values(&[model, version, endpoint]);
+        series.duration.get_or_init(durations).observe(self.start.elapsed().as_secs_f64());
+        let counter = || self.families.requests.with_label_values(&[model, version, endpoint, code]);
+        if code == OK {
+            series.ok.get_or_init(counter).inc();
+        } else {
+            counter().inc();
+        }
+    }
+
+    fn gauge<'s>(&self, series: &'s Series) -> &'s IntGauge {
+        series.in_flight.get_or_init(|| self.families.in_flight.with_label_values(&self.labels()))
+    }
+
+    fn labels(&self) -> [&str; 3] {
+        [&self.handles.model, &self.handles.version, self.endpoint.label()]
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.count(CLIENT_LEFT);
+    }
+}
+
 /// A distribution of few rows is far from any other: what is no drift is not shown as one.
 fn show(gauges: &GaugeVec, labels: &[&str], compared: &Compared) {
     match compared.psi.filter(|_| compared.verdict != Verdict::TooFewRows) {
@@ -278,9 +320,19 @@ impl Handles {
 
 impl Families {
     fn new() -> Result<Self, MetricsError> {
-        let requests = Opts::new("model_server_requests_total", "Requests answered, by endpoint and status code");
+        let requests = Opts::new(
+            "model_server_requests_total",
+            "Requests by endpoint and status code of the answer; 499 where the client left while it waited",
+        );
         Ok(Self {
             requests: IntCounterVec::new(requests, &["model", "version", "endpoint", "code"])?,
+            in_flight: IntGaugeVec::new(
+                Opts::new(
+                    "model_server_requests_in_flight",
+                    "Requests whose head has come and whose answer has not been given",
+                ),
+                &["model", "version", "endpoint"],
+            )?,
             durations: histogram(
                 "model_server_request_duration_seconds",
                 "From the end of a request's head to its answer, body read included",
@@ -332,6 +384,7 @@ impl Families {
 
     fn register(&self, registry: &Registry) -> Result<(), MetricsError> {
         registry.register(Box::new(self.requests.clone()))?;
+        registry.register(Box::new(self.in_flight.clone()))?;
         registry.register(Box::new(self.durations.clone()))?;
         registry.register(Box::new(self.batch.clone()))?;
         registry.register(Box::new(self.inference.clone()))?;

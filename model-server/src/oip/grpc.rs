@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::error::Error as _;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -12,6 +13,7 @@ use hyper::body::{Frame, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 use prost::Message;
+use thiserror::Error;
 use tokio::time::{Sleep, sleep};
 use tonic::body::Body;
 use tonic::metadata::MetadataValue;
@@ -40,28 +42,55 @@ pub(super) const SERVICE: &str = "/inference.GRPCInferenceService/";
 /// The parameter that says how long a client waits, in microseconds.
 const TIMEOUT: &str = "timeout";
 
-/// Answers what comes over HTTP/2.
+/// Answers what comes over HTTP/2. Every call is counted with what its answer over HTTP would be, those among them that are
+/// refused before their message is read.
 pub async fn answer(site: Arc<Site>, request: Request<Incoming>) -> Response<Body> {
-    let kind = request.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-    if !kind.is_some_and(|kind| kind.starts_with(b"application/grpc")) {
+    if !is_call(&request) {
         return http::answer(site, request).await.map(Body::new);
     }
-    call(site, request).await
+    let start = Instant::now();
+    let in_flight = site.metrics.begin(Endpoint::Grpc, start);
+    let answer = call(Arc::clone(&site), request, start).await;
+    in_flight.answered(over_http(&answer));
+    answer
 }
 
 /// Answers what comes over HTTP/2 on top of the connections that are served.
 pub async fn answer_on_top(site: Arc<Site>, request: Request<Incoming>) -> Response<Body> {
-    let kind = request.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-    if !kind.is_some_and(|kind| kind.starts_with(b"application/grpc")) {
+    if !is_call(&request) {
         return http::answer_on_top(site, request).await.map(Body::new);
     }
+    let in_flight = site.metrics.begin(Endpoint::Grpc, Instant::now());
     let refusal = Refusal::Full(TOO_MANY_CONNECTIONS);
-    site.metrics.answered(Endpoint::Grpc, refusal.status(), Duration::ZERO);
+    in_flight.answered(refusal.status());
     status(&refusal).into_http()
 }
 
-async fn call(site: Arc<Site>, request: Request<Incoming>) -> Response<Body> {
-    let start = Instant::now();
+fn is_call(request: &Request<Incoming>) -> bool {
+    let kind = request.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    kind.is_some_and(|kind| kind.starts_with(b"application/grpc"))
+}
+
+/// The status that an answer would have had over HTTP.
+fn over_http(answer: &Response<Body>) -> StatusCode {
+    let Some(status) = answer.extensions().get::<Status>() else {
+        return StatusCode::OK;
+    };
+    match status.source().and_then(|source| source.downcast_ref::<OverHttp>()) {
+        Some(OverHttp(code)) => *code,
+        // What tonic itself refuses: messages that are too large, encodings that it was not told of, or no messages.
+        None if status.code() == Code::OutOfRange => StatusCode::PAYLOAD_TOO_LARGE,
+        None if status.code() == Code::Unimplemented => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        None => StatusCode::BAD_REQUEST,
+    }
+}
+
+/// What a refusal is over HTTP, kept with its status over gRPC.
+#[derive(Debug, Error)]
+#[error("{0} over HTTP")]
+struct OverHttp(StatusCode);
+
+async fn call(site: Arc<Site>, request: Request<Incoming>, start: Instant) -> Response<Body> {
     let patience = match deadline::of_grpc(request.headers()) {
         Ok(patience) => patience,
         Err(problem) => return status(&problem.into()).into_http(),
@@ -80,8 +109,19 @@ async fn call(site: Arc<Site>, request: Request<Incoming>) -> Response<Body> {
             let infer = async move |site: Arc<Site>, asked: InferRequest| infer(&site, asked, (start, patience)).await;
             unary(site, request, infer).await
         }
-        _ => Status::unimplemented("no such call; the service is inference.GRPCInferenceService").into_http(),
+        _ => no_such_call("no such call; the service is inference.GRPCInferenceService").into_http(),
     }
+}
+
+/// Here a call is a path: over HTTP it would not be found.
+pub(super) fn no_such_call(words: &str) -> Status {
+    of(Code::Unimplemented, words, Refusal::NotFound.status())
+}
+
+fn of(code: Code, words: impl Into<String>, over_http: StatusCode) -> Status {
+    let mut status = Status::new(code, words);
+    status.set_source(Arc::new(OverHttp(over_http)));
+    status
 }
 
 /// One call with one message each way.
@@ -137,7 +177,7 @@ impl hyper::body::Body for Arriving {
     }
 }
 
-/// A call on its way into its function. Every call is counted as its answer over HTTP would be.
+/// A call on its way into its function.
 struct Call<F> {
     site: Arc<Site>,
     answer: Option<F>,
@@ -154,18 +194,15 @@ where
     type Future = Pin<Box<dyn Future<Output = Result<tonic::Response<R>, Status>> + Send>>;
 
     fn call(&mut self, request: tonic::Request<Q>) -> Self::Future {
-        let start = Instant::now();
         let site = Arc::clone(&self.site);
         let Some(answer) = self.answer.take() else {
             return Box::pin(async { Err(Status::internal("a call is answered once")) });
         };
-        let answering = answer(Arc::clone(&site), request.into_inner());
+        let answering = answer(site, request.into_inner());
         let share = Arc::clone(&self.share);
         Box::pin(async move {
             let answered = answering.await;
             drop(share);
-            let code = answered.as_ref().map_or_else(Refusal::status, |_| StatusCode::OK);
-            site.metrics.answered(Endpoint::Grpc, code, start.elapsed());
             answered.map(tonic::Response::new).map_err(|refusal| status(&refusal))
         })
     }
@@ -185,7 +222,7 @@ fn status(refusal: &Refusal) -> Status {
         Refusal::Deadline => Code::DeadlineExceeded,
         Refusal::Failed | Refusal::Unbelievable(_) | Refusal::Metrics => Code::Internal,
     };
-    let mut status = Status::new(code, refusal.detail());
+    let mut status = of(code, refusal.detail(), refusal.status());
     if let Some(seconds) = refusal.shed() {
         let metadata = status.metadata_mut();
         metadata.insert(SHED, MetadataValue::from_static("1"));

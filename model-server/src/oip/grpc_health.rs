@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::stream::{self, Stream};
 use hyper::body::Incoming;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Request, Response};
 use prost::Message;
 use tonic::Status;
 use tonic::body::Body;
@@ -18,7 +18,6 @@ use super::grpc;
 use crate::answer::Refusal;
 use crate::health::Stage;
 use crate::http::Site;
-use crate::metrics::Endpoint;
 
 /// What stands before the name of a call.
 pub(super) const SERVICE: &str = "/grpc.health.v1.Health/";
@@ -57,7 +56,7 @@ pub(super) async fn call(site: Arc<Site>, name: &str, request: Request<Incoming>
             let mut grpc = Grpc::new(ProstCodec::<Answer, Asked>::default());
             grpc.server_streaming(Watch(site), request).await
         }
-        _ => Status::unimplemented("no such call; the service grpc.health.v1.Health has Check and Watch").into_http(),
+        _ => grpc::no_such_call("no such call; the service grpc.health.v1.Health has Check and Watch").into_http(),
     }
 }
 
@@ -96,7 +95,6 @@ impl ServerStreamingService<Asked> for Watch {
 
     fn call(&mut self, request: tonic::Request<Asked>) -> Self::Future {
         let site = Arc::clone(&self.0);
-        site.metrics.answered(Endpoint::Grpc, StatusCode::OK, Duration::ZERO);
         let service = request.into_inner().service;
         let answers = stream::unfold(None, move |told| next(Arc::clone(&site), service.clone(), told));
         let answers: Answers = Box::pin(answers);

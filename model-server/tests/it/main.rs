@@ -13,6 +13,7 @@
 )]
 
 mod bundles;
+mod calls;
 mod cli;
 mod described;
 mod drain;

@@ -30,9 +30,9 @@ use crate::server::{PATIENCE, Wire, bundle, predict_request, row};
 
 /// A model that takes a while, can be held up, and panics over an order from 13 km away.
 #[derive(Default)]
-struct Slow {
-    held: AtomicBool,
-    passes: AtomicUsize,
+pub(crate) struct Slow {
+    pub(crate) held: AtomicBool,
+    pub(crate) passes: AtomicUsize,
 }
 
 struct Shared(Arc<Slow>);
@@ -51,14 +51,14 @@ impl Model for Shared {
 }
 
 /// A server in this process, with one thread for the model.
-struct Inside {
-    address: SocketAddr,
+pub(crate) struct Inside {
+    pub(crate) address: SocketAddr,
     site: Arc<Site>,
-    model: Arc<Slow>,
+    pub(crate) model: Arc<Slow>,
 }
 
 impl Inside {
-    fn start(wait_ms: u64, most_rows: usize) -> Self {
+    pub(crate) fn start(wait_ms: u64, most_rows: usize) -> Self {
         let model = Arc::new(Slow::default());
         let health = Arc::new(Health::new());
         let limits = Limits { body_bytes: 1 << 20, batch_rows: 100, body_patience: PATIENCE };
@@ -108,17 +108,17 @@ impl Inside {
         Wire::to(self.address).unwrap()
     }
 
-    fn ask(&self, request: &str) -> (u16, String, String) {
+    pub(crate) fn ask(&self, request: &str) -> (u16, String, String) {
         let mut wire = self.wire();
         wire.write(request).unwrap();
         wire.read().unwrap()
     }
 
-    fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.site.deployment.get().unwrap().queue_depth()
     }
 
-    fn until(what: &str, mut so: impl FnMut() -> bool) {
+    pub(crate) fn until(what: &str, mut so: impl FnMut() -> bool) {
         let start = Instant::now();
         while !so() {
             assert!(start.elapsed() < PATIENCE, "waited in vain until {what}");
@@ -207,6 +207,8 @@ fn a_client_that_hangs_up_leaves_the_queue() {
     Inside::until("nobody waits", || server.waiting() == 0);
     server.model.held.store(false, Ordering::Relaxed);
     assert_eq!(first.read().unwrap().0, 200);
+    let metrics = server.ask("GET /metrics HTTP/1.1\r\nhost: test\r\n\r\n").2;
+    assert!(metrics.contains(r#"code="499",endpoint="predict",model="delivery-time",version="v1"} 1"#), "{metrics}");
 }
 
 #[test]
