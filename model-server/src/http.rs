@@ -13,6 +13,7 @@ use hyper::header::{CONNECTION, CONTENT_ENCODING, EXPECT, HeaderMap, HeaderName,
 use hyper::{Method, Request, StatusCode, Version};
 use pointsman_telemetry::exposition;
 use serde_json::json;
+use tokio::time::timeout;
 use tracing::error;
 
 use crate::answer::{self, Answer, Refusal};
@@ -225,23 +226,33 @@ impl Site {
     /// # Errors
     /// When it is too large, too slow or cut off, or when too many come at a time.
     pub async fn body(&self, headers: &HeaderMap, mut body: Incoming) -> Result<Body, Refusal> {
+        let read = self.read(headers, &mut body).await;
+        if matches!(read, Err(Refusal::Full(_))) {
+            // The answer goes out at once, but who is still sending would find a reset connection in its place.
+            let rest = async move { throw_away(&mut body).await };
+            tokio::spawn(timeout(self.limits.body_patience, rest));
+        }
+        read
+    }
+
+    async fn read(&self, headers: &HeaderMap, body: &mut Incoming) -> Result<Body, Refusal> {
         let limit = self.limits.body_bytes;
         let promised = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
         let reading = async {
             if promised > limit {
                 if !headers.contains_key(EXPECT) {
-                    throw_away(&mut body).await;
+                    throw_away(body).await;
                 }
                 return Err(Refusal::BodyTooLarge(limit));
             }
-            collect(&mut body, (promised, limit), self.bodies.share()).await
+            collect(body, (promised, limit), self.bodies.share()).await
         };
         let mut reading = pin!(reading);
         // Mostly a body has come with its head, and needs no timer.
         if let Some(read) = reading.as_mut().now_or_never() {
             return read;
         }
-        tokio::time::timeout(self.limits.body_patience, reading).await.unwrap_or(Err(Refusal::BodyTimeout))
+        timeout(self.limits.body_patience, reading).await.unwrap_or(Err(Refusal::BodyTimeout))
     }
 }
 

@@ -12,6 +12,7 @@ use hyper::client::conn::http2::{self, SendRequest};
 use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
+use crate::python;
 use crate::server::{PATIENCE, Server, Wire, bundle, predict_request, program, row};
 
 /// What `/metrics` says of a series.
@@ -127,6 +128,34 @@ fn bodies_share_their_room_over_all_connections() {
     first.write(&" ".repeat(40_000)).unwrap();
     assert_eq!(first.read().unwrap().0, 422);
     server.until("its room is given back", || metric(&server, "model_server_body_bytes") == 0);
+}
+
+#[test]
+fn who_is_still_sending_reads_why_there_is_no_room() {
+    let mut command = program(&bundle("v1"));
+    command.env("MAX_BODY_BYTES", "8000000").env("MAX_BODIES_BYTES", "9000000");
+    let server = Server::start(&mut command);
+    let head = "POST /v1/predict HTTP/1.1\r\nhost: test\r\ncontent-length: 8000000\r\n\r\n";
+    let mut first = Wire::to(server.address).unwrap();
+    first.write(&(head.to_owned() + " ")).unwrap();
+    server.until("the first body is being read", || metric(&server, "model_server_body_bytes") == 8_000_000);
+    // Far more than lies between two sockets: a client as most are, that sends all of it before it reads.
+    let mut second = Wire::to(server.address).unwrap();
+    second.write(&(head.to_owned() + &" ".repeat(8_000_000))).unwrap();
+    let (status, _, body) = second.read().unwrap();
+    assert!(status == 503 && body.contains("MAX_BODIES_BYTES"), "{status} {body}");
+    second.write(&predict_request(&row().to_string())).unwrap();
+    assert_eq!(second.read().unwrap().0, 200, "the connection goes on");
+}
+
+#[test]
+fn clients_of_http2_share_it_among_their_streams() {
+    let Some(python) = python::with("httpx", &["httpx[http2]==0.28.1"]) else {
+        return;
+    };
+    let mut command = program(&bundle("v1"));
+    let server = Server::start(command.env("MAX_BODY_BYTES", "2000000").env("MAX_BODIES_BYTES", "3000000"));
+    python.run("sharing_uploads.py", &[&server.address.to_string()]);
 }
 
 #[test]
