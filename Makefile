@@ -62,6 +62,16 @@ bench-model: prepare ## model-server beside FastAPI with scikit-learn and ONNX R
 	@cargo build --quiet --profile $(PROFILE) -p model-server -p pointsman-benches --bins
 	target/$(PROFILE)/compare_models --python $(MODEL_PEERS)/bin/python --texts target/minilm --name $(NAME) $(ARGS)
 
+# The compiler and the headers of CUDA that PyPI has; a binary that runs is linked against a whole toolkit.
+CUDA := target/cuda-toolkit
+.PHONY: check-cuda
+check-cuda: prepare ## lints model-server with its feature cuda, and compiles the kernels; takes neither a graphics card nor a toolkit
+	@test -x $(CUDA)/bin/python || python3 -m venv $(CUDA)
+	@$(CUDA)/bin/pip install --quiet -r model-server/cuda-toolkit.txt
+	home=$$(echo $(CURDIR)/$(CUDA)/lib/python3*/site-packages/nvidia/cu13) && PATH=$$home/bin:$$PATH CUDA_HOME=$$home \
+	  CUDA_COMPUTE_CAP=$${CUDA_COMPUTE_CAP:-80} CARGO_TARGET_DIR=target/cuda \
+	  cargo clippy -p model-server --features cuda --all-targets -- -D warnings
+
 .PHONY: simulate
 simulate: prepare ## every comparable scenario in virtual time, beside models of the peers: chaos/results/simulated.md
 	@cargo build --quiet --release -p pointsman-chaos

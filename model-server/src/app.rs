@@ -209,7 +209,7 @@ fn terms(settings: &Settings, site: &Site) -> Terms {
     Terms {
         limits: settings.limits(),
         queue: settings.queue_limits(),
-        workers: settings.threads(),
+        workers: settings.device.at_a_time(settings.threads()),
         health: Arc::clone(&site.health),
         drift_window: settings.drift_window(),
     }

@@ -5,7 +5,9 @@ mod mlp;
 mod tensors;
 mod trees;
 
+use std::num::NonZeroUsize;
 use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
 
 use candle_core::Device;
 use thiserror::Error;
@@ -180,6 +182,14 @@ impl std::fmt::Display for DeviceName {
 }
 
 impl DeviceName {
+    /// How many of these threads calculate at a time.
+    pub fn at_a_time(self, threads: NonZeroUsize) -> NonZeroUsize {
+        match self {
+            Self::Cpu => threads,
+            Self::Cuda(_) => NonZeroUsize::MIN,
+        }
+    }
+
     fn open(self) -> Result<Device, ModelError> {
         match self {
             Self::Cpu => Ok(Device::Cpu),
@@ -195,12 +205,34 @@ impl DeviceName {
 /// # Errors
 /// When the weights do not fit the description, or the device is not there.
 pub fn build(bundle: &Bundle, device: DeviceName) -> Result<Box<dyn Model>, ModelError> {
-    let device = device.open()?;
-    Ok(match &bundle.shape {
-        Shape::Mlp(shape) => Box::new(mlp::Mlp::build(bundle, shape, &device)?),
+    let opened = device.open()?;
+    let model: Box<dyn Model> = match &bundle.shape {
+        Shape::Mlp(shape) => Box::new(mlp::Mlp::build(bundle, shape, &opened)?),
         Shape::Trees(shape) => Box::new(trees::Trees::build(bundle, shape)?),
-        Shape::Bert(shape) => Box::new(bert::Bert::build(bundle, shape, &device)?),
+        Shape::Bert(shape) => Box::new(bert::Bert::build(bundle, shape, &opened)?),
+    };
+    Ok(match device {
+        DeviceName::Cpu => model,
+        DeviceName::Cuda(_) => Box::new(OneByOne { model, turn: Mutex::new(()) }),
     })
+}
+
+/// A model on a device. All threads would share candle's one handle of cuBLAS, and so its workspace, which NVIDIA advises
+/// against; a device calculates one after the other anyway.
+struct OneByOne {
+    model: Box<dyn Model>,
+    turn: Mutex<()>,
+}
+
+impl Model for OneByOne {
+    fn predict(&self, rows: &Rows) -> Result<Vec<f32>, ModelError> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.model.predict(rows)
+    }
+
+    fn weight(&self, rows: &Rows) -> usize {
+        self.model.weight(rows)
+    }
 }
 
 /// Refuses texts for an architecture that reads columns.

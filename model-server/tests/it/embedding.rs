@@ -45,9 +45,8 @@ fn assert_alike(found: &[Vec<f64>], wanted: &[Vec<f64>]) {
 }
 
 /// Each text alone, and all of them at once.
-fn check(bundle: &Path) {
+pub(crate) fn check(server: &Server, bundle: &Path) {
     let expected = expected(bundle);
-    let server = Server::start(&mut program(bundle));
     let single = |text: &Value| vector(&server.post("/v1/predict", &text.to_string()).json()["prediction"]);
     assert_alike(&expected.texts.iter().map(single).collect::<Vec<_>>(), &expected.vectors);
     let answer = server.post("/v1/predict/batch", &json!({"instances": expected.texts}).to_string()).json();
@@ -57,7 +56,7 @@ fn check(bundle: &Path) {
 
 #[test]
 fn a_small_encoder_gives_what_its_definition_says() {
-    check(&tiny());
+    check(&Server::start(&mut program(&tiny())), &tiny());
 }
 
 #[test]
@@ -68,7 +67,7 @@ fn minilm_gives_what_its_definition_says() {
     let folder = tempfile::tempdir().unwrap();
     python.run("embed_sentences.py", &["installed", folder.path().to_str().unwrap()]);
     assert_eq!(expected(folder.path()).texts.len(), 200);
-    check(folder.path());
+    check(&Server::start(&mut program(folder.path())), folder.path());
 }
 
 #[test]

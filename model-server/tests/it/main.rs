@@ -15,6 +15,8 @@
 mod bundles;
 mod calls;
 mod cli;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod described;
 mod drain;
 mod drift;

@@ -81,11 +81,16 @@ impl Encoder {
 
     fn attend_one(&self, projected: &Tensor, length: usize) -> Result<Tensor> {
         let parts = projected.reshape((length, 3, self.heads, self.hidden / self.heads))?;
-        let part = |number| parts.narrow(1, number, 1)?.squeeze(1)?.transpose(0, 1);
+        let part = |number| side_by_side(parts.narrow(1, number, 1)?.squeeze(1)?.transpose(0, 1)?);
         let (queries, keys, values) = (part(0)?, part(1)?, part(2)?);
         let shares = ops::softmax(queries.matmul(&keys.transpose(1, 2)?)?)?;
         shares.matmul(&values)?.transpose(0, 1)?.reshape((length, self.hidden))
     }
+}
+
+/// A factor of a product. On a processor it may lie where it is; on a device candle takes none with gaps between its rows.
+fn side_by_side(factor: Tensor) -> Result<Tensor> {
+    if factor.device().is_cpu() { Ok(factor) } else { factor.contiguous() }
 }
 
 /// One row of a table.
