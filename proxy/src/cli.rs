@@ -132,6 +132,18 @@ pub enum CliError {
         /// Why.
         problem: String,
     },
+    /// One of several edges was asked for the traffic of all.
+    #[error(
+        "{url} is one of several edges and knows only its own {requests_per_s:.1} requests/s of `{route}`; say how many all of them get, with --rps (the leader knows it too, while it compares two versions)"
+    )]
+    PartOfTraffic {
+        /// Which edge.
+        url: String,
+        /// Which route.
+        route: String,
+        /// What it carries of it.
+        requests_per_s: f64,
+    },
     /// There is nothing to explain.
     #[error("`{route}` has no decision yet; `pointsman status {route}` shows where it stands")]
     NoDecision {
@@ -187,6 +199,7 @@ impl CliError {
             | Self::TokenFile { .. }
             | Self::Address { .. }
             | Self::Weights { .. }
+            | Self::PartOfTraffic { .. }
             | Self::Replay(_) => WRONG_USAGE.into(),
             Self::Refused { problem } if problem.status == StatusCode::UNPROCESSABLE_ENTITY.as_u16() => {
                 WRONG_USAGE.into()

@@ -10,7 +10,7 @@ mod chance;
 mod course;
 mod doubts;
 
-use pointsman_config::{Plan, Route, Share, Split, Step, Strategy};
+use pointsman_config::{OnRegression, Plan, Promotion, Route, Share, Split, Step, Strategy};
 use serde::{Deserialize, Serialize};
 
 use self::course::{Course, End, TICK_S, end_of};
@@ -45,6 +45,10 @@ pub struct Expected {
 pub struct Foresight {
     /// What that rests on.
     pub expected: Expected,
+    /// Whether the guard takes nothing back: what is found is told, and the canary keeps its traffic.
+    pub alerts_only: bool,
+    /// Whether the plan waits for a person where it would be promoted.
+    pub promotion_by_hand: bool,
     /// A canary that is as good as stable; none where weights are set by hand.
     pub healthy: Option<Healthy>,
     /// The steps of the plan.
@@ -60,15 +64,18 @@ pub struct Foresight {
 pub struct Healthy {
     /// How often it was tried.
     pub runs: u32,
-    /// How often it was promoted.
+    /// How often it was promoted; where a person does that: could have been.
     pub promoted: u32,
     /// How often it was taken back.
     pub taken_back: u32,
+    /// How often the guard alerted, and the plan stopped.
+    #[serde(default)]
+    pub alerted: u32,
     /// How often it waited for a person in the end.
     pub stuck: u32,
     /// What it waited for then, in words; none if it never did.
     pub stuck_on: Option<String>,
-    /// Seconds from the start of the plan to the promotion, where there was one.
+    /// Seconds from the start of the plan to the promotion, or to where a person may promote, where it came so far.
     pub seconds: Option<Spread>,
 }
 
@@ -98,12 +105,15 @@ pub struct Failing {
     pub from_step: Option<u64>,
     /// How often it was tried.
     pub runs: u32,
-    /// How often it was taken back.
+    /// How often it was taken back, or told of where the guard only alerts.
     pub found: u32,
-    /// Seconds from its first request to the rollback, where there was one; none without.
+    /// Seconds from its first request to the rollback or the alert, where there was one; none without.
     pub seconds: Option<Spread>,
-    /// Bad answers of the canary until the rollback, or until nothing moves any more.
+    /// Bad answers of the canary until the rollback or the alert, or until nothing moves any more.
     pub bad_answers: Measured,
+    /// Bad answers a minute after the alert, until somebody acts; none where it is taken back, or was not found.
+    #[serde(default)]
+    pub then_per_minute: Option<f64>,
 }
 
 /// How runs differed: a tenth of them lies below `low`, a tenth above `high`.
@@ -129,10 +139,11 @@ pub struct Measured {
 /// What the plan of `route` will do under such traffic, for canaries that fail these shares of their requests; none where
 /// no version is tried or no request is expected.
 pub fn foresee(route: &Route, expected: Expected, failing: &[f64]) -> Option<Foresight> {
-    if !tries_a_version(&route.plan) || expected.requests_per_s <= 0.0 {
+    let plan = &route.plan;
+    if !tries_a_version(plan) || expected.requests_per_s <= 0.0 {
         return None;
     }
-    let walk = matches!(route.plan, Plan::Rollout(_)).then(|| Walk::through(route, expected));
+    let walk = matches!(plan, Plan::Rollout(_)).then(|| Walk::through(route, expected));
     let steps = steps_ahead(route, expected, walk.as_ref());
     let mut outcomes = Vec::new();
     let first = Course::begin(route, expected, 0);
@@ -146,10 +157,13 @@ pub fn foresee(route: &Route, expected: Expected, failing: &[f64]) -> Option<For
     }
     let healthy = walk.map(Walk::healthy);
     let doubts = doubts::doubts(route, expected, &steps, healthy.as_ref());
-    Some(Foresight { expected, healthy, steps, failing: outcomes, doubts })
+    let alerts_only = route.guard.on_regression == OnRegression::Alert;
+    let promotion_by_hand = matches!(plan, Plan::Rollout(plan) if plan.promotion == Promotion::Manual);
+    Some(Foresight { expected, alerts_only, promotion_by_hand, healthy, steps, failing: outcomes, doubts })
 }
 
-fn tries_a_version(plan: &Plan) -> bool {
+/// Whether there is a canary in `plan`, without which there is nothing to foresee.
+pub fn tries_a_version(plan: &Plan) -> bool {
     match plan {
         Plan::Rollout(_) => true,
         Plan::Weights(Split::Canary { share, .. }) => Share::ZERO < *share && *share < Share::WHOLE,
@@ -183,6 +197,7 @@ fn steps_ahead(route: &Route, expected: Expected, walk: Option<&Walk>) -> Vec<St
 struct Walk {
     runs: u32,
     taken_back: u32,
+    alerted: u32,
     stuck: Vec<String>,
     promoted_s: Vec<f64>,
     /// By step: how long it lasted in each run.
@@ -245,6 +260,7 @@ impl Walk {
         }
         match end_of(change) {
             Some(End::Found) => self.taken_back += 1,
+            Some(End::Told) => self.alerted += 1,
             Some(End::Stuck(on)) => self.stuck.push(on),
             Some(End::Through | End::TooLong) | None => return false,
         }
@@ -260,6 +276,7 @@ impl Walk {
             runs: self.runs,
             promoted: count(self.promoted_s.len()),
             taken_back: self.taken_back,
+            alerted: self.alerted,
             stuck: count(self.stuck.len()),
             stuck_on: self.stuck.first().cloned(),
             seconds: spread(self.promoted_s),
@@ -281,6 +298,8 @@ struct Failures {
     /// The step in which it was found, from 0.
     found_in: Vec<Option<usize>>,
     bad: Vec<f64>,
+    /// Bad answers a minute where the guard only told of it.
+    then_per_minute: Vec<f64>,
 }
 
 /// Runs canaries that fail `rate` of their requests from where `starts` stand, in turns.
@@ -302,25 +321,28 @@ fn fail(starts: &[Course], rate: f64, ticks: u32) -> Failures {
         left -= spent;
         // A run for which too little was left tells nothing, unless there is no other.
         if end != End::TooLong || failures.runs == 0 {
-            failures.note(&end, f64::from(spent) * TICK_S, step, course.failures());
+            failures.note(&course, &end, f64::from(spent) * TICK_S, step);
         }
     }
     failures
 }
 
 impl Failures {
-    fn note(&mut self, end: &End, seconds: f64, step: Option<usize>, bad: f64) {
+    fn note(&mut self, course: &Course, end: &End, seconds: f64, step: Option<usize>) {
         self.runs += 1;
-        self.bad.push(bad);
-        if *end == End::Found {
-            self.found_s.push(seconds);
-            self.found_in.push(step);
+        self.bad.push(course.failures());
+        match end {
+            End::Found => {}
+            End::Told => self.then_per_minute.push(course.bad_answers_per_minute()),
+            End::Through | End::Stuck(_) | End::TooLong => return,
         }
+        self.found_s.push(seconds);
+        self.found_in.push(step);
     }
 
     fn outcome(self, from_step: Option<u64>) -> Failing {
         let found = count(self.found_s.len());
-        let mean = self.bad.iter().sum::<f64>() / f64::from(self.runs.max(1));
+        let mean = mean_of(&self.bad).unwrap_or_default();
         Failing {
             rate: self.rate,
             from_step,
@@ -328,6 +350,7 @@ impl Failures {
             found,
             seconds: spread(self.found_s),
             bad_answers: Measured { mean, high: spread(self.bad).map_or(mean, |bad| bad.high) },
+            then_per_minute: mean_of(&self.then_per_minute),
         }
     }
 }
@@ -337,6 +360,11 @@ fn spread(mut values: Vec<f64>) -> Option<Spread> {
     values.sort_by(f64::total_cmp);
     let tenths = |tenths: usize| values.get((values.len().saturating_sub(1) * tenths + 5) / 10).copied();
     Some(Spread { low: tenths(1)?, median: tenths(5)?, high: tenths(9)? })
+}
+
+/// None of no values.
+fn mean_of(values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / f64::from(count(values.len())))
 }
 
 fn count(length: usize) -> u32 {

@@ -43,7 +43,9 @@ pub use desired::Desired;
 pub use evidence::Evidence;
 pub use findings::{Asked, Finding, Gate, GateSummary, Outcome, Subject};
 pub use forecast::Forecast;
-pub use foresight::{Doubt, Expected, Failing, Foresight, Healthy, Measured, Spread, StepAhead, foresee};
+pub use foresight::{
+    Doubt, Expected, Failing, Foresight, Healthy, Measured, Spread, StepAhead, foresee, tries_a_version,
+};
 pub use history::{Counts, History};
 pub use input::{Input, Mirrored, Observed, Order, OrderKind, Ready, Refusal, Resume, Seen};
 pub use journal::{Decided, Journal, RECORD_VERSION, Record};

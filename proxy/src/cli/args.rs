@@ -119,7 +119,7 @@ pub struct CheckArgs {
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
     /// Requests per second of each route: forecasts its plan, and warns of what cannot decide at that rate
-    #[arg(long, value_name = "NUMBER", value_parser = positive)]
+    #[arg(long, value_name = "NUMBER", value_parser = requests_per_second)]
     pub rps: Option<f64>,
     /// The same with the rates of a running edge, over the last 10 s: its admin address
     #[arg(long, value_name = "URL", conflicts_with_all = ["rps", "baseline", "slow"])]
@@ -294,10 +294,17 @@ pub struct ExplainArgs {
     pub json: bool,
 }
 
+/// The most that a forecast is made for: what it takes grows with the root of it, and no edge carries more.
+const MOST_REQUESTS_PER_S: f64 = 1e7;
+
 /// Reads a number above 0.
-fn positive(text: &str) -> Result<f64, String> {
+fn requests_per_second(text: &str) -> Result<f64, String> {
     let number: f64 = text.parse().map_err(|error: std::num::ParseFloatError| error.to_string())?;
-    if number.is_finite() && number > 0.0 { Ok(number) } else { Err("write a number above 0, such as 200".to_owned()) }
+    if number > 0.0 && number <= MOST_REQUESTS_PER_S {
+        Ok(number)
+    } else {
+        Err("write a number above 0 and up to 10000000, such as 200".to_owned())
+    }
 }
 
 /// Reads how many rows are wanted.

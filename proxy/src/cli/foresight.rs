@@ -1,7 +1,7 @@
 //! What `check` foresees of a plan, in words: how long it takes, what a bad canary costs, and which steps cannot decide.
 
 use pointsman_config::{Place, Problem, Route, Severity, place_of};
-use pointsman_rollout::{Doubt, Expected, Failing, Foresight, Healthy, StepAhead, foresee};
+use pointsman_rollout::{Doubt, Expected, Foresight, Healthy, StepAhead, foresee, tries_a_version};
 use serde::Serialize;
 
 use super::words::{BOLD, CAREFUL, DIM, Say, factor, grouped, paint, paragraph, percent_in_text, signed_points, span};
@@ -18,6 +18,11 @@ pub(super) struct Forecast {
 }
 
 impl Forecast {
+    /// Whether the plan of `route` is one that is forecast.
+    pub(super) fn is_about(route: &Route) -> bool {
+        tries_a_version(&route.plan)
+    }
+
     /// Of one route; none if it tries no version, or gets no traffic.
     pub(super) fn of(route: &Route, expected: Expected) -> Option<Self> {
         Some(Self { route: route.name.to_string(), foresight: foresee(route, expected, &FAILING)? })
@@ -36,7 +41,7 @@ impl Forecast {
 
     /// A paragraph for people.
     pub(super) fn in_words(&self) -> String {
-        let Foresight { expected, healthy, steps, failing, .. } = &self.foresight;
+        let Foresight { expected, healthy, steps, alerts_only, .. } = &self.foresight;
         let mut page = format!("\n{}\n", paint(BOLD, &format!("What to expect of {}", self.route)));
         page.push_str(&paragraph(
             &format!(
@@ -48,9 +53,70 @@ impl Forecast {
             2,
         ));
         page.push_str(&table_of_steps(steps));
-        page.extend(healthy.as_ref().map(|healthy| paragraph(&fate(healthy), 2)));
-        page.push_str(&table_of_failures(failing));
+        page.extend(healthy.as_ref().map(|healthy| paragraph(&self.fate(healthy), 2)));
+        page.push_str(&self.table_of_failures());
+        if *alerts_only {
+            page.push_str(&paragraph(&self.nobody_takes_it_back(), 2));
+        }
         page
+    }
+
+    /// What becomes of a healthy canary.
+    fn fate(&self, healthy: &Healthy) -> String {
+        let Healthy { runs, promoted, taken_back, alerted, stuck, stuck_on, seconds } = healthy;
+        let by_hand = self.foresight.promotion_by_hand;
+        let comes = if by_hand { "could be promoted by hand" } else { "is promoted" };
+        let mut text = match seconds {
+            Some(seconds) => format!(
+                "A canary as good as stable {comes} after {} ({} to {}) in {promoted} of {runs} simulated runs",
+                span(seconds.median),
+                span(seconds.low),
+                span(seconds.high)
+            ),
+            None => format!("A canary as good as stable {comes} in none of {runs} simulated runs"),
+        };
+        if *taken_back > 0 {
+            text.say(format_args!("; in {taken_back} it is taken back"));
+        }
+        if *alerted > 0 {
+            text.say(format_args!("; in {alerted} an alert stops it"));
+        }
+        if let Some(on) = stuck_on {
+            text.say(format_args!("; in {stuck} it stops: {on}"));
+        }
+        text.push('.');
+        if by_hand {
+            text.say(format_args!(
+                " The plan waits for `pointsman promote {}`; what follows is of one that is promoted at once.",
+                self.route
+            ));
+        }
+        text
+    }
+
+    fn table_of_failures(&self) -> String {
+        let Foresight { alerts_only, failing, .. } = &self.foresight;
+        let (after, then) = if *alerts_only { ("alert after", Some("then per min")) } else { ("rollback after", None) };
+        let head = format!("{} {:>15}", cells(["canary that fails", after, "bad answers"], then), "found");
+        let mut page = format!("{}\n", paint(DIM, &head));
+        for ahead in failing {
+            let from = ahead.from_step.map_or(String::new(), |step| format!(" from step {step} on"));
+            let what = format!("{}{from}", percent_in_text(ahead.rate));
+            let after = ahead.seconds.map_or("-".to_owned(), |seconds| short_or_long(seconds.median));
+            let then = ahead.then_per_minute.map_or("-".to_owned(), whole);
+            let line = cells([&what, &after, &whole(ahead.bad_answers.mean)], alerts_only.then_some(then.as_str()));
+            let found = format!("{:>15}", format!("{} of {} runs", ahead.found, ahead.runs));
+            let found = if ahead.found < ahead.runs { paint(CAREFUL, &found) } else { found };
+            page.say(format_args!("{line} {found}\n"));
+        }
+        page
+    }
+
+    fn nobody_takes_it_back(&self) -> String {
+        format!(
+            "The guard of {0} only alerts: the plan stops and nothing is taken back, so the canary goes on failing until somebody says `pointsman rollback {0}`.",
+            self.route
+        )
     }
 }
 
@@ -139,49 +205,18 @@ fn table_of_steps(steps: &[StepAhead]) -> String {
     page
 }
 
-/// What becomes of a healthy canary.
-fn fate(healthy: &Healthy) -> String {
-    let Healthy { runs, promoted, taken_back, stuck, stuck_on, seconds } = healthy;
-    let mut text = match seconds {
-        Some(seconds) => format!(
-            "A canary as good as stable is promoted after {} ({} to {}) in {promoted} of {runs} simulated runs",
-            span(seconds.median),
-            span(seconds.low),
-            span(seconds.high)
-        ),
-        None => format!("A canary as good as stable is never promoted in {runs} simulated runs"),
-    };
-    if *taken_back > 0 {
-        text.say(format_args!("; in {taken_back} it is taken back"));
-    }
-    if let Some(on) = stuck_on {
-        text.say(format_args!("; in {stuck} it stops: {on}"));
-    }
-    text.push('.');
-    text
+/// Which canary, after what time, at what price, and, where nothing takes it back, what each minute costs then.
+fn cells([what, after, bad]: [&str; 3], then: Option<&str>) -> String {
+    let then = then.map_or(String::new(), |then| format!(" {then:>12}"));
+    format!("  {what:<22} {after:>14} {bad:>11}{then}")
 }
 
-fn table_of_failures(failing: &[Failing]) -> String {
-    let head = format!("  {:<26} {:>16} {:>14} {:>16}", "canary that fails", "rollback after", "bad answers", "found");
-    let mut page = format!("{}\n", paint(DIM, &head));
-    for ahead in failing {
-        let from = ahead.from_step.map_or(String::new(), |step| format!(" from step {step} on"));
-        let after = ahead.seconds.map_or("-".to_owned(), |seconds| format!("{:.1} s", seconds.median));
-        let after =
-            ahead.seconds.filter(|seconds| seconds.median >= 100.0).map_or(after, |seconds| span(seconds.median));
-        let found = format!("{} of {} runs", ahead.found, ahead.runs);
-        let found =
-            if ahead.found < ahead.runs { paint(CAREFUL, &format!("{found:>16}")) } else { format!("{found:>16}") };
-        page.say(format_args!(
-            "  {:<26} {after:>16} {:>14} {found}\n",
-            format!("{}{from}", percent_in_text(ahead.rate)),
-            bad(ahead.bad_answers.mean)
-        ));
-    }
-    page
+fn short_or_long(seconds: f64) -> String {
+    if seconds < 100.0 { format!("{seconds:.1} s") } else { span(seconds) }
 }
 
-fn bad(mean: f64) -> String {
+/// A mean of counts.
+fn whole(mean: f64) -> String {
     let rounded = format!("{mean:.0}");
     rounded.parse().map_or(rounded, grouped)
 }

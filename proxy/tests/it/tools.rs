@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use pointsman::view::{ReplicaView, ReplicasView, RouteView, View};
 use pointsman_rollout::{Cause, Decision};
 use serde_json::Value;
 
@@ -98,8 +99,12 @@ routes:
 ";
 
 fn check(arguments: &[&str]) -> Output {
+    check_of(PLAN, arguments)
+}
+
+fn check_of(plan: &str, arguments: &[&str]) -> Output {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("edge.yaml"), PLAN).unwrap();
+    std::fs::write(folder.path().join("edge.yaml"), plan).unwrap();
     program(&["check", "edge.yaml"]).args(arguments).current_dir(folder.path()).output().unwrap()
 }
 
@@ -115,7 +120,30 @@ fn check_forecasts_a_plan_and_warns_of_what_cannot_decide() {
     assert_eq!(check(&["--rps", "20", "--deny-warnings"]).status.code(), Some(2));
     assert_eq!(check(&["--rps", "2000", "--deny-warnings"]).status.code(), Some(0));
     assert!(!out(&check(&[])).contains("What to expect"), "nothing is foreseen of unknown traffic");
-    assert_eq!(check(&["--rps", "none"]).status.code(), Some(2));
+    for never in ["none", "0", "-1", "inf", "1e300"] {
+        assert_eq!(check(&[&format!("--rps={never}")]).status.code(), Some(2), "{never}");
+    }
+}
+
+#[test]
+fn check_forecasts_what_the_plan_does_and_not_what_another_would() {
+    let plan = format!("{PLAN}      promotion: manual\n    guard: {{ on_regression: alert }}\n");
+    let output = check_of(&plan, &["--rps", "500"]);
+    let text = out(&output);
+    for words in [
+        "could be promoted by hand after",
+        "waits for `pointsman promote delivery-time`",
+        "alert after",
+        "then per min",
+        "`pointsman rollback delivery-time`",
+    ] {
+        let told = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(told.contains(words), "`{words}` is missing:\n{text}");
+    }
+    for false_words in ["is promoted after", "rollback after"] {
+        assert!(!text.contains(false_words), "{text}");
+    }
+    assert!(text.lines().all(|line| line.chars().count() <= 80 || line.contains(": warning: ")), "{text}");
 }
 
 #[test]
@@ -130,6 +158,48 @@ fn check_takes_the_rates_of_a_running_edge() {
     let gone = edge.url("");
     drop(edge);
     assert_eq!(check(&["--from", &gone]).status.code(), Some(1));
+}
+
+#[test]
+fn one_of_several_edges_is_not_taken_for_all_of_them() {
+    let other = ReplicaView {
+        address: "10.0.0.8:9901".to_owned(),
+        name: Some("edge-b".to_owned()),
+        age_s: Some(0.1),
+        heard: true,
+        serves: true,
+        gone: false,
+    };
+    let leader = ReplicasView {
+        name: "edge-a".to_owned(),
+        role: "leader".to_owned(),
+        leader: Some("edge-a".to_owned()),
+        leader_age_s: None,
+        replicas: vec![other.clone()],
+        uncounted: 0,
+    };
+    let follower = ReplicasView { role: "follower".to_owned(), replicas: Vec::new(), ..leader.clone() };
+    let alone = ReplicasView { replicas: vec![ReplicaView { gone: true, ..other }], ..leader.clone() };
+    let mut at_rest = shifting();
+    at_rest.analysis.summary = None;
+    let told = |replicas: ReplicasView, route: RouteView| {
+        let edge = Edge::new(View { replicas: Some(replicas), ..view(vec![route]) });
+        check(&["--from", &edge.url(""), "--json"])
+    };
+    for (replicas, route) in [(follower, shifting()), (leader.clone(), at_rest)] {
+        let output = told(replicas, route);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("one of several edges") && said.contains("--rps"), "{said}");
+    }
+    let trial = shifting().analysis.summary.unwrap();
+    let of_all = f64::from(u32::try_from(trial.canary.requests + trial.stable.requests).unwrap());
+    let of_it: f64 = shifting().versions.values().map(|version| version.requests_per_second).sum();
+    for (replicas, expected) in [(leader, of_all / trial.elapsed_seconds), (alone, of_it)] {
+        let told: Value = serde_json::from_str(&out(&told(replicas, shifting()))).unwrap();
+        let rate = told["forecasts"][0]["expected"]["requests_per_s"].as_f64().unwrap();
+        assert!((rate - expected).abs() < 1e-9, "{rate} beside {expected}");
+    }
 }
 
 /// Every path of fields in `value`, with `[]` for items of lists and `*` for keys that are names.

@@ -71,8 +71,10 @@ pub(super) struct Course {
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum End {
-    /// The canary was taken back, or, where the guard only alerts, told of.
+    /// The canary was taken back.
     Found,
+    /// The guard only alerts: the canary was told of, and keeps its traffic.
+    Told,
     /// Every gate is passed: the canary has all traffic, and the bake is over where it was waited for.
     Through,
     /// Nobody decided: it waits for a person.
@@ -81,7 +83,8 @@ pub(super) enum End {
     TooLong,
 }
 
-/// What of a plan depends on counts of the rollout alone: copies, the cluster and the operator have no part in it.
+/// What of a plan depends on counts of the rollout alone: copies, the cluster and the operator have no part in it. A plan
+/// that is promoted by hand is taken for one whose operator does so as soon as a plan would by itself.
 fn counted_alone(route: &Route) -> Route {
     let mut route = Route { live_service: None, mirror: None, ..route.clone() };
     if let Plan::Rollout(plan) = &mut route.plan {
@@ -135,6 +138,16 @@ impl Course {
     /// Bad answers of the canary since it was broken.
     pub(super) fn failures(&self) -> f64 {
         to_f64(self.failures)
+    }
+
+    /// Bad answers of the canary in a minute, as traffic is divided now.
+    pub(super) fn bad_answers_per_minute(&self) -> f64 {
+        let share = match &self.applied {
+            Split::Whole(whole) if *whole == self.rollout.route().stable => 0.0,
+            Split::Whole(_) => 1.0,
+            Split::Canary { share, .. } => share.ratio(),
+        };
+        60.0 * self.expected.requests_per_s * share * self.canary_errors
     }
 
     /// One tick: traffic flows, the rollout decides, the edge applies it.
@@ -206,7 +219,8 @@ impl Course {
 /// What a change means for a run.
 pub(super) fn end_of(change: &Change) -> Option<End> {
     match change.decision {
-        Decision::Rollback | Decision::Alert => Some(End::Found),
+        Decision::Rollback => Some(End::Found),
+        Decision::Alert => Some(End::Told),
         Decision::Finish => Some(End::Through),
         Decision::Pause => Some(End::Stuck(change.cause.to_string())),
         Decision::Start

@@ -155,6 +155,36 @@ fn steps_that_add_nothing_and_margins_below_the_noise_are_told() {
 }
 
 #[test]
+fn a_guard_that_only_alerts_takes_nothing_back_and_what_each_minute_costs_is_told() {
+    let route = plan(&[(10, 5), (50, 10)]);
+    let taken_back = ahead(&route, 500.0);
+    assert!(!taken_back.alerts_only);
+    assert!(taken_back.failing.iter().all(|seen| seen.then_per_minute.is_none()), "{:?}", taken_back.failing);
+    let alerting = Guard { on_regression: pointsman_config::OnRegression::Alert, ..Guard::default() };
+    let told = ahead(&Route { guard: alerting, ..route }, 500.0);
+    assert!(told.alerts_only);
+    for (step, share) in [(1, 0.1), (2, 0.5)] {
+        let (back, alert) = (failing(&taken_back, 0.5, Some(step)), failing(&told, 0.5, Some(step)));
+        assert_eq!((alert.found, alert.seconds), (back.found, back.seconds), "it is found as soon");
+        let per_minute = 60.0 * 500.0 * share * (0.001 + 0.5 * 0.999);
+        assert!((alert.then_per_minute.unwrap() / per_minute - 1.0).abs() < 1e-9, "{alert:?} beside {per_minute}");
+    }
+    assert_eq!(told.healthy.as_ref().unwrap().taken_back, 0);
+}
+
+#[test]
+fn a_plan_that_is_promoted_by_hand_is_told_as_one() {
+    let mut route = plan(&[(5, 5), (25, 10)]);
+    let alone = ahead(&route, 1_000.0);
+    if let Plan::Rollout(plan) = &mut route.plan {
+        plan.promotion = pointsman_config::Promotion::Manual;
+    }
+    let by_hand = ahead(&route, 1_000.0);
+    assert_eq!((alone.promotion_by_hand, by_hand.promotion_by_hand), (false, true));
+    assert_eq!(alone.healthy, by_hand.healthy, "it can be promoted when a plan would do it by itself");
+}
+
+#[test]
 fn nothing_is_forecast_where_no_version_is_tried() {
     let whole = route(weights(0));
     assert_eq!(foresee(&whole, expected(100.0), &FAILING), None);
