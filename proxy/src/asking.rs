@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 use tracing::info;
 
 use self::calendar::Calendar;
-pub(crate) use self::calendar::Frozen;
+pub(crate) use self::calendar::{Frozen, is_freeze};
 use self::limits::{Numbers, Streak};
 
 /// Questions on their way at once; each blocks a thread for its timeout at most.

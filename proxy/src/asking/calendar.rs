@@ -4,6 +4,14 @@ use chrono::{DateTime, Utc};
 use pointsman_config::{Freeze, Standing};
 use pointsman_rollout::Outcome;
 
+/// What the names of freezes among the gates begin with; no name that an operator gives has a slash.
+const FREEZE: &str = "freeze/";
+
+/// Whether a gate of this name is a freeze, which orders wait for as well.
+pub(crate) fn is_freeze(gate: &str) -> bool {
+    gate.starts_with(FREEZE)
+}
+
 /// One freeze, and what was last looked up of it.
 #[derive(Debug)]
 pub(super) struct Calendar {
@@ -40,7 +48,7 @@ impl Calendar {
 
     /// What it is called among the gates of a route.
     pub(super) fn gate_name(&self) -> String {
-        format!("freeze/{}", self.freeze.name)
+        format!("{FREEZE}{}", self.freeze.name)
     }
 
     /// What follows from it at `now`.

@@ -13,6 +13,7 @@ use super::words::{
     BAD, BOLD, CAREFUL, DIM, GOOD, Say, alone, copies, factor, grouped, moment, odds, paint, paragraph, percent,
     percent_in_text, question, rates, ratio, signed_points, span, split, time_of_day,
 };
+use crate::asking::is_freeze;
 use crate::recorder::Failure;
 use crate::view::DecisionRow;
 
@@ -247,10 +248,7 @@ fn advice(row: &DecisionRow) -> String {
             format!("Look at what {} answers to the same requests as {}.", canary_of(&row.change), row.change.stable),
             format!("`pointsman promote {route}` promotes it all the same; `pointsman rollback {route}` gives up."),
         ],
-        Decision::Hold => vec![
-            "Traffic was left as it is; the rollout goes on by itself as soon as the gate passes.".to_owned(),
-            format!("`pointsman promote {route}` does not wait for it; `pointsman rollback {route}` gives up."),
-        ],
+        Decision::Hold => after_hold(row),
         Decision::Pause => vec![
             format!("`pointsman resume {route}` goes on; `pointsman rollback {route}` gives up."),
             "While it is paused, a proven regression still takes the canary back.".to_owned(),
@@ -280,6 +278,20 @@ fn advice(row: &DecisionRow) -> String {
         if matches!(row.change.decision, Decision::Alert | Decision::Pause | Decision::Hold) { CAREFUL } else { GOOD };
     let listed: String = lines.iter().map(|line| paragraph(line, 2)).collect();
     format!("\n{}\n{listed}", paint(style, "What to do"))
+}
+
+fn after_hold(row: &DecisionRow) -> Vec<String> {
+    let route = row.route.as_str();
+    let is_frozen = matches!(&row.change.cause, Cause::GateHolds { gate, .. } if is_freeze(gate));
+    let (until, order) = if is_frozen {
+        ("the freeze is over", format!("`pointsman promote {route} --force --reason TEXT` goes past it"))
+    } else {
+        ("the gate passes", format!("`pointsman promote {route}` does not wait for it"))
+    };
+    vec![
+        format!("Traffic was left as it is; the rollout goes on by itself as soon as {until}."),
+        format!("{order}; `pointsman rollback {route}` gives up."),
+    ]
 }
 
 fn after_mismatch(row: &DecisionRow) -> Vec<String> {

@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
-use pointsman::view::{DifferenceView, View};
+use pointsman::view::{DifferenceView, GateView, RouteView, View};
 use pointsman_rollout::{Cause, Decision, Difference, OrderKind, Regression};
 use serde_json::{Value, json};
 
@@ -153,6 +153,8 @@ fn explain_tells_what_to_do_after_every_decision() {
         ),
         (Decision::Promote, Cause::Plan { reason: "proven".to_owned() }, "pointsman rollback delivery-time"),
         (Decision::Edit, Cause::File, "pointsman status delivery-time"),
+        (Decision::Hold, held_by("drift"), "`pointsman promote delivery-time` does not wait for it"),
+        (Decision::Hold, held_by("freeze/weekend"), "`pointsman promote delivery-time --force --reason TEXT`"),
     ];
     let edge = Edge::with(
         view(vec![shifting()]),
@@ -162,8 +164,31 @@ fn explain_tells_what_to_do_after_every_decision() {
     for ((decision, _, command), id) in causes.iter().zip(1..) {
         let told = out(&against(&edge, &["explain", "delivery-time", &id.to_string()]));
         let advice = told.split("What to do").nth(1).unwrap_or_else(|| panic!("{told}"));
+        let advice = advice.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(advice.contains(command), "{decision:?}: {told}");
     }
+}
+
+fn held_by(gate: &str) -> Cause {
+    Cause::GateHolds { gate: gate.to_owned(), why: "nothing goes forward until Monday".to_owned(), seconds: 12 }
+}
+
+#[test]
+fn what_is_advised_during_a_freeze_is_what_the_edge_would_obey() {
+    let mut route = shifting();
+    let gate = |name: &str| GateView {
+        gate: name.to_owned(),
+        outcome: "holds".to_owned(),
+        words: "nothing goes forward until Monday".to_owned(),
+        for_s: 12.0,
+        observed_s_ago: Some(0.1),
+    };
+    route.gates = vec![gate("drift")];
+    let status = |route: &RouteView| out(&against(&edge_with(view(vec![route.clone()])), &["status"]));
+    assert!(!status(&route).contains("--force"), "{}", status(&route));
+    route.gates.push(gate("freeze/weekend"));
+    let told = status(&route);
+    assert!(told.contains("pointsman promote delivery-time --force --reason TEXT"), "{told}");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use pointsman_config::VersionId;
 use time::OffsetDateTime;
 
 use super::table::{phase_style, stable_first};
+use crate::asking::is_freeze;
 use crate::cli::words::{
     BAD, BOLD, CAREFUL, DIM, GOOD, Say, ago, alone, copies, latency, moment, odds, paint, percent, percent_in_text,
     question, rates, signed_points, span, split, weight, wrapped,
@@ -366,6 +367,7 @@ pub(super) fn commands(route: &RouteView) -> Vec<(String, String)> {
     let (name, canary) = (&route.name, route.canary.as_ref().map_or("the canary", VersionId::as_str));
     let pause = ("pause", "stop here; the guard stays armed".to_owned());
     let promote = ("promote", format!("all traffic to {canary} now"));
+    let is_frozen = route.gates.iter().any(|gate| is_freeze(&gate.gate) && gate.outcome != "passes");
     let rollback = ("rollback", format!("{canary} back to 0% now"));
     let is_foreign = route.live_service.as_ref().is_some_and(|live| live.foreign.is_some());
     let resume = ("resume", "go on".to_owned());
@@ -389,8 +391,11 @@ pub(super) fn commands(route: &RouteView) -> Vec<(String, String)> {
         "steady" if has_traffic => vec![rollback],
         _ => Vec::new(),
     };
-    let mut commands: Vec<(String, String)> =
-        orders.into_iter().map(|(verb, effect)| (format!("pointsman {verb} {name}"), effect)).collect();
+    let past_freeze = |verb: &str| if verb == "promote" && is_frozen { " --force --reason TEXT" } else { "" };
+    let mut commands: Vec<(String, String)> = orders
+        .into_iter()
+        .map(|(verb, effect)| (format!("pointsman {verb} {name}{}", past_freeze(verb)), effect))
+        .collect();
     commands.extend(
         route.quarantined.iter().map(|held| {
             (format!("pointsman retry {name} {}", held.version), format!("let {} start anew", held.version))
