@@ -190,6 +190,11 @@ pub enum CliError {
 }
 
 impl CliError {
+    /// Whether somebody answered, and not with what was asked for.
+    fn is_an_answer(&self) -> bool {
+        matches!(self, Self::Refused { .. } | Self::Strange { .. } | Self::NoToken { .. })
+    }
+
     fn exit_code(&self) -> ExitCode {
         match self {
             // Whoever reads has seen enough.

@@ -20,15 +20,25 @@ use super::print::{Page, complain, is_watched};
 use super::words::{BAD, BOLD, CAREFUL, moment, paint, paragraph};
 use crate::admin::ConfigAnswer;
 use crate::control::actuator::PLACE;
-use crate::view::{ReplicasView, RouteView, WebhookView};
+use crate::view::{ReplicaView, ReplicasView, RouteView, WebhookView};
 
 /// Between two looks of `--watch`.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Problems of a refused file that are shown; `pointsman check` shows all.
 const PROBLEMS_SHOWN: usize = 5;
 
+/// Longest that an answer may take while somebody watches.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
 /// A leader that has not asked for so many seconds is told as a problem.
 const LEADER_SILENT_S: f64 = 1.0;
+
+/// What the edge that decides is called.
+const LEADER: &str = "leader";
+/// What stands before a note on the state.
+const STATE_NOTE: &str = "Something happened to the state that is kept.";
+/// What is shown of an edge that follows.
+const OF_THIS_EDGE: &str = "Counts and errors here are those of this edge alone.";
 
 /// Everything that a status is printed from, and what `--json` prints.
 #[derive(Debug, Serialize)]
@@ -39,6 +49,7 @@ struct Seen {
 
 /// Shows where routes stand, once or again and again.
 pub(super) fn status(admin: Admin, args: &StatusArgs) -> Result<(), CliError> {
+    let admin = if args.watch { admin.within(ANSWER_WITHIN) } else { admin };
     let seen = look(&admin, args.route.as_ref())?;
     if !args.watch {
         show(&seen, args)
@@ -85,7 +96,7 @@ fn append(mut admin: Admin, first: Seen, args: &StatusArgs) -> Result<(), CliErr
                 (Ok(seen), true) => page.json_line(seen)?,
                 (Ok(seen), false) => page.text(&lines.news(seen, now))?,
                 (Err(error), true) => complain(&error.chain()),
-                (Err(error), false) => page.text(&lines.lost(&error.chain(), now))?,
+                (Err(error), false) => page.text(&lines.silent(&Silence::of(error), now))?,
             }
             ticks.tick().await;
             looked = admin.renew().and_then(|()| look(&admin, args.route.as_ref()));
@@ -93,11 +104,27 @@ fn append(mut admin: Admin, first: Seen, args: &StatusArgs) -> Result<(), CliErr
     })
 }
 
-/// What is wrong with the edge itself, a sentence each.
+/// Why there is nothing new of an edge that answered before.
+#[derive(Debug)]
+enum Silence {
+    /// Nobody answers.
+    Lost(String),
+    /// It answers, and not with what was asked for.
+    Refused(String),
+}
+
+impl Silence {
+    fn of(error: &CliError) -> Self {
+        if error.is_an_answer() { Self::Refused(error.chain()) } else { Self::Lost(error.chain()) }
+    }
+}
+
+/// What is wrong with the edge itself, with the others beside it, and with whom it tells: a sentence each.
 fn problems(seen: &Seen) -> Vec<String> {
     let state = &seen.config.state;
     let mut told: Vec<String> =
         state.problem.iter().map(|problem| format!("{} {}: {problem}", not_kept(&state.file), state.file)).collect();
+    told.extend(state.note.iter().map(|note| format!("{STATE_NOTE} {}: {note}", state.file)));
     let config = &seen.config.config;
     told.extend(config.last_error.iter().map(|refused| {
         let first = refused.problems.first().map(String::as_str).unwrap_or_default();
@@ -106,7 +133,49 @@ fn problems(seen: &Seen) -> Vec<String> {
     told.extend(
         config.needs_restart.iter().map(|change| format!("Only a restart of the edge puts this in force: {change}")),
     );
+    told.extend(seen.config.notifications.iter().filter(|hook| hook.failing).map(takes_nothing));
+    told.extend(seen.config.replicas.iter().flat_map(between_edges));
     told
+}
+
+fn takes_nothing(hook: &WebhookView) -> String {
+    let why = hook.last_failure.as_ref().map_or(String::new(), |failure| format!(": {}", failure.problem));
+    format!("Webhook {0} does not take its notifications{why}; `pointsman notify test {0}` tries it", hook.name)
+}
+
+/// What is wrong between this edge and the others, a sentence each.
+fn between_edges(view: &ReplicasView) -> Vec<String> {
+    if view.role == LEADER {
+        return view.replicas.iter().filter_map(of_a_silent_edge).collect();
+    }
+    let told = match view.leader.as_ref().zip(view.leader_age_s) {
+        None => "No leader has asked this edge yet.".to_owned(),
+        Some((_, age_s)) if age_s < LEADER_SILENT_S => return Vec::new(),
+        Some((leader, age_s)) => format!("The leader, {leader}, has not asked this edge for {age_s:.1} s."),
+    };
+    vec![told]
+}
+
+fn of_a_silent_edge(replica: &ReplicaView) -> Option<String> {
+    let who = replica.name.as_ref().unwrap_or(&replica.address);
+    let heard = replica.age_s.map_or("was never heard".to_owned(), |age_s| format!("was heard {age_s:.1} s ago"));
+    if replica.gone {
+        Some(format!("The edge {who} {heard} and is taken for gone; nothing waits for it."))
+    } else {
+        let is_missed = replica.serves && !replica.heard;
+        is_missed.then(|| format!("The edge {who} {heard}; nothing is promoted without it."))
+    }
+}
+
+/// Which edge this is among several, without anything that changes all the time; none if it is alone.
+fn role(seen: &Seen) -> Option<String> {
+    let view = seen.config.replicas.as_ref()?;
+    Some(if view.role == LEADER {
+        format!("This edge, {}, decides; {} follow.", view.name, view.replicas.len())
+    } else {
+        let leader = view.leader.as_ref().map_or(String::new(), |leader| format!(" {leader}"));
+        format!("This edge, {}, follows{leader}. {OF_THIS_EDGE}", view.name)
+    })
 }
 
 /// The whole page.
@@ -145,8 +214,7 @@ fn state_problem(seen: &Seen) -> String {
     let state = &seen.config.state;
     let told = |head: String, what: &String| format!("{head}\n{}\n", paragraph(&format!("{}: {what}", state.file), 2));
     let problem = state.problem.as_ref().map(|problem| told(paint(BAD, not_kept(&state.file)), problem));
-    let note =
-        state.note.as_ref().map(|note| told(paint(CAREFUL, "Something happened to the state that is kept."), note));
+    let note = state.note.as_ref().map(|note| told(paint(CAREFUL, STATE_NOTE), note));
     problem.unwrap_or_default() + &note.unwrap_or_default()
 }
 
@@ -205,7 +273,7 @@ fn untold_hook(hook: &WebhookView) -> String {
 /// Which edge this is among several; nothing if it is alone.
 fn who_decides(seen: &Seen) -> String {
     seen.config.replicas.as_ref().map_or_else(String::new, |replicas| {
-        if replicas.role == "leader" { as_leader(replicas) } else { as_follower(replicas) }
+        if replicas.role == LEADER { as_leader(replicas) } else { as_follower(replicas) }
     })
 }
 
@@ -235,5 +303,5 @@ fn as_follower(view: &ReplicasView) -> String {
     };
     let asked = format!("This edge, {}, follows {leader}, which asked {age_s:.1} s ago and decides.", view.name);
     let head = if age_s < LEADER_SILENT_S { asked } else { paint(BAD, &asked) };
-    format!("{}\n", paragraph(&format!("{head} Counts and errors here are those of this edge alone."), 0))
+    format!("{}\n", paragraph(&format!("{head} {OF_THIS_EDGE}"), 0))
 }

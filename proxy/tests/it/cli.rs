@@ -409,6 +409,31 @@ fn watching_into_a_pipe_says_what_changed_and_nothing_else() {
     drop(edge);
 }
 
+#[test]
+fn watching_into_a_pipe_says_once_that_a_gate_holds() {
+    let held = |seconds: u32, problem: Option<&str>| {
+        let mut route = shifting();
+        route.why = format!("the gate `drift` holds for {seconds} s: nothing has been found out yet");
+        let mut view = view(vec![route]);
+        view.state.problem = problem.map(str::to_owned);
+        view
+    };
+    let edge = edge_with(held(12, None));
+    let child = command(&["status", "--watch", "--admin", &edge.url("")]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = Running(child);
+    let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let first = lines.next().unwrap();
+    assert!(first.contains("holds for 12 s"), "{first}");
+    for problem in [Some("the disk is full"), None] {
+        edge.view.store(held(13, problem).into());
+        let next = lines.next().unwrap();
+        assert!(next.contains("the disk is full"), "a span that goes on is no news: {next}");
+    }
+    edge.view.store(view(vec![rolled_back()]).into());
+    let next = lines.next().unwrap();
+    assert!(next.contains("decision"), "{next}");
+}
+
 fn check(text: &str, arguments: &[&str]) -> (i32, String) {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("pointsman.yaml"), text).unwrap();

@@ -2,7 +2,7 @@
 //!
 //! One thread asks the edge every second, one waits for signals; this one draws, and listens to keys. Whatever ends it
 //! (a key, a signal, an error, a panic), the terminal is as it was before. An edge that is gone does not end it: the view
-//! says since when, keeps the last picture, and asks on.
+//! says since when, keeps the last picture, and asks on; one that is slow to answer is not called live meanwhile.
 
 mod screen;
 
@@ -16,7 +16,7 @@ use time::OffsetDateTime;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::screen::Screen;
-use super::{AGAIN_AFTER, Seen, look};
+use super::{AGAIN_AFTER, Seen, Silence, look};
 use crate::cli::CliError;
 use crate::cli::client::Admin;
 
@@ -26,7 +26,7 @@ const FRAME: Duration = Duration::from_millis(100);
 /// What the drawing thread is told.
 enum News {
     /// The edge answered, or did not.
-    Looked(Box<Result<Seen, String>>),
+    Looked(Box<Result<Seen, Silence>>),
     /// A signal asked to end.
     End,
 }
@@ -48,7 +48,7 @@ pub(super) fn watch(admin: Admin, route: Option<RouteName>, first: Seen) -> Resu
 /// Asks every second until nobody listens.
 fn ask(mut admin: Admin, route: Option<&RouteName>, tell: &Sender<News>, goes_on: &Receiver<()>) {
     while goes_on.recv_timeout(AGAIN_AFTER) == Err(RecvTimeoutError::Timeout) {
-        let seen = admin.renew().and_then(|()| look(&admin, route)).map_err(|error| error.chain());
+        let seen = admin.renew().and_then(|()| look(&admin, route)).map_err(|error| Silence::of(&error));
         if tell.send(News::Looked(Box::new(seen))).is_err() {
             return;
         }

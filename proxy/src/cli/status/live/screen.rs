@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 
 use super::super::route;
 use super::super::table::stable_first;
-use super::super::{Seen, problems};
+use super::super::{Seen, Silence, problems, role};
 use crate::cli::words::{ago, clock, moment, odds, percent, percent_in_text, question, span, weight, wrapped_to};
 use crate::view::{RouteView, VersionView};
 
@@ -22,6 +22,8 @@ const NARROW: usize = 60;
 const PHASE: usize = 13;
 /// Columns of a name in a list, however little room there is.
 const SHORTEST_NAME: usize = 4;
+/// A picture that is older than so many seconds is not called live: the edge is asked every second.
+const FRESH_S: f64 = 3.0;
 /// Columns of labels.
 const LABELS: usize = 11;
 /// Columns of a bar at most.
@@ -35,8 +37,8 @@ pub(super) struct Screen {
     url: String,
     seen: Seen,
     answered_at: OffsetDateTime,
-    /// Why the edge does not answer.
-    lost: Option<String>,
+    /// Why there is nothing new.
+    silence: Option<Silence>,
     selected: usize,
     scrolled: u16,
     palette: Palette,
@@ -94,18 +96,18 @@ impl Screen {
     /// Of an edge that answered at `now`.
     pub(super) fn new(url: String, seen: Seen, now: OffsetDateTime) -> Self {
         let palette = Palette::of_environment();
-        Self { url, seen, answered_at: now, lost: None, selected: 0, scrolled: 0, palette }
+        Self { url, seen, answered_at: now, silence: None, selected: 0, scrolled: 0, palette }
     }
 
     /// The edge answered at `now`, or did not.
-    pub(super) fn note(&mut self, looked: Result<Seen, String>, now: OffsetDateTime) {
+    pub(super) fn note(&mut self, looked: Result<Seen, Silence>, now: OffsetDateTime) {
         match looked {
             Ok(seen) => {
                 self.seen = seen;
                 self.answered_at = now;
-                self.lost = None;
+                self.silence = None;
             }
-            Err(why) => self.lost = Some(why),
+            Err(silence) => self.silence = Some(silence),
         }
     }
 
@@ -156,24 +158,34 @@ impl Screen {
 
     /// Who is shown, and whether it answers.
     fn head(&self, width: usize, now: OffsetDateTime) -> Vec<Line<'static>> {
-        let live = if self.lost.is_none() { "  live" } else { "" };
+        let old_s = (now - self.answered_at).as_seconds_f64();
+        let is_live = self.silence.is_none() && old_s <= FRESH_S;
         let mut lines = spread(
             width,
             vec![
                 Span::styled("pointsman ", bold()),
                 Span::raw(format!("{}  ", self.url)),
                 Span::raw(clock(now)),
-                Span::styled(live, self.palette.good()),
+                Span::styled(if is_live { "  live" } else { "" }, self.palette.good()),
             ],
         );
-        if let Some(why) = &self.lost {
-            let since = format!(
-                "LOST since {} ({} ago); what is below is old; asking again every second",
-                clock(self.answered_at),
-                span((now - self.answered_at).as_seconds_f64())
-            );
-            lines.extend(styled(&since, width, self.palette.bad()));
-            lines.extend(styled(why, width, dim()));
+        let since = format!("since {} ({} ago)", clock(self.answered_at), span(old_s));
+        let old = "what is below is old; asking again every second";
+        match &self.silence {
+            None if is_live => {}
+            None => {
+                let asked = format!("no answer for {}; what is below is that old", span(old_s));
+                lines.extend(styled(&asked, width, self.palette.careful()));
+            }
+            Some(Silence::Lost(why)) => {
+                lines.extend(styled(&format!("LOST {since}; {old}"), width, self.palette.bad()));
+                lines.extend(styled(why, width, dim()));
+            }
+            Some(Silence::Refused(why)) => {
+                let refused = format!("REFUSED {since}: the edge answers, and not with this; {old}");
+                lines.extend(styled(&refused, width, self.palette.bad()));
+                lines.extend(styled(why, width, dim()));
+            }
         }
         lines.push(Line::raw(""));
         lines
@@ -182,6 +194,7 @@ impl Screen {
     fn body(&self, width: usize, now: OffsetDateTime) -> Vec<Line<'static>> {
         let mut lines: Vec<Line<'static>> =
             problems(&self.seen).iter().flat_map(|problem| styled(problem, width, self.palette.bad())).collect();
+        lines.extend(role(&self.seen).iter().flat_map(|role| styled(role, width, dim())));
         if !lines.is_empty() {
             lines.push(Line::raw(""));
         }
@@ -406,4 +419,79 @@ fn told(seen: &VersionView) -> String {
     let errors = seen.error_rate.map_or("no traffic".to_owned(), |rate| format!("{} errors", percent(rate)));
     let p99 = seen.p99_ms.map_or(String::new(), |p99| format!(", p99 {}", crate::cli::words::latency(p99)));
     format!("{:.1} requests/s, {errors}{p99}, {up} of {all} up", seen.requests_per_second)
+}
+
+#[cfg(test)]
+mod tests {
+    use ratatui::Terminal;
+    use ratatui::backend::TestBackend;
+    use serde_json::json;
+
+    use super::*;
+
+    /// An edge without routes; `more` is laid over what it says of itself.
+    fn seen(more: &serde_json::Value) -> Seen {
+        let mut config = json!({
+            "file": "pointsman.yaml", "hash": "0", "generation": 1, "loaded_at": "2026-01-31T03:00:00Z", "reloads_ok": 0,
+            "reloads_failed": 0, "last_error": null, "needs_restart": [], "running": {}, "notifications": [],
+            "state": {"file": "state.db", "problem": null, "note": null}
+        });
+        for (key, value) in more.as_object().unwrap() {
+            config[key] = value.clone();
+        }
+        Seen { routes: Vec::new(), config: serde_json::from_value(config).unwrap() }
+    }
+
+    fn drawn(screen: &mut Screen, now: OffsetDateTime) -> String {
+        let mut terminal = Terminal::new(TestBackend::new(160, 20)).unwrap();
+        terminal.draw(|frame| screen.draw(frame, now)).unwrap();
+        terminal.backend().to_string()
+    }
+
+    fn at(seconds: i64) -> OffsetDateTime {
+        OffsetDateTime::from_unix_timestamp(1_769_828_682 + seconds).unwrap()
+    }
+
+    #[test]
+    fn a_picture_is_called_live_while_it_is_and_what_it_is_else() {
+        let mut screen = Screen::new("http://edge".to_owned(), seen(&json!({})), at(0));
+        let live = |text: &str| text.contains("  live");
+        assert!(live(&drawn(&mut screen, at(3))), "asked every second");
+        let late = drawn(&mut screen, at(5));
+        assert!(!live(&late) && late.contains("no answer for 5 s"), "{late}");
+        screen.note(Err(Silence::Refused("a token is needed".to_owned())), at(6));
+        let refused = drawn(&mut screen, at(6));
+        assert!(refused.contains("REFUSED since") && refused.contains("a token is needed"), "{refused}");
+        assert!(!refused.contains("LOST") && !live(&refused), "{refused}");
+        screen.note(Err(Silence::Lost("nobody there".to_owned())), at(7));
+        let lost = drawn(&mut screen, at(7));
+        assert!(lost.contains("LOST since") && !live(&lost), "{lost}");
+        screen.note(Ok(seen(&json!({}))), at(8));
+        assert!(live(&drawn(&mut screen, at(8))));
+    }
+
+    #[test]
+    fn trouble_of_the_edge_and_of_those_around_it_is_told_beside_the_routes() {
+        let replicas = |role: &str, age_s: f64, others: serde_json::Value| json!({"replicas": {"name": "edge-b", "role": role, "leader": "edge-a", "leader_age_s": age_s, "replicas": others, "uncounted": 0}});
+        let other = json!([{"address": "10.0.0.8:9901", "name": null, "age_s": 9.5, "heard": false, "serves": true, "gone": false}]);
+        let hook = json!([{
+            "name": "on-call", "format": "slack", "delivered": 0, "given_up": 0, "dropped": 0, "retries": 0, "waiting": 1,
+            "failing": true, "last_failure": {"at": "x", "event": "rollback", "problem": "it answered 503"},
+            "last_delivered_at": null
+        }]);
+        for (more, words) in [
+            (replicas("follower", 0.2, json!([])), "This edge, edge-b, follows edge-a. Counts and errors here are"),
+            (replicas("follower", 9.5, json!([])), "The leader, edge-a, has not asked this edge for 9.5 s."),
+            (
+                replicas("leader", 0.0, other),
+                "The edge 10.0.0.8:9901 was heard 9.5 s ago; nothing is promoted without it.",
+            ),
+            (json!({"notifications": hook}), "Webhook on-call does not take its notifications: it answered 503"),
+            (json!({"state": {"file": "state.db", "problem": null, "note": "set aside"}}), "state.db: set aside"),
+        ] {
+            let mut screen = Screen::new("http://edge".to_owned(), seen(&more), at(0));
+            let text = drawn(&mut screen, at(0));
+            assert!(text.contains(words), "`{words}` is missing: {text}");
+        }
+    }
 }
