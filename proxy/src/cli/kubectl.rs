@@ -93,7 +93,18 @@ impl ClusterArgs {
     }
 }
 
-/// A forwarded port; it ends with the value.
+/// Runs `"$@"` until it ends, or until standard input does: whoever holds the other end of that pipe is gone then, however
+/// it went.
+const WHILE_HELD: &str = r#"
+exec 3<&0
+"$@" </dev/null 3<&- & held=$!
+{ read -r _ <&3; kill "$held"; } >/dev/null 2>&1 & guard=$!
+wait "$held" 2>/dev/null; code=$?
+kill "$guard" 2>/dev/null
+exit "$code"
+"#;
+
+/// A forwarded port; it ends with the value, and with this process, even one that is killed.
 #[derive(Debug)]
 pub(super) struct Forward {
     child: Child,
@@ -103,17 +114,20 @@ pub(super) struct Forward {
 
 impl Drop for Forward {
     fn drop(&mut self) {
-        // One that has ended already cannot be killed, and need not be.
-        drop(self.child.kill());
+        self.let_go();
         drop(self.child.wait());
     }
 }
 
 impl Forward {
     fn to(cluster: &ClusterArgs, target: &str) -> Result<Self, ReachError> {
-        let mut child = cluster
-            .kubectl()
+        let kubectl = cluster.kubectl();
+        let mut child = Command::new("/bin/sh")
+            .args(["-c", WHILE_HELD, "sh"])
+            .arg(kubectl.get_program())
+            .args(kubectl.get_args())
             .args(["port-forward", "--address=127.0.0.1", target, &format!(":{ADMIN_PORT}")])
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -140,9 +154,14 @@ impl Forward {
         }
     }
 
+    /// Closes the pipe that it lives by.
+    fn let_go(&mut self) {
+        drop(self.child.stdin.take());
+    }
+
     /// Ends it, and tells what it said.
     fn failed(mut self, target: &str) -> ReachError {
-        drop(self.child.kill());
+        self.let_go();
         let mut said = String::new();
         let read = self.child.stderr.take().map(|mut stderr| stderr.read_to_string(&mut said));
         let said = if said.trim().is_empty() || matches!(read, Some(Err(_))) {

@@ -1,11 +1,15 @@
 //! `kubectl pointsman`: the way to the edge is what `kubectl` makes, and ends with the command.
 
 use std::ffi::OsStr;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+
+use rustix::process::{Pid, Signal};
 
 use crate::fixture::{Edge, shifting, view};
+use crate::harness::eventually;
 
 /// A folder with the plugin, and a `kubectl` that writes down what it is asked.
 struct Place {
@@ -55,10 +59,14 @@ impl Place {
         std::fs::read_to_string(self.folder.path().join("asked")).unwrap_or_default()
     }
 
-    /// Whether the process that forwarded is there.
+    /// The process that forwards, or did.
+    fn forwarder(&self) -> u32 {
+        std::fs::read_to_string(self.folder.path().join("pid")).unwrap().trim().parse().unwrap()
+    }
+
+    /// Whether it is there.
     fn forwards(&self) -> bool {
-        let id = std::fs::read_to_string(self.folder.path().join("pid")).unwrap();
-        PathBuf::from(format!("/proc/{}", id.trim())).exists()
+        PathBuf::from(format!("/proc/{}", self.forwarder())).exists()
     }
 }
 
@@ -98,6 +106,28 @@ fn without_a_lease_any_edge_is_asked_and_an_address_spares_kubectl() {
     let spared = Place::new("exit 1", "exit 1");
     assert!(spared.run(&["status", "--admin", &edge.url("")]).status.success());
     assert_eq!(spared.asked(), "");
+}
+
+#[test]
+fn the_way_ends_with_a_command_that_is_ended_or_killed() {
+    let edge = Edge::new(view(vec![shifting()]));
+    for signal in [Signal::TERM, Signal::KILL] {
+        let place = Place::to(&edge);
+        let mut child = place.plugin().args(["status", "--watch"]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.contains("delivery-time: shifting") && place.forwards(), "{line}");
+        rustix::process::kill_process(Pid::from_child(&child), signal).unwrap();
+        assert!(!child.wait().unwrap().success());
+        let waiting = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let gone = waiting.block_on(eventually(|| !place.forwards()));
+        if !gone {
+            // Nothing is left running by a test that fails.
+            let left = Pid::from_raw(i32::try_from(place.forwarder()).unwrap()).unwrap();
+            rustix::process::kill_process(left, Signal::KILL).unwrap();
+        }
+        assert!(gone, "left behind after {signal:?}");
+    }
 }
 
 #[test]
