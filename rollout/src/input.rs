@@ -283,6 +283,14 @@ pub enum Refusal {
         /// The route.
         route: String,
     },
+    /// This edge leads without the newest file.
+    #[error(
+        "the live Service of `{route}` stands as a newer config file has it than that of this edge, which leads; bring the newer file here, or the older one to every edge, and order again"
+    )]
+    OlderFile {
+        /// The route.
+        route: String,
+    },
     /// The weights do not name the file's stable version.
     #[error(
         "one of the two versions must be the file's stable one, `{stable}`, with which the other is compared; to compare others, name another `stable` in the file first"
@@ -310,6 +318,7 @@ impl Refusal {
             Self::NothingForeign { .. } => "nothing_foreign",
             Self::NotAdoptable { .. } => "not_adoptable",
             Self::Follows { .. } => "not_leader",
+            Self::OlderFile { .. } => "older_file",
             Self::WithoutStable { .. } => "without_stable",
         }
     }

@@ -61,6 +61,9 @@ pub struct Saved {
     /// How often something was decided.
     #[serde(default)]
     pub(crate) serial: u64,
+    /// How many rollouts were begun before this one: of two states of different rollouts the one with more is newer.
+    #[serde(default)]
+    pub(crate) edition: u64,
     /// What became of the live Service in other hands.
     #[serde(default)]
     pub(crate) custody: Custody,
@@ -89,6 +92,11 @@ impl Saved {
         self.serial
     }
 
+    /// How many rollouts, and how many decisions, stand behind it: of two states of one rollout the one with more is newer.
+    pub fn depth(&self) -> (u64, u64) {
+        (self.edition, self.serial)
+    }
+
     /// The number of the trial in which it was saved, as [`Rollout::trial`](crate::Rollout::trial) counts.
     pub fn trial(&self) -> u64 {
         self.trial
@@ -99,6 +107,12 @@ impl Saved {
         let decided =
             |saved: &Self| (saved.identity.clone(), saved.phase.at_its_beginning(), saved.promoted, saved.trial);
         decided(self) == decided(other) && self.by_hand == other.by_hand
+    }
+
+    /// The version that was in production.
+    pub(crate) fn serving(&self) -> &VersionId {
+        let canary = self.identity.canary.as_ref().filter(|_| self.promoted && self.by_hand.is_none());
+        canary.unwrap_or(&self.identity.stable)
     }
 
     /// Which rollout it is of.

@@ -4,6 +4,7 @@
 //! what it desires, as often as it likes.
 
 mod edits;
+mod elsewhere;
 mod flip;
 mod follow;
 mod orders;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use pointsman_config::{Plan, Protocol, Rollout as RolloutPlan, Route, Share, Split, Step, Strategy, VersionId};
 
+use self::elsewhere::Elsewhere;
 pub(crate) use self::tick::step_requests;
 use crate::absolute::Alone;
 use crate::by_request::ByRequest;
@@ -67,8 +69,10 @@ enum Lineage {
 /// Where an edge has it from where a rollout stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Origin {
-    /// From its file alone: there is nothing to keep.
+    /// From the file that it started with: there is nothing to keep.
     File,
+    /// From an edit of its file, while it followed: the same, but what was begun since it last heard may be newer.
+    Edited,
     /// From decisions: its own, or those of a leader that it followed.
     Decisions,
 }
@@ -126,6 +130,12 @@ pub struct Rollout {
     serial: u64,
     /// Whether what it counts goes on from what was decided before.
     lineage: Lineage,
+    /// How many rollouts of this route were begun before this one; one that begins for another file has more.
+    edition: u64,
+    /// The most that it has heard of.
+    known_edition: u64,
+    /// The newer rollout of a file that this edge does not have, while it has to let that alone.
+    elsewhere: Option<Elsewhere>,
     /// What the last tick showed of the live Service and of other edges.
     around: Surroundings,
     /// What became of the live Service in other hands.
@@ -160,7 +170,8 @@ impl Rollout {
             return (rollout, Vec::new());
         }
         rollout.learn_quarantine(&saved);
-        rollout.formerly = saved.formerly;
+        rollout.edition = saved.edition + 1;
+        rollout.formerly = rollout.known_to_serve(&saved);
         rollout.custody = saved.custody;
         rollout.trust_stable();
         let before = Split::Whole(rollout.route.stable.clone());
@@ -170,12 +181,23 @@ impl Rollout {
         (rollout, changes)
     }
 
+    /// Who has served so far, where the file names another stable version.
+    fn known_to_serve(&self, saved: &Saved) -> Option<VersionId> {
+        let served = saved.serving();
+        if *served == self.route.stable {
+            return saved.formerly.clone();
+        }
+        self.route.versions.contains_key(served).then(|| served.clone())
+    }
+
     /// Stands where a state of the same rollout stood.
     fn take_over(&mut self, saved: Saved, now: Time) {
         self.learn_quarantine(&saved);
         self.formerly = saved.formerly;
         self.custody = saved.custody;
         self.serial = saved.serial;
+        self.edition = saved.edition;
+        self.elsewhere.take_if(|newer| newer.edition() <= saved.edition);
         self.frozen_limit = saved.limit;
         self.gates.recall_freeze(saved.thawed.map(|ago| now.minus(ago)));
         self.origin = Origin::Decisions;
@@ -301,6 +323,9 @@ impl Rollout {
             edges: 1,
             serial: 0,
             lineage: Lineage::Own,
+            edition: 0,
+            known_edition: 0,
+            elsewhere: None,
             around: Surroundings::default(),
             custody: Custody::default(),
             emptied_since: None,
@@ -356,6 +381,11 @@ impl Rollout {
         self.serial
     }
 
+    /// As of [`Saved::depth`].
+    pub fn depth(&self) -> (u64, u64) {
+        (self.edition, self.serial)
+    }
+
     /// How traffic shall be divided now.
     pub fn desired(&self) -> Desired {
         let asked = self.asked();
@@ -370,7 +400,7 @@ impl Rollout {
         Desired { asked, granted, fallback, selected: self.selection(), retired: self.retired() }
     }
 
-    /// What of the route outlives the process.
+    /// Where the route stands, as it outlives the process and is told to others; [`Self::kept`] is what to keep of it.
     pub fn saved(&self, now: Time) -> Saved {
         let elapsed = now.since(self.since);
         let phase = match &self.phase {
@@ -396,6 +426,7 @@ impl Rollout {
             },
             trial: self.trial,
             serial: self.serial,
+            edition: self.edition,
             custody: self.custody.clone(),
             thawed: self.gates.thawed_for(now).filter(|_| self.has_step_deadline()),
         }

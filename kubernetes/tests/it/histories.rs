@@ -11,6 +11,8 @@ const HISTORIES: u64 = 1_000;
 /// Ticks of 100 ms with everything that can go wrong, and then without.
 const WILD: u64 = 350;
 const CALM: u64 = 250;
+/// As long as a leader waits for an edit at most that may be on its way, and some.
+const EDIT_TRAVELS: u64 = 1_400;
 
 #[test]
 fn in_a_thousand_histories_the_service_is_never_wrong_and_always_comes_to_rest() {
@@ -35,6 +37,8 @@ fn in_a_thousand_histories_the_service_is_never_wrong_and_always_comes_to_rest()
         ("steps", seen.steps, 300),
         ("rollouts that an operator paused", seen.orders_to_pause, 50),
         ("rollbacks that a new leader remembered", seen.remembered, 1),
+        ("edits that reached an edge", seen.edits, 1_000),
+        ("leaders without the newest file", seen.let_alone, 10),
     ] {
         assert!(count >= least, "only {count} {what}");
     }
@@ -52,6 +56,13 @@ fn run(seeds: impl Iterator<Item = u64>) -> Counts {
         for _ in 0..CALM {
             world.answer();
             world.tick();
+        }
+        let mut left = if world.lets_alone() { EDIT_TRAVELS } else { 0 };
+        while left > 0 {
+            world.answer();
+            world.tick();
+            // What it begins then comes to rest as well.
+            left = if world.lets_alone() { left - 1 } else { left.min(CALM) - 1 };
         }
         world.check_at_rest();
         seen.and(&world.counts)

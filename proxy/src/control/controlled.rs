@@ -393,7 +393,7 @@ impl ControlledRoute {
     /// What outlives the process; to be kept now.
     pub(crate) fn save(&mut self, now: Time) -> Saved {
         self.saved_at = now;
-        self.rollout.saved(now)
+        self.rollout.kept(now)
     }
 
     /// Whether the elapsed time of a phase that has one was kept too long ago.

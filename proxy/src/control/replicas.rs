@@ -40,6 +40,7 @@ use self::token::SharedToken;
 use self::wire::{Answer, Applied, Ask, Carried, Leader, PassedOn, Stale, Tripped};
 use super::actuator::{Found, Mandate};
 use super::controlled::{Around, ControlledRoute, Followed};
+use super::home::Home;
 use super::leader::Seat;
 use super::{Control, Decided};
 use crate::view::ReplicasView;
@@ -503,16 +504,16 @@ impl Control {
             if route.trip().is_some_and(|trip| heard.get(name) == Some(trip)) {
                 route.trip_was_heard();
             }
-            let before = route.serial();
+            let before = route.depth();
             match route.follow(saved, now) {
                 Followed::Applied => {
                     followed.push(position);
                     route.tell_way_back(way_back, now);
                 }
                 Followed::Later(own) => drop(later.insert(route.route().name.clone(), *own)),
-                Followed::OfAnother => {}
+                Followed::OfAnother => read_what_is_kept_of(route, (&self.state, leader.term), now),
             }
-            has_news |= route.serial() != before;
+            has_news |= route.depth() != before;
         }
         if has_news {
             self.keep_all(now);
@@ -538,7 +539,7 @@ impl Control {
         let mut has_news = false;
         for route in &mut self.routes {
             let kept = self.state.report(&route.route().name).and_then(|report| report.kept);
-            let Some((term, saved)) = kept.filter(|(term, saved)| *term >= latest && saved.serial() > route.serial())
+            let Some((term, saved)) = kept.filter(|(term, saved)| *term >= latest && saved.depth() > route.depth())
             else {
                 continue;
             };
@@ -572,7 +573,7 @@ impl Control {
         }
         let routes = self.routes.iter_mut().enumerate();
         let decided = routes.filter_map(|(position, route)| {
-            let saved = later.remove(&route.route().name).filter(|saved| saved.serial() > route.serial())?;
+            let saved = later.remove(&route.route().name).filter(|saved| saved.depth() > route.depth())?;
             let changes = route.go_on_from(saved, now);
             Some(Decided { position, changes })
         });
@@ -592,7 +593,10 @@ impl Control {
             (!changes.is_empty()).then_some(Decided { position, changes })
         });
         let decided: Vec<_> = decided.collect();
-        if !decided.is_empty() {
+        if decided.is_empty() {
+            // A build that is on trial elsewhere may be barred now, and nobody else writes that down.
+            self.keep_all(now);
+        } else {
             self.settle(decided).await;
         }
     }
@@ -625,6 +629,16 @@ impl Control {
         let told = Tripped { by: replication.seat.name().to_owned(), trips };
         let addresses = replication.members.elsewhere().collect();
         exchange.runtime.spawn(pull::tell_all(exchange.client.clone(), addresses, wire::TRIP, told));
+    }
+}
+
+/// Goes on as the live Service says, where a leader of this `term` or a later one keeps the rollout of this edge's file there
+/// and does not have that file itself.
+fn read_what_is_kept_of(route: &mut ControlledRoute, (home, term): (&Home, u64), now: Time) {
+    let kept = home.report(&route.route().name).and_then(|report| report.kept);
+    let kept = kept.filter(|(kept, saved)| *kept >= term && saved.depth() > route.depth());
+    if let Some((_, saved)) = kept.filter(|(_, saved)| *saved.identity() == Identity::of(route.route())) {
+        route.follow(Saved::clone(&saved), now);
     }
 }
 

@@ -29,8 +29,12 @@ impl Rollout {
         }
         if is_another_service(&self.route, &route) {
             (self.custody, self.around) = (Custody::default(), Surroundings::default());
+            self.elsewhere = None;
         }
         self.route = route;
+        if let Some(changes) = (!same).then(|| self.go_on_elsewhere(now)).flatten() {
+            return changes;
+        }
         self.identity = identity;
         self.by_hand = None;
         self.comparison.regauge(&self.route.guard);
@@ -46,6 +50,7 @@ impl Rollout {
             return self.go_on(&before, from, now);
         }
         self.promoted = false;
+        self.edition = self.edition.max(self.known_edition) + u64::from(self.role == Role::Leader);
         if served != self.route.stable {
             self.comparison.new_baseline();
             self.formerly = self.route.versions.contains_key(&served).then_some(served);
@@ -70,7 +75,8 @@ impl Rollout {
         self.emptied_since = None;
         self.origin = match self.role {
             Role::Leader => Origin::Decisions,
-            Role::Follower => Origin::File,
+            Role::Follower if self.origin == Origin::File => Origin::File,
+            Role::Follower => Origin::Edited,
         };
         self.alert = None;
         self.gates.forget_told();

@@ -45,7 +45,7 @@ impl Rollout {
             around.way_back.clone_from(seen.way_back);
         }
         around.acknowledged = seen.acknowledged;
-        let is_touched = self.role == Role::Leader && self.note_foreign();
+        let is_touched = self.role == Role::Leader && !self.lets_alone() && self.note_foreign();
         self.emptied_since = if self.is_emptied() { self.emptied_since.or(Some(now)) } else { None };
         is_touched
     }
@@ -67,7 +67,8 @@ impl Rollout {
     /// Whether the live Service is this edge's to move.
     fn holds_service(&self) -> bool {
         let custody = &self.custody;
-        self.route.live_service.is_some() && self.role == Role::Leader && custody.taken && custody.open.is_none()
+        let decides = self.role == Role::Leader && !self.lets_alone();
+        self.route.live_service.is_some() && decides && custody.taken && custody.open.is_none()
     }
 
     /// The version that the live Service selects once everything has come to rest.
@@ -184,7 +185,7 @@ impl Rollout {
 
     /// Looks whether somebody else has a hand on the live Service: whatever moves stops then, and nobody fights over it.
     pub(super) fn heed_foreign(&mut self, is_news: bool, now: Time) -> Option<Change> {
-        let open = self.custody.open.clone()?;
+        let open = self.custody.open.clone().filter(|_| !self.lets_alone())?;
         let told = |open: Foreign| Cause::ForeignChange { by: open.by, what: open.what };
         if matches!(self.phase, Phase::Warming | Phase::Shifting(_) | Phase::Promoting(_) | Phase::Baking) {
             let cause = told(open);

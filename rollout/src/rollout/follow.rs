@@ -41,6 +41,7 @@ impl Rollout {
     /// has heard of it ([`Self::trip`]) and says what counts.
     pub fn follow(&mut self, saved: Saved, now: Time) -> bool {
         self.become_follower();
+        self.known_edition = self.known_edition.max(saved.edition);
         let known_there = saved.quarantine.clone();
         let is_same = saved.identity == self.identity;
         if is_same {
@@ -50,6 +51,10 @@ impl Rollout {
             }
             self.take_over(saved, now);
         } else {
+            if self.origin == Origin::File {
+                // It is taken at its word: what its file begins is newer than all that it has heard of.
+                self.edition = self.known_edition;
+            }
             self.adopt_quarantine(&saved);
         }
         self.tripped = self.quarantine.unknown_to(&known_there);
@@ -84,11 +89,12 @@ impl Rollout {
         self.limit = None;
         let changes = match kept {
             Some(kept) if self.is_of_another(&kept) => self.learn_from_another(kept),
-            Some(kept) if self.origin == Origin::File || self.is_behind(&kept, now) => self.go_on_from(kept, now),
+            Some(kept) if self.origin != Origin::Decisions || self.is_behind(&kept, now) => self.go_on_from(kept, now),
             Some(kept) => self.learn_what_is_barred(&kept),
             None if self.origin == Origin::Decisions => Vec::new(),
             None => {
                 let before = Split::Whole(self.route.stable.clone());
+                self.edition += 1;
                 self.begin(&before, PhaseName::Steady, now)
             }
         };
@@ -113,23 +119,31 @@ impl Rollout {
     /// hear of each other, the one that was kept counts.
     pub fn is_behind(&self, kept: &Saved, now: Time) -> bool {
         let is_other = || kept.identity == self.identity && !kept.stands_like(&self.saved(now));
-        kept.serial > self.serial || (kept.serial == self.serial && is_other())
+        kept.depth() > self.depth() || (kept.depth() == self.depth() && is_other())
     }
 
     /// Whether `kept` is about another rollout than this edge's, which stands where it does by a decision: an edit reaches
-    /// edges one after the other, and whoever leads meanwhile begins nothing anew for it. Its own edit does that.
+    /// edges one after the other, and whoever leads meanwhile begins nothing anew for it. Its own edit does that, unless
+    /// `kept` was begun without this edge hearing of it before that edit: of two edits either may be the newer one.
     fn is_of_another(&self, kept: &Saved) -> bool {
-        self.origin == Origin::Decisions && kept.identity != self.identity
+        let may_be_newer = match self.origin {
+            Origin::Decisions => true,
+            Origin::Edited => kept.edition > self.edition,
+            Origin::File => false,
+        };
+        may_be_newer && kept.identity != self.identity
     }
 
     /// Goes on where it stands, and counts on from there; what became of the live Service in other hands is the same for
-    /// every rollout.
+    /// every rollout. One that is newer is let alone.
     fn learn_from_another(&mut self, kept: Saved) -> Vec<Change> {
         let changes = self.learn_what_is_barred(&kept);
         if kept.serial > self.serial {
-            (self.serial, self.custody) = (kept.serial, kept.custody);
+            (self.serial, self.custody) = (kept.serial, kept.custody.clone());
         }
-        self.formerly = self.formerly.take().or(kept.formerly);
+        self.formerly = self.formerly.take().or_else(|| kept.formerly.clone());
+        self.known_edition = self.known_edition.max(kept.edition);
+        self.let_alone(kept);
         changes
     }
 
@@ -140,7 +154,7 @@ impl Rollout {
     }
 
     /// Starts from a state that is newer than what this edge heard, keeping what it saw itself.
-    fn go_on_from(&mut self, kept: Saved, now: Time) -> Vec<Change> {
+    pub(super) fn go_on_from(&mut self, kept: Saved, now: Time) -> Vec<Change> {
         let same_trial = kept.identity == self.identity && kept.trial == self.trial;
         self.restamp(&kept);
         let (mut rollout, changes) = Self::resume(Arc::clone(&self.route), kept, now);
@@ -148,6 +162,8 @@ impl Rollout {
         rollout.trust_stable();
         rollout.bar_what_is_set_back();
         (rollout.edges, rollout.serial) = (self.edges, rollout.serial.max(self.serial));
+        rollout.known_edition = self.known_edition.max(rollout.edition);
+        rollout.elsewhere = self.elsewhere.take().filter(|newer| newer.edition() > rollout.edition);
         std::mem::swap(&mut rollout.ready, &mut self.ready);
         std::mem::swap(&mut rollout.around, &mut self.around);
         if same_trial {
@@ -159,7 +175,7 @@ impl Rollout {
     }
 
     /// Counts what was decided by taking the lead, and takes back what is on its way although somebody took it back.
-    fn settle_as_leader(&mut self, mut changes: Vec<Change>, now: Time) -> Vec<Change> {
+    pub(super) fn settle_as_leader(&mut self, mut changes: Vec<Change>, now: Time) -> Vec<Change> {
         self.lineage = Lineage::Shared;
         self.tripped = None;
         self.count_decision(&changes);

@@ -17,6 +17,7 @@ impl Rollout {
         if self.role == Role::Follower && order.kind != OrderKind::Rollback {
             return Err(Refusal::Follows { route: self.route.name.to_string() });
         }
+        self.refuse_without_the_file(order)?;
         match &order.kind {
             OrderKind::Promote | OrderKind::ForcePromotion => self.order_promote(cause, now),
             OrderKind::Rollback => self.order_rollback(cause, now),
@@ -54,6 +55,9 @@ impl Rollout {
     }
 
     fn order_rollback(&mut self, cause: Cause, now: Time) -> Result<Change, Refusal> {
+        if let Some(taken_back) = self.take_back_elsewhere(&cause) {
+            return taken_back;
+        }
         let canary = self.canary().filter(|canary| self.can_be_taken_back(canary));
         let Some(canary) = canary else {
             return Err(Refusal::NothingToTakeBack {

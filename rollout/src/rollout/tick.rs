@@ -329,6 +329,9 @@ impl Rollout {
 
     /// Moves on where the phase's condition is met.
     fn advance(&mut self, seen: &Seen<'_>, now: Time) -> Option<Change> {
+        if self.lets_alone() {
+            return self.begin_unopposed(seen.acknowledged, now);
+        }
         if self.custody.open.is_some() {
             return None;
         }

@@ -158,6 +158,9 @@ impl Rollout {
 
     /// What will happen next, and when or on which condition.
     pub(super) fn next_in_words(&self, now: Time) -> String {
+        if let Some(waits) = self.elsewhere_in_words() {
+            return waits;
+        }
         match &self.phase {
             Phase::Steady => self.steady_in_words(),
             Phase::Warming => self.warming_in_words(),

@@ -312,12 +312,133 @@ fn whoever_leads_before_an_edit_has_reached_it_goes_on_where_it_stood() {
         assert_eq!(next.rollout.lead(Some(kept.clone()), next.now), [], "the old rollout is not begun anew");
         assert_eq!((next.rollout.phase(), &next.rollout.desired().granted), (PhaseName::Baking, &stood.granted));
         assert!(next.rollout.serial() >= kept.serial(), "it counts on");
-        assert_eq!(next.rollout.weigh(Some(kept), next.now), []);
+        assert_eq!(next.rollout.weigh(Some(kept.clone()), next.now), []);
         assert_eq!(next.rollout.phase(), PhaseName::Baking);
+        assert_eq!(next.rollout.kept(next.now), kept, "what the newer file began is not written over");
 
-        let began = next.rollout.step(Input::Edit(Arc::clone(leader.rollout.route())), next.now).unwrap();
-        assert_eq!(began.iter().map(|change| change.decision).collect::<Vec<_>>(), [Decision::Start]);
+        let went_on = next.rollout.step(Input::Edit(Arc::clone(leader.rollout.route())), next.now).unwrap();
+        assert_eq!((went_on, next.rollout.phase()), (Vec::new(), phase), "it is not begun a second time");
+        assert_eq!(next.rollout.desired().granted, leader.rollout.desired().granted);
+        assert!(next.rollout.saved(next.now).serial() >= kept.serial());
     }
+}
+
+/// One that leads with an old file, in a cluster where the newer rollout is in `phase`, and what was kept of that.
+fn without_the_file(phase: PhaseName) -> (World, Saved) {
+    let (newer, old) = edited(phase);
+    let kept = newer.rollout.saved(newer.now());
+    let mut world = World::in_cluster(plan(Promotion::Automatic));
+    world.rollout = old.rollout;
+    world.run_for(newer.now().since(world.now()));
+    world.cluster().acknowledged = false;
+    assert_eq!(world.rollout.lead(Some(kept.clone()), world.now()), []);
+    (world, kept)
+}
+
+#[test]
+fn whoever_leads_without_the_newer_file_moves_nothing_and_writes_down_only_what_is_taken_back() {
+    for phase in [PhaseName::Shifting, PhaseName::Baking, PhaseName::Steady] {
+        let (mut world, kept) = without_the_file(phase);
+        let granted = world.rollout.desired().granted;
+        world.run_for(Duration::from_mins(10));
+        let desired = world.rollout.desired();
+        assert_eq!((desired.selected, desired.retired, desired.granted), (None, None, granted), "{phase}");
+        assert!(world.cluster().patches.is_empty(), "{phase}");
+        assert_eq!(world.rollout.kept(world.now()), kept, "{phase}");
+        let next = world.rollout.status(world.now()).next;
+        assert!(next.contains("a newer one"), "{next}");
+        for kind in [OrderKind::Promote, OrderKind::Pause, OrderKind::Resume(Resume::GoOn)] {
+            assert_eq!(world.order(kind).unwrap_err().code(), "older_file");
+        }
+    }
+}
+
+#[test]
+fn a_rollback_ordered_without_the_newer_file_takes_back_what_that_tries() {
+    let (mut world, kept) = without_the_file(PhaseName::Shifting);
+    let with_the_file = Arc::new(with_revision(plan(Promotion::Automatic), "r2"));
+    let mut newer = Rollout::follower(Arc::clone(&with_the_file), Some(kept.clone()), world.now());
+    let ready = world.ready.clone();
+    newer.step(Input::Tick(&Seen::alone(&[], &ready, &newer.desired().granted, &[])), world.now()).unwrap();
+    let phase = world.phase();
+    let taken_back = world.order(OrderKind::Rollback).unwrap();
+    assert_eq!((taken_back[0].decision, taken_back[0].canary.clone()), (Decision::Rollback, Some(version("v2"))));
+    assert_eq!(world.phase(), phase, "what it serves itself is another build, and stays");
+
+    assert!(!newer.follow(world.rollout.saved(world.now()), world.now()));
+    assert_eq!(newer.desired().granted, Split::Whole(version("v1")), "whoever has the file hears of it");
+    let (mut resumed, _) = Rollout::resume(with_the_file, kept, world.now());
+    resumed.weigh(Some(world.rollout.kept(world.now())), world.now());
+    assert_eq!(resumed.desired().granted, Split::Whole(version("v1")), "and so does whoever reads the live Service");
+}
+
+#[test]
+fn a_file_that_was_put_back_counts_once_every_edge_has_had_it_for_as_long_as_an_edit_may_take() {
+    let (mut world, _) = without_the_file(PhaseName::Shifting);
+    world.cluster().acknowledged = true;
+    world.run_for(Duration::from_secs(100));
+    world.cluster().acknowledged = false;
+    world.run_for(SECOND);
+    world.cluster().acknowledged = true;
+    let before = world.changes.len();
+    world.run_for(Duration::from_secs(100));
+    assert_eq!(world.changes.len(), before, "one of them had another one in between");
+    world.run_for(Duration::from_secs(40));
+    assert_eq!(world.changes[before].decision, Decision::Start, "{:?}", world.changes);
+}
+
+#[test]
+fn of_two_edits_that_reached_edges_in_turn_neither_is_written_over_by_the_other() {
+    let (mut leader, mut next) = pair(PhaseName::Shifting);
+    let with = |revision| Arc::new(with_revision(plan(Promotion::Automatic), revision));
+    next.rollout.step(Input::Edit(with("r2")), next.now).unwrap();
+    leader.edit(with_revision(plan(Promotion::Automatic), "r3"));
+    let kept = leader.rollout.saved(leader.now());
+    assert_eq!(next.rollout.lead(Some(kept.clone()), next.now), [], "which of the two is newer nobody can tell");
+    assert_eq!(next.rollout.kept(next.now), kept);
+    assert_eq!(next.rollout.step(Input::Edit(with("r3")), next.now).unwrap(), []);
+    assert_eq!(next.rollout.desired().granted, leader.rollout.desired().granted);
+
+    let (mut leader, mut next) = pair(PhaseName::Shifting);
+    leader.edit(with_revision(plan(Promotion::Automatic), "r2"));
+    let kept = leader.rollout.saved(leader.now());
+    next.rollout.follow(kept.clone(), next.now);
+    next.rollout.step(Input::Edit(with("r3")), next.now).unwrap();
+    let began = next.rollout.lead(Some(kept), next.now);
+    assert_eq!(
+        began.iter().map(|change| change.decision).collect::<Vec<_>>(),
+        [Decision::Start],
+        "it had heard of that"
+    );
+}
+
+#[test]
+fn an_edge_whose_file_was_put_back_before_its_own_was_edited_is_not_ahead_of_the_others() {
+    let (mut leader, mut behind) = edited(PhaseName::Shifting);
+    let kept = leader.rollout.saved(leader.now());
+    behind.rollout.lead(Some(kept), behind.now);
+    leader.edit(plan(Promotion::Automatic));
+    let kept = leader.rollout.saved(leader.now());
+    assert!(behind.rollout.follow(kept.clone(), leader.now()));
+    assert_eq!(behind.rollout.desired().granted, leader.rollout.desired().granted);
+    behind.rollout.lead(Some(kept.clone()), leader.now());
+    assert_eq!(behind.rollout.kept(leader.now()).identity(), kept.identity());
+    assert_eq!(behind.rollout.phase(), leader.rollout.phase());
+}
+
+#[test]
+fn whoever_starts_with_another_stable_version_that_is_not_ready_serves_from_whoever_served() {
+    let mut world = World::in_cluster(plan(Promotion::Automatic)).fails("v1", 1000).fails("v2", 1000);
+    world.run_until(PhaseName::Baking, Duration::from_mins(5));
+    world.run_until(PhaseName::Steady, Duration::from_mins(5));
+    let back = Route { plan: Plan::Weights(Split::Whole(version("v1"))), ..plan(Promotion::Automatic) };
+    world.restart_with(Arc::new(back));
+    world.set_ready("v1", 0);
+    world.tick();
+    assert_eq!(*world.applied(), Split::Whole(version("v2")), "the one that is there");
+    world.set_ready("v1", 1);
+    world.run_for(SECOND);
+    assert_eq!(*world.applied(), Split::Whole(version("v1")));
 }
 
 #[test]
@@ -513,6 +634,12 @@ fn a_trip_into_an_outage_of_stable_is_answered_so_that_all_edges_agree() {
     assert_eq!(follower.rollout.desired().granted, leader.rollout.desired().granted);
 }
 
+/// The number of the build that a state tries.
+fn build_of(saved: &Saved) -> u32 {
+    let revision = saved.identity().revision.as_deref();
+    revision.map_or(0, |revision| revision.trim_start_matches('r').parse().unwrap())
+}
+
 /// Everything that happens to two edges and a Service, and what the test remembers of it.
 struct History {
     edges: [Rollout; 2],
@@ -602,8 +729,9 @@ impl History {
                     assert!(matches!(self.way_back, WayBack::Proven { .. }), "promoted without a way back: {change:?}");
                 }
                 Decision::Flip => self.flips += 1,
-                Decision::Retry | Decision::Start => drop(self.promotions.remove(&revision)),
-                Decision::Step
+                Decision::Retry => drop(self.promotions.remove(&revision)),
+                Decision::Start
+                | Decision::Step
                 | Decision::Pause
                 | Decision::Hold
                 | Decision::Resume
@@ -667,7 +795,9 @@ impl History {
             let saved = self.edges[leader].saved(self.now);
             self.knows[follower] |= self.edges[follower].follow(saved, self.now);
         }
-        self.kept = self.edges[leader].saved(self.now);
+        let (build, before) = (build_of(&self.edges[leader].kept(self.now)), build_of(&self.kept));
+        assert!(build >= before, "the rollout of build {before} was written over by that of {build}");
+        self.kept = self.edges[leader].kept(self.now);
         let desired = self.edges[leader].desired();
         if let Some(to) = desired.selected.filter(|to| !self.selector.is(to) && rng.random_bool(0.7)) {
             assert!(self.up(&to) > 0, "selected {to}, which has no ready endpoint");

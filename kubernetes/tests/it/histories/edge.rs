@@ -14,7 +14,9 @@ use pointsman_kubernetes::annotation::Fence;
 use pointsman_kubernetes::{
     Election, LeaseTimes, Observed, OnForeign, Picture, PortChoice, Selected, Wanted, service_seen,
 };
-use pointsman_rollout::{Drawn, Observed as Rows, Ready, Resume, Rollout, Row, Saved, ServiceSeen, Tally, Time};
+use pointsman_rollout::{
+    Change, Drawn, Input, Observed as Rows, Ready, Resume, Rollout, Row, Saved, ServiceSeen, Tally, Time,
+};
 
 pub const NAMESPACE: &str = "default";
 /// Requests of one edge in a tick.
@@ -28,11 +30,15 @@ pub fn route_name() -> RouteName {
     "shop".parse().unwrap()
 }
 
-/// From v1 to v2: at once, when every endpoint of v2 is ready, or in steps.
-pub fn route(in_steps: bool) -> Route {
+/// From v1 to this build of v2: at once, when every endpoint of v2 is ready, or in steps.
+pub fn route(in_steps: bool, build: u32) -> Route {
     let step = |percent: u32| Step { weight: Share::from_ppm(percent * 10_000).unwrap(), hold: Duration::from_secs(1) };
     let strategy = if in_steps { Strategy::Canary([10, 50].map(step).to_vec()) } else { Strategy::BlueGreen };
-    let versions = ["v1", "v2"].map(|name| (version(name), Version::at(Vec::new())));
+    let of_build = |name: &str| Version {
+        revision: (name == "v2" && build > 0).then(|| format!("r{build}")),
+        ..Version::at(Vec::new())
+    };
+    let versions = ["v1", "v2"].map(|name| (version(name), of_build(name)));
     let plan = RolloutPlan {
         canary: version("v2"),
         strategy,
@@ -51,6 +57,11 @@ pub fn route(in_steps: bool) -> Route {
     let promotion = PromotionGuard { difference: 0.05, min_soak: Duration::from_secs(1), ..PromotionGuard::default() };
     let guard = Guard { promotion, max_error_rate: 0.2, ..Guard::default() };
     Route { plan: Plan::Rollout(plan), live_service: Some(live), guard, ..route }
+}
+
+/// The build of v2 with this revision.
+pub fn build_of(revision: Option<&str>) -> u32 {
+    revision.map_or(0, |revision| revision.trim_start_matches('r').parse().unwrap())
 }
 
 pub fn lease_times() -> LeaseTimes {
@@ -86,6 +97,9 @@ pub struct Edge {
     pub name: String,
     pub route: RouteName,
     pub rollout: Rollout,
+    /// The build of v2 that its file names.
+    pub build: u32,
+    in_steps: bool,
     pub election: Election,
     /// The proof with which it leads, once it has claimed the Service.
     pub fence: Option<Fence>,
@@ -98,12 +112,38 @@ pub struct Edge {
     /// Whether there is something to be written.
     pub is_dirty: bool,
     /// What the test remembers of what this edge knows.
-    pub knows: Memory,
+    pub knows: Knowledge,
     /// Requests of the canary that did not come to a whole one.
     left_over: u64,
 }
 
-/// What there is to know of v2: what was decided in a later trial counts, and in one trial that it was taken back.
+/// What there is to know of every build of v2.
+#[derive(Debug, Clone, Default)]
+pub struct Knowledge(BTreeMap<u32, Memory>);
+
+impl Knowledge {
+    pub fn of(&self, build: u32) -> Memory {
+        self.0.get(&build).copied().unwrap_or_default()
+    }
+
+    pub fn of_mut(&mut self, build: u32) -> &mut Memory {
+        self.0.entry(build).or_default()
+    }
+
+    pub fn learn(&mut self, other: &Self) {
+        for (build, memory) in &other.0 {
+            self.of_mut(*build).learn(*memory);
+        }
+    }
+
+    /// The builds that it knows to be taken back and `other` does not.
+    pub fn taken_back_unknown_to<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = u32> + 'a {
+        let is_unknown = |(build, memory): &(&u32, &Memory)| memory.is_taken_back && **memory > other.of(**build);
+        self.0.iter().filter(is_unknown).map(|(build, _)| *build)
+    }
+}
+
+/// What there is to know of one build: what was decided in a later trial counts, and in one trial that it was taken back.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Memory {
     /// How often it was tried anew.
@@ -127,7 +167,9 @@ impl Edge {
         Self {
             name: name.to_owned(),
             route: route_name(),
-            rollout: Rollout::follower(Arc::new(route(in_steps)), None, Time::default()),
+            rollout: Rollout::follower(Arc::new(route(in_steps, 0)), None, Time::default()),
+            build: 0,
+            in_steps,
             election: Election::new(name.to_owned(), lease_times()),
             fence: None,
             observed: None,
@@ -136,9 +178,21 @@ impl Edge {
             without_api: 0,
             without_peers: 0,
             is_dirty: true,
-            knows: Memory::default(),
+            knows: Knowledge::default(),
             left_over: 0,
         }
+    }
+
+    /// Its file names this build from now on.
+    pub fn edit(&mut self, build: u32, now: Time) -> Vec<Change> {
+        self.build = build;
+        self.is_dirty = true;
+        self.rollout.step(Input::Edit(Arc::new(route(self.in_steps, build))), now).unwrap()
+    }
+
+    /// The build of v2 whose rollout it writes down: its own, or a newer one that it lets alone.
+    pub fn kept_build(&self, now: Time) -> u32 {
+        build_of(self.rollout.kept(now).identity().revision.as_deref())
     }
 
     /// Takes in what a watch shows.

@@ -1,6 +1,7 @@
 //! Everything around the edges: the store, the Lease, pods that come and go, people with `kubectl`, and writes on their
 //! way. At every write that lands it is checked that it was right to be sent.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use pointsman_chaos::fakes::api_server::{Key, Part, Patch, Resource, Store, Writer, slice_changes};
@@ -8,11 +9,11 @@ use pointsman_config::{Split, VersionId};
 use pointsman_kubernetes::annotation::{Fence, STATE};
 use pointsman_kubernetes::{Document, FIELD_MANAGER, Move, Observed, Obstacle, OnForeign, Record, claim, plan};
 use pointsman_rollout::{
-    Cause, Change, Decision, Input, Observed as Rows, Order, OrderKind, Resume, Seen, Time, WayBack,
+    Cause, Change, Decision, Input, Observed as Rows, Order, OrderKind, PhaseName, Resume, Seen, Time, WayBack,
 };
 use serde_json::{Value, json};
 
-use super::edge::{Edge, Memory, NAMESPACE, Shown, lease_times, version};
+use super::edge::{Edge, Knowledge, NAMESPACE, Shown, build_of, lease_times, version};
 
 const TICK: Duration = Duration::from_millis(100);
 /// Pods of each version.
@@ -36,6 +37,8 @@ pub struct Counts {
     pub steps: u64,
     pub orders_to_pause: u64,
     pub remembered: u64,
+    pub edits: u64,
+    pub let_alone: u64,
 }
 
 impl Counts {
@@ -54,6 +57,8 @@ impl Counts {
             steps: self.steps + other.steps,
             orders_to_pause: self.orders_to_pause + other.orders_to_pause,
             remembered: self.remembered + other.remembered,
+            edits: self.edits + other.edits,
+            let_alone: self.let_alone + other.let_alone,
         }
     }
 }
@@ -68,8 +73,9 @@ struct Write {
     on_foreign: Option<OnForeign>,
     /// Who had the sender's requests.
     main: VersionId,
-    /// What the sender knew of v2.
-    knew: Memory,
+    /// Which build of v2 the sender's file named, and what it knew of each.
+    build: u32,
+    knew: Knowledge,
     /// Whether that is written down with it; a claim keeps what stands there.
     is_told: bool,
     /// Whether v1 and v2 had ready endpoints, as of the oldest picture that the sender could have.
@@ -97,12 +103,14 @@ pub struct World {
     is_broken: bool,
     /// The largest term that has landed.
     term: u64,
-    /// How often the state came to name v2.
-    promotions: u64,
+    /// How often the state of each build came to name v2.
+    promotions: BTreeMap<u32, u64>,
+    /// The build of v2 that the newest file names; an edit reaches edges one after the other.
+    newest: u32,
     /// Whether a leader decided to flip, with all edges there.
     may_select_v2: bool,
     /// What stands on the Service of v2.
-    service_knows: Memory,
+    service_knows: Knowledge,
     pub counts: Counts,
     /// What happened, to be read where something is wrong.
     story: Vec<String>,
@@ -142,9 +150,10 @@ impl World {
             last_ready: [0; 2],
             is_broken: false,
             term: 0,
-            promotions: 0,
+            promotions: BTreeMap::new(),
+            newest: 0,
             may_select_v2: false,
-            service_knows: Memory::default(),
+            service_knows: Knowledge::default(),
             counts: Counts::default(),
             story: Vec::new(),
         };
@@ -263,7 +272,28 @@ impl World {
         if self.one_in(40) {
             self.answer();
         }
+        // An edge that was never told anything is taken at its word, whatever file it starts with.
+        let is_running = self.tick > 100;
+        if is_running && self.one_in(200) {
+            self.newest += 1;
+        }
+        if is_running && self.one_in(25) {
+            self.edit(edge);
+        }
         self.order_something();
+    }
+
+    /// The newest file reaches an edge.
+    fn edit(&mut self, edge: usize) {
+        let (newest, now) = (self.newest, self.now());
+        if self.edges[edge].build == newest {
+            return;
+        }
+        self.counts.edits += 1;
+        self.story.push(format!("{} {}: the file names build {newest}", self.tick, self.edges[edge].name));
+        let changes = self.edges[edge].edit(newest, now);
+        self.remember(edge, &changes);
+        self.edges[edge].apply();
     }
 
     /// What operators do all day.
@@ -328,6 +358,7 @@ impl World {
         for (version, pod) in (0..2).flat_map(|version| (0..PODS).map(move |pod| (version, pod))) {
             self.set_ready(version, pod, true);
         }
+        (0..self.edges.len()).for_each(|edge| self.edit(edge));
     }
 
     fn is_wild(&self) -> bool {
@@ -367,7 +398,7 @@ impl World {
             let share = edge.applied.share_of(&version("v2")).ppm();
             let (seed, name) = (self.seed, &edge.name);
             assert!(
-                !edge.knows.is_taken_back || share == 0,
+                !edge.knows.of(edge.build).is_taken_back || share == 0,
                 "seed {seed}: {name} sends requests to v2, which it knows to be taken back"
             );
         }
@@ -412,7 +443,7 @@ impl World {
         let now = self.now();
         self.look(edge);
         let candidate = &self.edges[edge];
-        let (saved, desired) = (candidate.rollout.saved(now), candidate.rollout.desired());
+        let (saved, desired) = (candidate.rollout.kept(now), candidate.rollout.desired());
         let observed = candidate.observed.clone().unwrap();
         let is_ours = match claim(&observed, &candidate.wanted(&fence, &saved, &desired)) {
             Ok(Some(document)) => self.send(edge, (document, false), fence.clone()),
@@ -434,11 +465,12 @@ impl World {
         self.edges[edge].fence = Some(fence);
         self.edges[edge].is_dirty = true;
         if kept.is_some() {
-            self.edges[edge].knows.learn(self.service_knows);
+            self.edges[edge].knows.learn(&self.service_knows);
         }
         let kept = kept.map(|state| state.saved);
         let changes = self.edges[edge].rollout.lead(kept, now);
         self.remember(edge, &changes);
+        self.counts.let_alone += u64::from(self.edges[edge].kept_build(now) > self.edges[edge].build);
     }
 
     /// Each edge sees its tick; trips and states go where there are connections.
@@ -465,6 +497,11 @@ impl World {
         }
     }
 
+    /// Whether `edge` has the file of `leader`, and applies what that one grants.
+    fn applies(&self, edge: usize, leader: usize, granted: &Split) -> bool {
+        self.edges[edge].build == self.edges[leader].build && self.edges[edge].applied == *granted
+    }
+
     fn is_connected(&self, one: usize, other: usize) -> bool {
         one == other || (self.hears_peers(one) && self.hears_peers(other))
     }
@@ -479,7 +516,7 @@ impl World {
         };
         let granted = self.edges[edge].rollout.desired().granted;
         let acknowledged =
-            (0..self.edges.len()).all(|other| self.is_connected(edge, other) && self.edges[other].applied == granted);
+            (0..self.edges.len()).all(|other| self.is_connected(edge, other) && self.applies(other, edge, &granted));
         let applied = self.edges[edge].applied.clone();
         let seen = Seen {
             service: service.as_ref(),
@@ -501,8 +538,9 @@ impl World {
             }
             let told = self.edges[other].rollout.trip().cloned();
             if let Some(trip) = told {
-                let (name, knew) = (self.edges[other].name.clone(), self.edges[other].knows);
-                self.edges[leader].knows.learn(knew);
+                let (name, build) = (self.edges[other].name.clone(), build_of(trip.revision.as_deref()));
+                let knew = self.edges[other].knows.of(build);
+                self.edges[leader].knows.of_mut(build).learn(knew);
                 let changes = self.edges[leader].rollout.take_trip(&trip, &name, now);
                 self.remember(leader, &changes);
                 self.edges[leader].is_dirty = true;
@@ -511,11 +549,12 @@ impl World {
             }
             let saved = self.edges[leader].rollout.saved(now);
             self.edges[other].rollout.follow(saved, now);
-            let known_there = self.edges[leader].knows;
-            self.edges[other].knows.learn(known_there);
+            let known_there = self.edges[leader].knows.clone();
+            self.edges[other].knows.learn(&known_there);
             let (seed, edge) = (self.seed, &self.edges[other]);
-            let is_lost = edge.knows.is_taken_back && edge.knows > known_there && edge.rollout.trip().is_none();
-            assert!(!is_lost, "seed {seed}: {} forgot that v2 was taken back", edge.name);
+            let unheard = edge.knows.taken_back_unknown_to(&known_there).next();
+            let is_lost = unheard.is_some() && edge.rollout.trip().is_none();
+            assert!(!is_lost, "seed {seed}: {} forgot that build {unheard:?} of v2 was taken back", edge.name);
         }
     }
 
@@ -524,13 +563,14 @@ impl World {
         let now = self.now();
         for teller in 0..self.edges.len() {
             let Some(trip) = self.edges[teller].rollout.trip().cloned() else { continue };
-            let (name, knew) = (self.edges[teller].name.clone(), self.edges[teller].knows);
+            let (name, build) = (self.edges[teller].name.clone(), build_of(trip.revision.as_deref()));
+            let knew = self.edges[teller].knows.of(build);
             for other in (0..self.edges.len()).filter(|other| *other != teller) {
                 if self.is_connected(teller, other) && self.edges[other].fence.is_none() {
                     let changes = self.edges[other].rollout.take_trip(&trip, &name, now);
                     // One without a ready endpoint of v1 leaves it to the next leader.
                     if !changes.is_empty() {
-                        self.edges[other].knows.learn(knew);
+                        self.edges[other].knows.of_mut(build).learn(knew);
                     }
                     self.remember(other, &changes);
                 }
@@ -540,12 +580,15 @@ impl World {
 
     /// What the test itself remembers of what was decided.
     fn remember(&mut self, edge: usize, changes: &[Change]) {
+        let (own, kept) = (self.edges[edge].build, self.edges[edge].kept_build(self.now()));
         for change in changes {
             self.edges[edge].is_dirty = true;
             self.story.push(format!("{} {}: {}", self.tick, self.edges[edge].name, change.sentence()));
             match change.decision {
                 Decision::Rollback => {
-                    self.edges[edge].knows.is_taken_back = true;
+                    let is_own = change.from != PhaseName::RollingBack && change.to == PhaseName::RollingBack;
+                    let build = if is_own { own } else { kept };
+                    self.edges[edge].knows.of_mut(build).is_taken_back = true;
                     self.counts.remembered += u64::from(matches!(change.cause, Cause::Remembered { .. }));
                     self.counts.emptied += u64::from(matches!(change.cause, Cause::EmptyService { .. }));
                 }
@@ -562,11 +605,11 @@ impl World {
                 Decision::Finish => self.counts.finished += 1,
                 Decision::Retry => {
                     self.counts.retries += 1;
-                    self.edges[edge].knows.next_trial();
+                    self.edges[edge].knows.of_mut(own).next_trial();
                 }
                 // What has come through its bake stays, and where v1 has no endpoint there is nowhere to go back to.
                 Decision::Alert if matches!(change.cause, Cause::Tripped { .. } | Cause::Remembered { .. }) => {
-                    self.edges[edge].knows.next_trial();
+                    self.edges[edge].knows.of_mut(own).next_trial();
                 }
                 Decision::Step => self.counts.steps += 1,
                 Decision::Start
@@ -589,7 +632,7 @@ impl World {
         let leader = &self.edges[edge];
         let Some(fence) = leader.fence.clone().filter(|_| self.hears_api(edge)) else { return };
         let Some(observed) = &leader.observed else { return };
-        let (saved, desired) = (leader.rollout.saved(now), leader.rollout.desired());
+        let (saved, desired) = (leader.rollout.kept(now), leader.rollout.desired());
         let found = observed.selector.get("version").map(String::as_str);
         let is_elsewhere = desired.selected.as_ref().is_some_and(|wanted| Some(wanted.as_str()) != found);
         let is_foreign = observed.foreign(&leader.route).is_some();
@@ -632,7 +675,8 @@ impl World {
             is_late: false,
             on_foreign: is_touched.then(|| sender.on_foreign(selected.as_ref())),
             main: sender.main_version(),
-            knew: sender.knows,
+            build: sender.build,
+            knew: sender.knows.clone(),
             is_told,
             had_ready: [recently(0), recently(1)],
         };
@@ -690,7 +734,10 @@ impl World {
         // A claim writes what stands there; only where nothing does, what its sender knows.
         let is_first = before.state.read().is_none();
         if write.is_told || is_first {
-            self.service_knows = if is_first { write.knew } else { self.service_knows.max(write.knew) };
+            if is_first {
+                self.service_knows = Knowledge::default();
+            }
+            self.service_knows.learn(&write.knew);
         }
         self.check_fence(write);
         self.check_selection(write, &before, &after);
@@ -711,10 +758,20 @@ impl World {
     fn check_selection(&mut self, write: &Write, before: &Observed, after: &Observed) {
         let seed = self.seed;
         let state = after.state.read().unwrap();
+        let tried = |observed: &Observed| {
+            let state = observed.state.read()?;
+            Some(build_of(state.saved.identity().revision.as_deref()))
+        };
+        let build = tried(after).unwrap_or_default();
+        assert!(
+            tried(before) <= Some(build),
+            "seed {seed}: the rollout of a newer build than {build} was written over"
+        );
         let left = |observed: &Observed| observed.state.read().and_then(|state| state.selector.get("version").cloned());
         if left(before).as_deref() == Some("v1") && left(after).as_deref() == Some("v2") {
-            self.promotions += 1;
-            assert!(self.promotions <= 1 + self.counts.retries, "seed {seed}: promoted twice");
+            let promotions = self.promotions.entry(build).or_default();
+            *promotions += 1;
+            assert!(*promotions <= 1 + self.counts.retries, "seed {seed}: build {build} was promoted twice");
         }
         assert!(write.on_foreign.is_some() || state.selector == after.selector, "seed {seed}: written down otherwise");
         if before.selector == after.selector {
@@ -728,13 +785,19 @@ impl World {
         let has_ready = write.had_ready[usize::from(to == "v2")];
         assert!(has_ready, "seed {seed}: {to} was selected without a ready endpoint");
         if to == "v2" {
-            assert!(!write.knew.is_taken_back, "seed {seed}: v2 was selected after it was taken back");
+            assert!(!write.knew.of(write.build).is_taken_back, "seed {seed}: v2 was selected after it was taken back");
             assert!(!tells_setback(&json!(state.saved)), "seed {seed}: v2 is selected and barred in one writing");
             assert!(self.may_select_v2, "seed {seed}: nobody decided to flip");
             self.counts.flips += 1;
         } else {
             self.counts.flips_back += 1;
         }
+    }
+
+    /// Whether whoever leads cannot tell whether its file is the newest one, and leaves alone what stands there.
+    pub fn lets_alone(&self) -> bool {
+        let now = self.now();
+        self.edges.iter().any(|edge| edge.fence.is_some() && edge.kept_build(now) != edge.build)
     }
 
     /// With nothing wrong any more: one leader, one truth, one selection, everywhere.
@@ -763,14 +826,16 @@ impl World {
                 edge.name
             );
             assert_eq!(edge.rollout.trip(), None, "seed {seed}: {} is not heard", edge.name);
-            assert!(!edge.knows.is_taken_back || edge.knows <= leader.knows, "seed {seed}: {} alone knows", edge.name);
+            let alone = edge.knows.taken_back_unknown_to(&leader.knows).next();
+            assert_eq!(alone, None, "seed {seed}: {} alone knows", edge.name);
         }
-        assert!(!(leader.knows.is_taken_back && wanted.as_str() == "v2"), "seed {seed}: v2 came back");
+        assert!(!(leader.knows.of(leader.build).is_taken_back && wanted.as_str() == "v2"), "seed {seed}: v2 came back");
     }
 }
 
-/// Whether a state says that v2 was taken back.
+/// Whether a state says that the build of v2 that it tries was taken back.
 fn tells_setback(saved: &Value) -> bool {
     let builds = saved["quarantine"]["v2"].as_array();
-    builds.is_some_and(|builds| builds.iter().any(|held| held["lifted"].as_bool() != Some(true)))
+    let is_its_own = |held: &Value| held["revision"] == saved["identity"]["revision"];
+    builds.is_some_and(|builds| builds.iter().any(|held| is_its_own(held) && held["lifted"].as_bool() != Some(true)))
 }

@@ -74,7 +74,7 @@ impl ControlledRoute {
 
     /// Does what the leader says, unless this edge knows of later decisions about the same rollout.
     pub(crate) fn follow(&mut self, saved: Saved, now: Time) -> Followed {
-        if self.serial() > saved.serial() {
+        if self.depth() > saved.depth() {
             let own = self.saved(now);
             if own.identity() == saved.identity() {
                 return Followed::Later(Box::new(own));
@@ -102,7 +102,7 @@ impl ControlledRoute {
     /// What stands on the live Service was found late: it counts if it is later, and what it bars is barred either way.
     pub(crate) fn weigh(&mut self, found: Saved, now: Time) -> Vec<Change> {
         self.is_placed = true;
-        match (self.role(), found.serial() > self.serial()) {
+        match (self.role(), found.depth() > self.depth()) {
             (Role::Leader, _) => {
                 self.journal().leave();
                 let changes = self.rollout.weigh(Some(found), now);
@@ -164,6 +164,11 @@ impl ControlledRoute {
     /// How many decisions stand behind its state.
     pub(crate) fn serial(&self) -> u64 {
         self.rollout.serial()
+    }
+
+    /// How many rollouts, and how many decisions, stand behind it.
+    pub(crate) fn depth(&self) -> (u64, u64) {
+        self.rollout.depth()
     }
 
     /// What shall be applied, before readiness cuts it.
