@@ -10,7 +10,8 @@ use pointsman_rollout::{Foreign, Selected, ServiceSeen};
 use crate::discovery::{Endpoint, Picture};
 use crate::live_service::Observed;
 
-/// What `route`'s live Service looks like: `observed` as it stands, `live` its own endpoints as far as they are known,
+/// What `route`'s live Service looks like: `observed` as it stands, `live` its own endpoints as far as they are known (whoever
+/// knows them from before, and hears nothing at present, says so),
 /// `versions` those of each version's Service. None for a route without a live Service.
 pub fn service_seen(
     route: &Route,
@@ -28,7 +29,7 @@ pub fn service_seen(
     };
     let foreign = observed.foreign(&route.name);
     let foreign = foreign.map(|foreign| Foreign { by: foreign.by, what: foreign.what, when: foreign.when });
-    Some(ServiceSeen { selected, ready: live.map(Picture::ready), agreed, foreign })
+    Some(ServiceSeen { selected, ready: live.map(Picture::ready), heard: live.is_some(), agreed, foreign })
 }
 
 fn selected(route: &Route, observed: &Observed, key: &str) -> Selected {
@@ -107,6 +108,7 @@ mod tests {
     fn of_slices_that_were_never_heard_nothing_is_known() {
         let seen = service_seen(&route(), &observed(left_by_us()), None, &BTreeMap::new()).unwrap();
         assert_eq!((seen.selected, seen.ready, seen.agreed), (Selected::Version("v1".parse().unwrap()), None, false));
+        assert!(!seen.heard);
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub struct ServiceSeen {
     /// Endpoints that are ready in all of its slices; none while those are not known. That nobody is ready is known only as
     /// long as they are heard.
     pub ready: Option<usize>,
+    /// Whether its slices are heard at present; if not, the rest is as it was when they were heard last.
+    pub heard: bool,
     /// Whether all of its slices hold endpoints of the selected version and of no other. Of a Service without endpoints it
     /// says nothing.
     pub agreed: bool,

@@ -52,7 +52,7 @@ impl Rollout {
 
     /// What the live Service shall select; none: it is left as it is.
     ///
-    /// Forward, the selector waits until every edge has moved; back, only for this one. What it selects already may stay
+    /// Forward, the selector waits until every edge has moved, and for slices that are heard; back, only for this one. What it selects already may stay
     /// whatever the edges do, so that an edge that comes or goes moves nothing.
     pub(super) fn selection(&self) -> Option<VersionId> {
         let service = self.around.service.as_ref().filter(|_| self.holds_service())?;
@@ -61,7 +61,8 @@ impl Rollout {
         if is_theirs || self.bars(wanted) || self.readiness(wanted).up == 0 {
             return None;
         }
-        (service.selected.is(wanted) || self.may_move_to(wanted)).then(|| wanted.clone())
+        let may_move = || self.may_move_to(wanted) && (service.heard || *wanted == self.route.stable);
+        (service.selected.is(wanted) || may_move()).then(|| wanted.clone())
     }
 
     /// Whether the live Service is this edge's to move.
@@ -141,9 +142,9 @@ impl Rollout {
         is_over.then(|| self.pause_for(self.next_in_words(now), now))
     }
 
-    /// Whether it is known whom the live Service reaches: nobody would see that it is empty after a flip.
+    /// Whether it is heard whom the live Service reaches: nobody would see otherwise that it is empty after a flip.
     pub(super) fn hears_slices(&self) -> bool {
-        self.around.service.as_ref().is_some_and(|service| service.ready.is_some())
+        self.around.service.as_ref().is_some_and(|service| service.heard && service.ready.is_some())
     }
 
     fn enter_bake(&mut self, reason: &str, now: Time) -> Change {

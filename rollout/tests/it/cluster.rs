@@ -38,6 +38,8 @@ pub(crate) struct Cluster {
     /// What the slices hold.
     pub(crate) slices: Selected,
     pub(crate) shows: Shows,
+    /// Whether slices are heard at present; what they showed last stays known.
+    pub(crate) hears_slices: bool,
     /// Ticks until slices follow the selector, and other edges the leader.
     pub(crate) lag: u32,
     pub(crate) foreign: Option<Foreign>,
@@ -62,6 +64,7 @@ impl Cluster {
             selector: stable.clone(),
             slices: stable,
             shows: Shows::Pods,
+            hears_slices: true,
             lag: 3,
             foreign: None,
             api_is_up: true,
@@ -88,6 +91,7 @@ impl Cluster {
             selected: self.selector.clone(),
             ready: (self.shows != Shows::Nothing).then_some(up),
             agreed: self.shows != Shows::Nothing && self.slices == self.selector,
+            heard: self.hears_slices && self.shows != Shows::Nothing,
             foreign: self.foreign.clone(),
         })
     }

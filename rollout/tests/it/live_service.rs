@@ -203,6 +203,21 @@ fn slices_that_are_not_heard_say_neither_that_it_is_empty_nor_that_it_is_full() 
 }
 
 #[test]
+fn nothing_is_flipped_on_what_slices_showed_before_they_were_lost() {
+    let mut world = reach(PhaseName::Promoting);
+    world.cluster().hears_slices = false;
+    world.run_for(10 * SECOND);
+    assert_eq!((world.phase(), world.cluster().patches.len()), (PhaseName::Promoting, 0), "one pod was ready, once");
+    assert!(world.rollout.status(world.now()).next.contains("its slices can be seen"));
+    world.cluster().hears_slices = true;
+    world.run_until(PhaseName::Baking, SECOND);
+    world.cluster().hears_slices = false;
+    world.order(OrderKind::Rollback).unwrap();
+    world.run_for(SECOND);
+    assert!(world.cluster().selects("v1"), "going back waits for nothing");
+}
+
+#[test]
 fn a_version_without_ready_endpoints_is_never_selected() {
     let mut world = reach(PhaseName::Promoting);
     world.set_ready("v2", 0);

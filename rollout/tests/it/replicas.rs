@@ -758,6 +758,7 @@ impl History {
                 Selected::Other(_) => 0,
             }),
             agreed: self.slices == self.selector,
+            heard: true,
             foreign: self.foreign.clone(),
         };
         let (leader, follower) = (self.leader, 1 - self.leader);

@@ -251,9 +251,10 @@ impl Hand {
     }
 
     fn seen(&self, observed: &Observed) -> Option<ServiceSeen> {
-        let live = reached(&self.reaches.seen().borrow());
+        let live = self.reaches.seen().borrow().clone();
         let members = self.members.iter().map(|(version, members)| (version.clone(), picture_of(members)));
-        service_seen(&self.route, observed, live.as_deref(), &members.collect())
+        let seen = service_seen(&self.route, observed, reached(&live).as_deref(), &members.collect())?;
+        Some(ServiceSeen { heard: is_heard(&live), ..seen })
     }
 
     /// What a leader wrote there, and nobody has edited since.
@@ -495,11 +496,14 @@ impl Hand {
 /// Whom the live Service reaches, as far as that is known. While its slices are not heard, those who were there count as
 /// they were; that nobody was there may have changed since, and a version that serves must not be taken back for it.
 fn reached(seen: &Discovered) -> Option<Arc<Picture>> {
-    let is_heard = match seen.link {
+    seen.picture.clone().filter(|picture| is_heard(seen) || picture.ready() > 0)
+}
+
+fn is_heard(seen: &Discovered) -> bool {
+    match seen.link {
         Link::Live => true,
         Link::Connecting | Link::Lost { .. } => false,
-    };
-    seen.picture.clone().filter(|picture| is_heard || picture.ready() > 0)
+    }
 }
 
 /// What is known of endpoints; nothing is known as long as nothing was heard.
@@ -526,6 +530,11 @@ mod tests {
         };
         assert_eq!(seen(&None, &Link::Connecting), None);
         assert_eq!((seen(&one, &Link::Live), seen(&nobody, &Link::Live)), (one.clone(), nobody.clone()));
-        assert_eq!((seen(&one, &lost), seen(&nobody, &lost)), (one, None));
+        assert_eq!((seen(&one, &lost), seen(&nobody, &lost)), (one.clone(), None));
+        let is_heard = |link: Link| is_heard(&Discovered { picture: one.clone(), link });
+        assert!(
+            is_heard(Link::Live) && !is_heard(lost) && !is_heard(Link::Connecting),
+            "what was there once is not heard now"
+        );
     }
 }
