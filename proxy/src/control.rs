@@ -486,6 +486,7 @@ impl Control {
     }
 
     async fn obey(&mut self, message: OrderMessage) {
+        self.leave_a_lead_that_ended();
         if let Some(overtaken) = self.overtaken(&message) {
             // Whoever asked may be gone.
             return drop(message.answer.send(Err(overtaken)));

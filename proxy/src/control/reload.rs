@@ -18,6 +18,7 @@ use crate::view::{ConfigErrorView, Event};
 impl Control {
     /// The file changed.
     pub(super) async fn reload(&mut self, reload: Reload) {
+        self.leave_a_lead_that_ended();
         match reload {
             Reload::Accepted(edit) => self.accept(*edit).await,
             Reload::Refused(refusal) => self.refuse(refusal),

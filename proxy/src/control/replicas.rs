@@ -324,6 +324,8 @@ impl Replication {
 
     fn stand(&mut self, standing: Standing) {
         if !self.asks() {
+            // Whoever led before does so no more.
+            self.following.leader = None;
             self.log.clear();
             self.pulled.clear();
             self.said_at = None;
@@ -375,6 +377,7 @@ impl Replication {
 impl Control {
     /// Something came from another edge.
     pub(super) async fn hear(&mut self, message: Message) {
+        self.leave_a_lead_that_ended();
         match message {
             Message::Members(addresses) => {
                 if let Some(replication) = &mut self.replication {
@@ -459,6 +462,17 @@ impl Control {
         self.keep_all(now);
         self.aim_all();
         decided
+    }
+
+    /// Decides no longer from the moment at which the Lease says so: what comes in between that and the next tick is not to be
+    /// decided, and answered as done, by an edge that leads nobody.
+    pub(super) fn leave_a_lead_that_ended(&mut self) {
+        let Some(replication) = &self.replication else { return };
+        let term = replication.seat.fence().map(|fence| fence.term);
+        match replication.standing {
+            Standing::Leads { term: led } if term != Some(led) => self.leave_the_lead(),
+            Standing::Leads { .. } | Standing::TakesOver(_) | Standing::Follows => {}
+        }
     }
 
     fn keep_all(&mut self, now: Time) {

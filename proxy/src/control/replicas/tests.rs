@@ -19,7 +19,7 @@ use crate::cluster::Connection;
 use crate::control::discovery::Discoveries;
 use crate::control::events::Events;
 use crate::control::gates::Askers;
-use crate::control::handle::{ControlHandle, Done, OrderError};
+use crate::control::handle::{ControlHandle, Done, OrderError, OrderMessage};
 use crate::control::health::{HealthChecks, Turned};
 use crate::control::history::History;
 use crate::control::home::Home;
@@ -445,24 +445,22 @@ async fn an_edge_that_is_told_to_end_lets_another_one_lead_at_once() {
     .await;
 }
 
-#[tokio::test]
-async fn what_others_counted_of_a_route_that_the_leader_does_not_have_goes_with_the_tick() {
-    let api = ApiServer::start().await.unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let config = "listeners: [{ address: 127.0.0.1:0 }]
-routes: [{ name: model, stable: v1, versions: { v1: { endpoints: [127.0.0.1:1] } } }]
-";
-    let config = Config::parse(config, "test").unwrap().config;
+/// A control loop that nothing drives but the test, on one route that ends with `rest`; it follows, until the test says
+/// otherwise. Gives the address at which it would be asked as well.
+async fn by_hand(
+    leadership: watch::Receiver<Leadership>,
+    folder: &tempfile::TempDir,
+    (api, rest): (&ApiServer, &str),
+) -> (Control, SocketAddr) {
+    let config = format!(
+        "listeners: [{{ address: 127.0.0.1:0 }}]\nroutes: [{{ name: model, stable: v1, versions: {{ v1: {{ endpoints: [127.0.0.1:1] }}, \
+         v2: {{ endpoints: [127.0.0.1:2] }} }}, {rest} }}]\n"
+    );
+    let config = Config::parse(&config, "test").unwrap().config;
     let cluster = Cluster::at(api.url().parse().unwrap(), "default", Some("edge"), Deadlines::default()).unwrap();
-    let until = tokio::time::Instant::now() + Duration::from_hours(1);
-    let fence = Fence { term: 1, holder: "edge".to_owned() };
-    let (_tell, leadership) = watch::channel(Leadership::Leading { fence, until });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let settings = Settings {
-        address: listener.local_addr().unwrap(),
-        peers: Peers::Endpoints(Vec::new()),
-        token_file: folder.path().join("token"),
-    };
+    let address = listener.local_addr().unwrap();
+    let settings = Settings { address, peers: Peers::Endpoints(Vec::new()), token_file: folder.path().join("token") };
     let (messages, _heard) = mpsc::unbounded_channel();
     let seat = Seat::new("edge", leadership);
     let replication = Replication::start(seat, (&settings, listener), (&cluster, "default"), &messages);
@@ -475,7 +473,39 @@ routes: [{ name: model, stable: v1, versions: { v1: { endpoints: [127.0.0.1:1] }
         mpsc::unbounded_channel().0,
         (&Arc::<Snapshots>::default(), view),
     );
-    let mut control = Control::begin(parts).await;
+    (Control::begin(parts).await, address)
+}
+
+/// The Lease says that this edge leads with term 1, until the test says otherwise.
+fn leading() -> (watch::Sender<Leadership>, watch::Receiver<Leadership>) {
+    let until = tokio::time::Instant::now() + Duration::from_hours(1);
+    let fence = Fence { term: 1, holder: "edge".to_owned() };
+    watch::channel(Leadership::Leading { fence, until })
+}
+
+#[tokio::test]
+async fn an_order_between_the_end_of_the_lease_and_the_next_tick_is_not_decided_here() {
+    let (api, folder) = (ApiServer::start().await.unwrap(), tempfile::tempdir().unwrap());
+    let (lease, leadership) = leading();
+    let (mut control, _) = by_hand(leadership, &folder, (&api, BY_PLAN)).await;
+    let now = control.now();
+    control.replication.as_mut().unwrap().standing = Standing::Leads { term: 1 };
+    for route in &mut control.routes {
+        route.lead(None, now);
+    }
+    lease.send(Leadership::Following { leader: Some("another".to_owned()) }).unwrap();
+    let order = Order { kind: OrderKind::Pause, actor: "ada".to_owned(), reason: String::new() };
+    let (answer, answered) = oneshot::channel();
+    control.obey(OrderMessage { route: "model".parse().unwrap(), order, seen: None, answer }).await;
+    assert_eq!(answered.await.unwrap().unwrap_err().code(), "not_leader");
+    assert_eq!(control.routes[0].role(), Role::Follower);
+}
+
+#[tokio::test]
+async fn what_others_counted_of_a_route_that_the_leader_does_not_have_goes_with_the_tick() {
+    let (api, folder) = (ApiServer::start().await.unwrap(), tempfile::tempdir().unwrap());
+    let (_lease, leadership) = leading();
+    let (mut control, address) = by_hand(leadership, &folder, (&api, BY_HAND)).await;
     let now = control.now();
     let leader = control.replication.as_mut().unwrap();
     leader.standing = Standing::Leads { term: 1 };
@@ -498,7 +528,7 @@ routes: [{ name: model, stable: v1, versions: { v1: { endpoints: [127.0.0.1:1] }
         trips: BTreeMap::new(),
         later: BTreeMap::new(),
     };
-    leader.take_answer((settings.address, Duration::ZERO), answer, now);
+    leader.take_answer((address, Duration::ZERO), answer, now);
     assert_eq!(leader.pulled.len(), 2);
     control.tick().await;
     assert!(control.replication.unwrap().pulled.is_empty());
