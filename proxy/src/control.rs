@@ -73,7 +73,9 @@ use crate::observe::Observers;
 use crate::recorder::{Failure, Taken, Totals};
 use crate::retry::books::RetryCounts;
 use crate::upgrade::LastWords;
-use crate::view::{ConfigView, DecisionRow, EdgeView, EndpointTurn, Event, RouteView, SharedJournal, View};
+use crate::view::{
+    ConfigView, DecisionLine, DecisionRow, EdgeView, EndpointTurn, Event, RouteView, SharedJournal, View,
+};
 
 /// Between two looks at what was counted.
 const TICK: Duration = Duration::from_millis(100);
@@ -487,10 +489,6 @@ impl Control {
 
     async fn obey(&mut self, message: OrderMessage) {
         self.leave_a_lead_that_ended();
-        if let Some(overtaken) = self.overtaken(&message) {
-            // Whoever asked may be gone.
-            return drop(message.answer.send(Err(overtaken)));
-        }
         if let Some(message) = self.here_or_passed_on(message) {
             self.obey_here(message).await;
         }
@@ -499,12 +497,28 @@ impl Control {
     /// Refuses an order whose giver had not seen the last decision. A rollback is never too late.
     fn overtaken(&self, message: &OrderMessage) -> Option<OrderError> {
         let seen = message.seen.filter(|_| message.order.kind != OrderKind::Rollback)?;
-        let newest = self.events.newest(&message.route).filter(|newest| newest.id != seen)?;
+        let newest = self.newest_decision(&message.route).filter(|newest| newest.id != seen)?;
         info!(route = %message.route, actor = message.order.actor, seen, newest = newest.id, "order refused, overtaken");
         Some(OrderError::Overtaken { route: message.route.to_string(), newest: newest.id, what: newest.sentence })
     }
 
+    /// The newest decision about a route, made here or by the edge that leads, or led before.
+    fn newest_decision(&self, route: &RouteName) -> Option<DecisionLine> {
+        let own = self.events.newest(route);
+        let Some(replication) = &self.replication else { return own };
+        let told = replication.newest(route).cloned();
+        if replication.leads() {
+            // Ids go on after those of whoever led before.
+            return [told, own].into_iter().flatten().max_by_key(|newest| newest.id);
+        }
+        told.or(own)
+    }
+
     async fn obey_here(&mut self, message: OrderMessage) {
+        if let Some(overtaken) = self.overtaken(&message) {
+            // Whoever asked may be gone.
+            return drop(message.answer.send(Err(overtaken)));
+        }
         let OrderMessage { route: name, order, answer, .. } = message;
         let now = self.now();
         let frozen = self.frozen_for(&name, &order);
@@ -811,8 +825,9 @@ impl Control {
 
     fn look_at(&mut self, position: usize) {
         let now = self.now();
+        let Some(name) = self.routes.get(position).map(|route| route.route().name.clone()) else { return };
+        let last_decision = self.newest_decision(&name);
         let Some(route) = self.routes.get_mut(position) else { return };
-        let name = route.route().name.clone();
         let totals = totals_of(&mut self.publisher, route.route());
         route.record(totals.clone(), now);
         let endpoints = &self.endpoints;
@@ -826,7 +841,7 @@ impl Control {
         });
         let beside = picture::Beside {
             endpoints: seen.collect(),
-            last_decision: self.events.newest(&name),
+            last_decision,
             mirror: self.publisher.mirror_view(&name),
             users_saturated: self.publisher.users_are_saturated(&name),
         };

@@ -43,7 +43,7 @@ use super::controlled::{Around, ControlledRoute, Followed};
 use super::home::Home;
 use super::leader::Seat;
 use super::{Control, Decided};
-use crate::view::ReplicasView;
+use crate::view::{DecisionLine, ReplicasView};
 
 /// Between two words of the leader, where nothing was decided: every second tick.
 const WORD_EVERY: Duration = Duration::from_millis(200);
@@ -144,6 +144,8 @@ struct Following {
     asked_at: Option<Time>,
     /// How many edges serve, as the leader counts.
     edges: usize,
+    /// The newest decision of each route, as the leader says.
+    newest: BTreeMap<RouteName, DecisionLine>,
     told_at: Option<Time>,
 }
 
@@ -349,7 +351,17 @@ impl Replication {
         }
     }
 
-    fn word(&self, routes: &[ControlledRoute], now: Time) -> Option<Word> {
+    /// The newest decision of a route that a leader told of.
+    pub(super) fn newest(&self, route: &RouteName) -> Option<&DecisionLine> {
+        self.following.newest.get(route)
+    }
+
+    fn word(
+        &self,
+        routes: &[ControlledRoute],
+        newest: impl Fn(&RouteName) -> Option<DecisionLine>,
+        now: Time,
+    ) -> Option<Word> {
         let fence = self.seat.fence()?;
         let leader = Leader {
             name: self.seat.name().to_owned(),
@@ -368,6 +380,10 @@ impl Replication {
             ways_back: routes
                 .iter()
                 .filter_map(|route| Some((route.route().name.clone(), route.way_back()?.clone())))
+                .collect(),
+            newest: routes
+                .iter()
+                .filter_map(|route| Some((route.route().name.clone(), newest(&route.route().name)?)))
                 .collect(),
             to: self.members.elsewhere().map(|address| (address, to_one(address))).collect(),
         })
@@ -494,7 +510,7 @@ impl Control {
     /// Puts in force what the leader says, and answers what it asks.
     fn follow_and_answer(&mut self, ask: Ask) -> Result<Answer, Stale> {
         let now = self.now();
-        let Ask { leader, edges, taken, mut routes, mut ways_back, heard } = ask;
+        let Ask { leader, edges, taken, mut routes, mut ways_back, newest, heard } = ask;
         let Some(replication) = &mut self.replication else { return Err(Stale { term: u64::MAX }) };
         let (name, instance) = (replication.seat.name().to_owned(), replication.seat.instance());
         if leader.instance == instance {
@@ -503,7 +519,7 @@ impl Control {
             return Ok(Answer { name, instance, batch, applied, trips, later });
         }
         replication.heed(&leader, now)?;
-        replication.following.edges = edges;
+        (replication.following.edges, replication.following.newest) = (edges, newest);
         if let Some(address) = leader.address {
             replication.members.has_asked(address);
         }
@@ -629,8 +645,9 @@ impl Control {
             return;
         }
         replication.said_at = Some(now);
-        let word = replication.word(&self.routes, now).map(Arc::new);
-        replication.exchange.word.send_replace(word);
+        let Some(replication) = &self.replication else { return };
+        let word = replication.word(&self.routes, |route| self.newest_decision(route), now);
+        replication.exchange.word.send_replace(word.map(Arc::new));
     }
 
     fn tell_of_trips(&mut self, now: Time) {

@@ -43,7 +43,8 @@ impl Control {
     /// Another edge passed an order on, taking this one for the leader.
     pub(super) async fn carry_out_for_another(&mut self, passed: PassedOn, answer: oneshot::Sender<Carried>) {
         let (done, outcome) = oneshot::channel();
-        self.obey_here(OrderMessage { route: passed.route, order: passed.order, seen: None, answer: done }).await;
+        let PassedOn { route, order, seen } = passed;
+        self.obey_here(OrderMessage { route, order, seen, answer: done }).await;
         // Sent by now, since the loop obeys one order after the other.
         let outcome = outcome.await.unwrap_or(Err(OrderError::Stopping));
         drop(answer.send(carried(outcome)));
@@ -58,8 +59,8 @@ fn carried(outcome: Result<Done, OrderError>) -> Carried {
 }
 
 async fn pass_on(client: Client, (leader, address): (String, SocketAddr), message: OrderMessage) {
-    let OrderMessage { route, order, answer, .. } = message;
-    let passed = PassedOn { route, order };
+    let OrderMessage { route, order, seen, answer } = message;
+    let passed = PassedOn { route, order, seen };
     let outcome = match client.ask::<Carried>((address, ORDER), &passed, CARRIED_OUT_WITHIN).await {
         Ok(Carried::Done(done)) => Ok(*done),
         Ok(Carried::Refused { code, why }) => Err(OrderError::RefusedByLeader { leader, code, why }),

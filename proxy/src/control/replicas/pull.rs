@@ -19,6 +19,7 @@ use super::client::{AskError, Client};
 use super::members::Addresses;
 use super::rows::Taken;
 use super::wire::{Answer, Ask, EXCHANGE, Leader};
+use crate::view::DecisionLine;
 
 /// Longest that one edge may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
@@ -34,6 +35,8 @@ pub(super) struct Word {
     pub(super) routes: BTreeMap<RouteName, Saved>,
     /// Whether each that is under way could go back.
     pub(super) ways_back: BTreeMap<RouteName, WayBack>,
+    /// The newest decision of each.
+    pub(super) newest: BTreeMap<RouteName, DecisionLine>,
     /// What is for one of them only.
     pub(super) to: BTreeMap<SocketAddr, ToOne>,
 }
@@ -115,8 +118,15 @@ impl Pullers {
 
 fn question(word: &Word, address: SocketAddr) -> Ask {
     let ToOne { taken, heard } = word.to.get(&address).cloned().unwrap_or_default();
-    let (leader, edges) = (word.leader.clone(), word.edges);
-    Ask { leader, edges, taken, routes: word.routes.clone(), ways_back: word.ways_back.clone(), heard }
+    Ask {
+        leader: word.leader.clone(),
+        edges: word.edges,
+        taken,
+        routes: word.routes.clone(),
+        ways_back: word.ways_back.clone(),
+        newest: word.newest.clone(),
+        heard,
+    }
 }
 
 /// Once for each change.

@@ -11,7 +11,7 @@ use pointsman_chaos::fakes::{FakeModel, Link};
 use pointsman_config::{Config, Endpoint, Peers, Share, VersionId};
 use pointsman_kubernetes::annotation::Fence;
 use pointsman_kubernetes::{Candidacy, Deadlines, Leadership, LeaseTimes};
-use pointsman_rollout::{Cause, Decision, Drawn, Order, OrderKind, Row, Tally};
+use pointsman_rollout::{Cause, Decision, Drawn, Order, OrderKind, Resume, Row, Tally};
 use tokio::sync::broadcast;
 
 use super::*;
@@ -72,6 +72,22 @@ impl Edge {
     async fn order(&self, kind: OrderKind) -> Result<Done, OrderError> {
         let order = Order { kind, actor: "ada".to_owned(), reason: "a test".to_owned() };
         self.handle.order("model".parse().unwrap(), order).await
+    }
+
+    /// Gives the order again for as long as the edge does not know yet where to pass it on to.
+    async fn order_having_seen(&self, kind: OrderKind, seen: Option<u64>) -> Result<Done, OrderError> {
+        loop {
+            let order = Order { kind: kind.clone(), actor: "ada".to_owned(), reason: "a test".to_owned() };
+            match self.handle.order_having_seen("model".parse().unwrap(), order, seen).await {
+                Err(OrderError::NotLeader { .. }) => tokio::time::sleep(Duration::from_millis(20)).await,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// The number of the newest decision that people see there.
+    fn newest(&self) -> Option<u64> {
+        self.handle.view().routes.first()?.last_decision.as_ref().map(|newest| newest.id)
     }
 
     /// What it decided so far and was not asked for before.
@@ -162,6 +178,15 @@ impl Trio {
             assert!(began.elapsed() < PATIENCE, "not {what}: {now:#?}");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// The number of the leader's newest decision, once every edge shows it.
+    async fn shown_by_all(&self) -> u64 {
+        self.wait("the same decision everywhere", |trio| {
+            let newest = trio.edges[trio.leader()?].newest()?;
+            trio.edges.iter().all(|edge| edge.newest() == Some(newest)).then_some(newest)
+        })
+        .await
     }
 
     /// Waits until all edges that live give v2 so much.
@@ -430,6 +455,26 @@ async fn an_order_to_any_edge_is_carried_out_by_the_leader_and_a_rollback_by_the
     trio.wait_for_phase("rolled_back").await;
     let told = trio.edges[leader].decisions();
     assert!(told.iter().any(|row| row.sentence.contains("ada")), "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_giver_of_an_order_had_seen_counts_where_it_is_carried_out_and_every_edge_shows_it() {
+    let trio = Trio::start(BY_PLAN).await;
+    trio.wait_for_weight("20%").await;
+    let (leader, follower) = (trio.leader().unwrap(), trio.followers()[0]);
+    let first = trio.shown_by_all().await;
+    trio.edges[leader].order(OrderKind::Pause).await.unwrap();
+    let second = trio.shown_by_all().await;
+    assert!(second > first);
+    let resume = OrderKind::Resume(Resume::GoOn);
+    for edge in [follower, leader] {
+        let refused = trio.edges[edge].order_having_seen(resume.clone(), Some(first)).await.unwrap_err();
+        assert_eq!(refused.code(), "overtaken", "{refused}");
+    }
+    trio.edges[follower].order_having_seen(resume, Some(second)).await.unwrap();
+    trio.wait_for_phase("shifting").await;
+    let third = trio.shown_by_all().await;
+    trio.edges[leader].order_having_seen(OrderKind::Pause, Some(third)).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::rows::{Batch, Instance, Taken};
 use crate::control::handle::Done;
+use crate::view::DecisionLine;
 
 /// Where a leader asks.
 pub(crate) const EXCHANGE: &str = "/replica/v1/exchange";
@@ -43,6 +44,9 @@ pub(crate) struct Ask {
     pub(crate) routes: BTreeMap<RouteName, Saved>,
     /// Whether each that is under way could go back.
     pub(crate) ways_back: BTreeMap<RouteName, WayBack>,
+    /// The newest decision of each, which whoever follows shows: an order says which one its giver had seen.
+    #[serde(default)]
+    pub(crate) newest: BTreeMap<RouteName, DecisionLine>,
     /// Trips of the one it asks that it has heard of; where the routes stand was written after that.
     pub(crate) heard: BTreeMap<RouteName, Trip>,
 }
@@ -90,6 +94,9 @@ pub(crate) struct PassedOn {
     pub(crate) route: RouteName,
     /// What.
     pub(crate) order: Order,
+    /// The newest decision that its giver had seen; none if nobody says.
+    #[serde(default)]
+    pub(crate) seen: Option<u64>,
 }
 
 /// What became of it.
