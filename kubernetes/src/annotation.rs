@@ -89,6 +89,17 @@ pub struct Decided {
     pub change: Change,
 }
 
+/// An old version that was scaled down, after which trial of its successor: for the next build it may have been scaled up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scaled {
+    /// Which.
+    pub version: VersionId,
+    /// As [`Saved::trial`] counts.
+    pub trial: u64,
+    /// To how many replicas.
+    pub to: u32,
+}
+
 /// Where the rollout of a route stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct State {
@@ -101,6 +112,9 @@ pub struct State {
     /// The version that is free to be scaled down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retired: Option<VersionId>,
+    /// What was scaled down last; whoever leads next leaves it at the size that somebody may have given it since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scaled: Option<Scaled>,
     /// What of the rollout outlives a process.
     pub saved: Saved,
     /// The last decisions, oldest first; old ones without their evidence.
@@ -296,6 +310,7 @@ pub(crate) mod tests {
                 .map(|(key, value)| (key.to_owned(), value.to_owned()))
                 .into(),
             retired: None,
+            scaled: None,
             saved: saved(),
             decisions,
             cut: 0,

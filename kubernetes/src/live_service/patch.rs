@@ -11,7 +11,7 @@ use pointsman_rollout::Saved;
 use serde_json::{Value, json};
 use thiserror::Error;
 
-use crate::annotation::{Decided, FENCE, Fence, RETIRED, STATE, State, TooLarge};
+use crate::annotation::{Decided, FENCE, Fence, RETIRED, STATE, Scaled, State, TooLarge};
 use crate::live_service::observed::{Foreign, Found, Observed};
 
 /// How it shall be.
@@ -32,6 +32,8 @@ pub struct Wanted<'a> {
     pub cut: u64,
     /// The version that is free to be scaled down.
     pub retired: Option<&'a VersionId>,
+    /// What was scaled down; none leaves noted what is.
+    pub scaled: Option<&'a Scaled>,
     /// What to do where somebody else changed what Pointsman left.
     pub on_foreign: OnForeign,
 }
@@ -40,7 +42,7 @@ impl<'a> Wanted<'a> {
     /// A state without decisions: the selector is left as it is found, nothing is retired, and a foreign change is refused.
     pub fn of(route: &'a RouteName, fence: &'a Fence, saved: &'a Saved) -> Self {
         let on_foreign = OnForeign::Refuse;
-        Self { route, fence, selected: None, saved, decisions: &[], cut: 0, retired: None, on_foreign }
+        Self { route, fence, selected: None, saved, decisions: &[], cut: 0, retired: None, scaled: None, on_foreign }
     }
 
     /// Whether somebody said what counts, and it can be done. What was left is not put back before the rollout says which
@@ -180,12 +182,15 @@ fn admitted(observed: &Observed, fence: &Fence) -> Result<(), Obstacle> {
 
 /// The state to be written.
 fn state_of(observed: &Observed, wanted: &Wanted<'_>) -> Result<State, Obstacle> {
-    let serial = observed.state.read().map_or(0, |state| state.serial);
+    let found = observed.state.read();
+    let noted = found.filter(|state| state.route == *wanted.route).and_then(|state| state.scaled.as_ref());
+    let serial = found.map_or(0, |state| state.serial);
     Ok(State {
         route: wanted.route.clone(),
         serial: serial + 1,
         selector: selector_of(observed, wanted)?,
         retired: wanted.retired.cloned(),
+        scaled: wanted.scaled.or(noted).cloned(),
         saved: wanted.saved.clone(),
         decisions: wanted.decisions.to_vec(),
         cut: wanted.cut,
@@ -351,6 +356,24 @@ mod tests {
         assert!(plan(&observed(left_by_us()), &more).unwrap().is_some());
         let retired = Wanted { retired: Some(&case.version), ..case.wanted() };
         assert!(said(&plan(&observed(left_by_us()), &retired).unwrap().unwrap()).last().unwrap().ends_with("retired"));
+    }
+
+    #[test]
+    fn what_was_scaled_down_stays_noted_whoever_writes_next() {
+        let case = case(7, "a", "v1");
+        let scaled = Scaled { version: case.version.clone(), trial: 3, to: 0 };
+        let note = Wanted { scaled: Some(&scaled), ..case.wanted() };
+        let noted = |from: &Observed, wanted: &Wanted<'_>| {
+            let document = plan(from, wanted).unwrap().unwrap();
+            value(&document, "add", "/metadata/annotations/pointsman.dev~1state").as_str().unwrap().to_owned()
+        };
+        let text = noted(&observed(left_by_us()), &note);
+        assert_eq!(State::decode(&text).unwrap().scaled, Some(scaled.clone()));
+        let left = changed(|service| service["metadata"]["annotations"][STATE] = json!(text));
+        assert_eq!(plan(&left, &note), Ok(None));
+        let decisions = [decided(1, "why", None)];
+        let next = noted(&left, &Wanted { decisions: &decisions, ..case.wanted() });
+        assert_eq!(State::decode(&next).unwrap().scaled, Some(scaled));
     }
 
     #[test]

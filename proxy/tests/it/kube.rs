@@ -94,6 +94,13 @@ impl Cluster {
         self.api.store().get(&deployment).unwrap()["spec"]["replicas"].clone()
     }
 
+    /// Somebody gives the Deployment of `version` so many pods.
+    pub fn scale(&self, version: &str, replicas: u32) {
+        let deployment = key(Resource::Deployment, &format!("model-{version}"));
+        let scale = |deployment: &mut Value| deployment["spec"]["replicas"] = json!(replicas);
+        self.api.store().edit(&deployment, &by("kubectl"), scale).unwrap();
+    }
+
     /// The pod is gone at once.
     pub fn delete_pod(&self, name: &str) {
         let at_once = Deletion { grace: Some(Duration::ZERO), ..Deletion::default() };

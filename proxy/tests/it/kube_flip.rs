@@ -256,4 +256,20 @@ async fn an_old_version_that_was_marked_before_a_crash_is_scaled_down_after_it()
     let route = edge.wait_for_phase("steady").await;
     assert_eq!((&route["stable"], cluster.selected().as_str()), (&json!("v2"), "v2"));
     assert_eq!(edge.version_for("").await, "v2");
+
+    eventually("that is noted", || annotation(&cluster)["scaled"]["version"] == "v1").await;
+    let patched = || {
+        let asked = cluster.api.journal().into_iter().filter(|asked| asked.verb == Verb::Patch);
+        asked.filter(|asked| asked.target.resource == Resource::Deployment && asked.target.part == Part::Scale).count()
+    };
+    let (before, fence) = (patched(), cluster.live()["metadata"]["annotations"]["pointsman.dev/fence"].clone());
+    edge.kill_9();
+    cluster.scale("v1", 3);
+    let edge = cluster.start_again().await;
+    eventually("it leads", || cluster.live()["metadata"]["annotations"]["pointsman.dev/fence"] != fence).await;
+    edge.wait_for_route("all slices agree", |route| route["live_service"]["agreed"] == true).await;
+    // Its hand does one thing after the other: what it would have scaled down it has by then.
+    edge.command("rollback").await;
+    eventually("kept", || annotation(&cluster)["saved"]["phase"]["name"] == "rolled_back").await;
+    assert_eq!((cluster.replicas_of("v1"), patched()), (json!(3), before), "it has the size that somebody gave it");
 }

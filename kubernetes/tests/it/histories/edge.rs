@@ -279,6 +279,7 @@ impl Edge {
             decisions: &[],
             cut: 0,
             retired: desired.retired.as_ref(),
+            scaled: None,
             on_foreign: self.on_foreign(desired.selected.as_ref()),
         }
     }

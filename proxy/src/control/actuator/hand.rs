@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use pointsman_config::{LiveService as LiveServiceConfig, Retire, Route, RouteName, VersionId, VersionService};
-use pointsman_kubernetes::annotation::{Fence, State};
+use pointsman_kubernetes::annotation::{Fence, Scaled, State};
 use pointsman_kubernetes::{
     Cluster, Discovered, Discovery, Document, EventSink, Followed, Leadership, Link, LiveService, Observed, Obstacle,
     Picture, PortChoice, Retired, ServiceName, WriteError, scale_down, service_seen,
@@ -123,9 +123,8 @@ pub(super) struct Hand {
     looked_at_serial: Option<u64>,
     /// The last decision that an Event tells of.
     told: u64,
-    /// The version that was scaled down by this process, and after which trial of its successor: whoever led before may have
-    /// ended between the mark and the scaling, and for the next build it was scaled up again.
-    scaled: Option<(VersionId, u64)>,
+    /// What this process scaled down last, to be noted in the state.
+    scaled: Option<Scaled>,
     /// Whether the Service was not there when it was looked for last.
     is_missing: bool,
     /// What the log was told is wrong.
@@ -318,11 +317,14 @@ impl Hand {
         }
         self.tell_events(observed, &wish);
         let decisions = wish.decisions();
+        let due = self.to_be_scaled(&wish);
+        let scaled = self.scaled.clone().filter(|scaled| due.as_ref() == Some(scaled));
         let whose = Whose {
             route: &self.route.name,
             selector_key: &self.config.selector_key,
             fence: &fence,
             decisions: &decisions,
+            scaled: scaled.as_ref(),
         };
         let document = wish.document(&whose, observed);
         let rehearsal = self.is_rehearsal_due(&wish).then(|| wish.rehearsal(&whose, observed));
@@ -330,7 +332,9 @@ impl Hand {
             Ok(Some(document)) => self.write(&document).await,
             Ok(None) => {
                 self.report(|report| (report.written, report.superseded_by) = (wish.put, None));
-                self.after_all_stands(&wish, rehearsal).await
+                let noted = observed.state.read().and_then(|state| state.scaled.clone());
+                let is_left = |due: &Scaled| scaled.as_ref() != Some(due) && noted.as_ref() != Some(due);
+                self.after_all_stands(&wish, due.filter(is_left), rehearsal).await
             }
             Err(obstacle) => self.obstructed(&obstacle),
         }
@@ -427,13 +431,19 @@ impl Hand {
 
     // ---- what has time until all stands as wished ----
 
-    async fn after_all_stands(&mut self, wish: &Wish, rehearsal: Option<Result<Option<Document>, Obstacle>>) -> Next {
-        let retired = wish.aim.retired.clone().map(|version| (version, wish.trial()));
-        if let Some(retired) = retired.filter(|retired| self.scaled.as_ref() != Some(retired)) {
-            if !self.scale_down(&retired.0).await {
+    async fn after_all_stands(
+        &mut self,
+        wish: &Wish,
+        due: Option<Scaled>,
+        rehearsal: Option<Result<Option<Document>, Obstacle>>,
+    ) -> Next {
+        if let Some(due) = due {
+            if !self.scale_down(&due).await {
                 return self.later();
             }
-            self.scaled = Some(retired);
+            self.scaled = Some(due);
+            // Noted before anything else: somebody may scale it up again, and whoever leads next is to leave it so.
+            return Next::At(Instant::now());
         }
         (self.pause, self.told_problem) = (FIRST_PAUSE, None);
         self.report(|report| report.problem = None);
@@ -467,17 +477,23 @@ impl Hand {
         self.report(|report| report.rehearsed = Some(rehearsed));
     }
 
+    /// The old version as it is to be scaled down; none while it is not free, or is only marked.
+    fn to_be_scaled(&self, wish: &Wish) -> Option<Scaled> {
+        match self.config.retire {
+            Retire::ScaleTo(to) => Some(Scaled { version: wish.aim.retired.clone()?, trial: wish.trial(), to }),
+            Retire::None => None,
+        }
+    }
+
     fn service_of(&self, version: &VersionId) -> Option<&VersionService> {
         self.route.versions.get(version)?.service()
     }
 
     /// Whether the old version has the size that it shall keep.
-    async fn scale_down(&mut self, version: &VersionId) -> bool {
-        let (Retire::ScaleTo(replicas), Some(service)) = (self.config.retire, self.service_of(version)) else {
-            return true;
-        };
+    async fn scale_down(&mut self, Scaled { version, to, .. }: &Scaled) -> bool {
+        let Some(service) = self.service_of(version) else { return true };
         let namespace = service.namespace.clone().unwrap_or_else(|| self.near.cluster.namespace().to_owned());
-        let size = i32::try_from(replicas).unwrap_or(i32::MAX);
+        let size = i32::try_from(*to).unwrap_or(i32::MAX);
         match scale_down(&self.near.cluster, &namespace, &service.workload, size).await {
             Ok(came) => {
                 if let Retired::From(before) = came {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use pointsman_config::{RouteName, VersionId};
-use pointsman_kubernetes::annotation::{Decided, Fence, State};
+use pointsman_kubernetes::annotation::{Decided, Fence, Scaled, State};
 use pointsman_kubernetes::{Document, Observed, Obstacle, OnForeign, Selected, Wanted, claim, plan};
 use pointsman_rollout::{Foreign, Resume, Saved};
 
@@ -137,6 +137,7 @@ impl Wish {
             decisions: of.decisions,
             cut: self.cut,
             retired: self.aim.retired.as_ref(),
+            scaled: of.scaled,
             ..Wanted::of(of.route, of.fence, self.saved.as_ref()?)
         })
     }
@@ -159,6 +160,8 @@ pub(crate) struct Whose<'a> {
     pub(crate) selector_key: &'a str,
     pub(crate) fence: &'a Fence,
     pub(crate) decisions: &'a [Decided],
+    /// What was scaled down in it.
+    pub(crate) scaled: Option<&'a Scaled>,
 }
 
 /// A row of the decision log as the annotation keeps it.
@@ -221,6 +224,7 @@ mod tests {
             serial: 1,
             selector: [("version".to_owned(), "v1".to_owned())].into(),
             retired: None,
+            scaled: None,
             saved: saved(),
             decisions: vec![decided(6), decided(7)],
             cut: 5,
