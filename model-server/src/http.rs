@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use tracing::error;
 
 use crate::answer::{self, Answer, Refusal};
-use crate::budget::{Budget, Share};
+use crate::budget::{Budget, NoRoom, Share};
 use crate::deployment::{Asked, Deployment};
 use crate::health::Health;
 use crate::metrics::{Endpoint, Metrics};
@@ -303,19 +303,29 @@ async fn collect(body: &mut Incoming, (promised, limit): (usize, usize), mut sha
     if body.is_end_stream() {
         return Ok(Body { bytes: first, _share: share });
     }
-    share.grow_to(promised.max(first.len()))?;
-    let mut whole = BytesMut::with_capacity(promised.max(first.len()));
-    whole.extend_from_slice(&first);
+    let largest = if promised > 0 { promised } else { limit };
+    let mut whole = Vec::new();
+    append(&mut whole, &first, (largest, &mut share))?;
     while let Some(data) = next(body).await? {
-        let length = whole.len() + data.len();
-        if length > limit {
+        if whole.len() + data.len() > limit {
             throw_away(body).await;
             return Err(Refusal::BodyTooLarge(limit));
         }
-        share.grow_to(length)?;
-        whole.extend_from_slice(&data);
+        append(&mut whole, &data, (largest, &mut share))?;
     }
-    Ok(Body { bytes: whole.freeze(), _share: share })
+    Ok(Body { bytes: whole.into(), _share: share })
+}
+
+/// Makes room as bytes come, at least twice as much each time: what was only promised takes no room from others.
+fn append(whole: &mut Vec<u8>, data: &[u8], (largest, share): (usize, &mut Share)) -> Result<(), NoRoom> {
+    let length = whole.len() + data.len();
+    if length > whole.capacity() {
+        let room = (whole.capacity() * 2).min(largest).max(length);
+        share.grow_to(room)?;
+        whole.reserve_exact(room - whole.len());
+    }
+    whole.extend_from_slice(data);
+    Ok(())
 }
 
 /// The next bytes; trailers are passed over.
@@ -337,5 +347,23 @@ async fn throw_away(body: &mut Incoming) {
         if thrown > THROWN_AWAY_BYTES {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_takes_as_much_room_as_has_come_and_a_doubling_on_top() {
+        let budget = Budget::new(1000);
+        let mut share = budget.share();
+        let mut whole = Vec::new();
+        for (data, held) in [(1, 1), (1, 2), (1, 4), (600, 603), (1, 900), (296, 900)] {
+            append(&mut whole, &vec![7; data], (900, &mut share)).unwrap();
+            assert_eq!((budget.held(), whole.capacity()), (held, held), "after {} bytes", whole.len());
+        }
+        assert_eq!(whole, [7; 900]);
+        assert!(append(&mut whole, &[7; 101], (900, &mut share)).is_err());
     }
 }
