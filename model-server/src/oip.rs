@@ -1,8 +1,8 @@
-//! The Open Inference Protocol v2, over HTTP (`rest`, with the binary tensor extension) and gRPC (`grpc`, `messages`,
-//! `grpc_health`):
-//! every feature is an input tensor of its own, the prediction the one output. `http` and `connection` hand requests
-//! in; `tensor` turns tensors into the rows that every other request becomes too.
+//! The Open Inference Protocol v2, over HTTP (`rest`, with the binary tensor extension) and gRPC (`grpc`, `messages` within
+//! their `bounds`, `grpc_health`): every feature is an input tensor of its own, the prediction the one output. `http` and
+//! `connection` hand requests in; `tensor` turns tensors into the rows that every other request becomes too.
 
+mod bounds;
 pub mod grpc;
 mod grpc_health;
 mod messages;

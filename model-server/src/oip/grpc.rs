@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use bytes::Buf as _;
 use hyper::body::{Frame, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Request, Response, StatusCode};
@@ -16,11 +17,13 @@ use prost::Message;
 use thiserror::Error;
 use tokio::time::{Sleep, sleep};
 use tonic::body::Body;
+use tonic::codec::{Codec, DecodeBuf, Decoder};
 use tonic::metadata::MetadataValue;
 use tonic::server::{Grpc, UnaryService};
 use tonic::{Code, Status};
 use tonic_prost::ProstCodec;
 
+use super::bounds::{self, Bounds};
 use super::messages::{
     Choice, Contents, Empty, Flag, InferRequest, InferResponse, ModelMetadata, ModelName, Parameter, ServerMetadata,
     Tensor as Sent, TensorMetadata,
@@ -32,7 +35,7 @@ use crate::budget::Share;
 use crate::deadline;
 use crate::deployment::Asked;
 use crate::health::Stage;
-use crate::http::{self, Site, TOO_MANY_CONNECTIONS};
+use crate::http::{self, Limits, Site, TOO_MANY_CONNECTIONS};
 use crate::metrics::Endpoint;
 use crate::queue::Predictions;
 
@@ -41,6 +44,17 @@ pub(super) const SERVICE: &str = "/inference.GRPCInferenceService/";
 
 /// The parameter that says how long a client waits, in microseconds.
 const TIMEOUT: &str = "timeout";
+
+/// Whether the answer goes on as long as the client listens.
+pub fn lasts(path: &str) -> bool {
+    path.strip_prefix(grpc_health::SERVICE) == Some(grpc_health::WATCH)
+}
+
+/// How many bytes of a message cost nothing beside what every call costs: tonic reads into a buffer that is larger.
+const SMALL_BYTES: usize = 4096;
+
+/// What stands before a message: whether it is compressed, and its length.
+const PREFIX_BYTES: usize = 5;
 
 /// Answers what comes over HTTP/2. Every call is counted with what its answer over HTTP would be, those among them that are
 /// refused before their message is read.
@@ -55,8 +69,11 @@ pub async fn answer(site: Arc<Site>, request: Request<Incoming>) -> Response<Bod
     answer
 }
 
-/// Answers what comes over HTTP/2 on top of the connections that are served.
+/// Answers what comes over HTTP/2 on top of the connections that are served: what says how the server is, as over HTTP.
 pub async fn answer_on_top(site: Arc<Site>, request: Request<Incoming>) -> Response<Body> {
+    if is_probe(request.uri().path()) {
+        return answer(site, request).await;
+    }
     if !is_call(&request) {
         return http::answer_on_top(site, request).await.map(Body::new);
     }
@@ -64,6 +81,12 @@ pub async fn answer_on_top(site: Arc<Site>, request: Request<Incoming>) -> Respo
     let refusal = Refusal::Full(TOO_MANY_CONNECTIONS);
     in_flight.answered(refusal.status());
     status(&refusal).into_http()
+}
+
+/// Whether a call asks how the server is.
+fn is_probe(path: &str) -> bool {
+    let asks = |service: &str, names: &[&str]| path.strip_prefix(service).is_some_and(|name| names.contains(&name));
+    asks(SERVICE, &["ServerLive", "ServerReady"]) || asks(grpc_health::SERVICE, &[grpc_health::CHECK])
 }
 
 fn is_call(request: &Request<Incoming>) -> bool {
@@ -124,37 +147,120 @@ fn of(code: Code, words: impl Into<String>, over_http: StatusCode) -> Status {
     status
 }
 
+/// What a call brings.
+pub(super) trait Received: Message + Default + 'static {
+    /// Bytes that it may have.
+    fn longest(limits: &Limits) -> usize {
+        SMALL_BYTES.min(limits.body_bytes)
+    }
+
+    /// That it holds no more than it may, seen before it is built.
+    ///
+    /// # Errors
+    /// When it holds more.
+    fn check(_message: &[u8], _site: &Site) -> Result<(), Refusal> {
+        Ok(())
+    }
+}
+
+impl Received for Empty {}
+impl Received for ModelName {}
+impl Received for InferRequest {
+    fn longest(limits: &Limits) -> usize {
+        limits.body_bytes
+    }
+
+    fn check(message: &[u8], site: &Site) -> Result<(), Refusal> {
+        let inputs = site.deployment()?.served().schema().features().count();
+        bounds::check(message, Bounds { inputs, rows: site.limits.batch_rows })
+    }
+}
+
+/// Messages that are looked through before they are built.
+pub(super) struct Careful<R, Q> {
+    site: Arc<Site>,
+    codec: ProstCodec<R, Q>,
+}
+
+impl<R, Q> Careful<R, Q> {
+    /// For the calls of one server.
+    pub(super) fn of(site: &Arc<Site>) -> Self {
+        Self { site: Arc::clone(site), codec: ProstCodec::default() }
+    }
+}
+
+impl<R: Message + 'static, Q: Received> Codec for Careful<R, Q> {
+    type Encode = R;
+    type Decode = Q;
+    type Encoder = <ProstCodec<R, Q> as Codec>::Encoder;
+    type Decoder = CarefulDecoder<<ProstCodec<R, Q> as Codec>::Decoder>;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        self.codec.encoder()
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        CarefulDecoder { site: Arc::clone(&self.site), decoder: self.codec.decoder() }
+    }
+}
+
+/// See [`Careful`].
+pub(super) struct CarefulDecoder<D> {
+    site: Arc<Site>,
+    decoder: D,
+}
+
+impl<D: Decoder<Item: Received, Error = Status>> Decoder for CarefulDecoder<D> {
+    type Item = D::Item;
+    type Error = Status;
+
+    fn decode(&mut self, source: &mut DecodeBuf<'_>) -> Result<Option<D::Item>, Status> {
+        D::Item::check(source.chunk(), &self.site).map_err(|refusal| status(&refusal))?;
+        self.decoder.decode(source)
+    }
+}
+
 /// One call with one message each way.
 pub(super) async fn unary<Q, R, F, A>(site: Arc<Site>, request: Request<Incoming>, answer: F) -> Response<Body>
 where
-    Q: Message + Default + 'static,
+    Q: Received,
     R: Message + Default + 'static,
     F: FnOnce(Arc<Site>, Q) -> A,
     A: Future<Output = Result<R, Refusal>> + Send + 'static,
 {
-    let limits = site.limits;
     let share = Arc::new(Mutex::new(site.bodies.share()));
-    let request = request.map(|body| Arriving::new(body, Arc::clone(&share), limits.body_patience));
+    let request = request.map(|body| Arriving::new::<Q>(body, Arc::clone(&share), &site.limits));
+    let mut grpc = Grpc::new(Careful::of(&site)).max_decoding_message_size(Q::longest(&site.limits));
     let call = Call { site, answer: Some(answer), share };
-    let mut grpc = Grpc::new(ProstCodec::<R, Q>::default()).max_decoding_message_size(limits.body_bytes);
     grpc.unary(call, request).await
 }
 
 /// A message on its way, which takes its share of what all bodies may take, and its time.
-struct Arriving {
+pub(super) struct Arriving {
     body: Incoming,
     share: Arc<Mutex<Share>>,
     bytes: usize,
+    most: usize,
     too_late: Pin<Box<Sleep>>,
 }
 
 impl Arriving {
-    fn new(body: Incoming, share: Arc<Mutex<Share>>, patience: Duration) -> Self {
-        Self { body, share, bytes: 0, too_late: Box::pin(sleep(patience)) }
+    pub(super) fn new<Q: Received>(body: Incoming, share: Arc<Mutex<Share>>, limits: &Limits) -> Self {
+        let most = Q::longest(limits).saturating_add(PREFIX_BYTES);
+        Self { body, share, bytes: 0, most, too_late: Box::pin(sleep(limits.body_patience)) }
     }
 
+    /// What is small takes no share, so that whoever asks how a busy server is gets an answer. What comes behind the one
+    /// message is nothing that anybody reads.
     fn take(&mut self, frame: &Frame<bytes::Bytes>) -> Result<(), Status> {
-        self.bytes += frame.data_ref().map_or(0, bytes::Bytes::len);
+        let length = frame.data_ref().map_or(0, bytes::Bytes::len);
+        if length > 0 && self.bytes >= self.most {
+            return Err(status(&Refusal::BodyTooLarge(self.most)));
+        }
+        self.bytes += length;
+        if self.bytes <= SMALL_BYTES + PREFIX_BYTES {
+            return Ok(());
+        }
         let mut share = self.share.lock().unwrap_or_else(PoisonError::into_inner);
         share.grow_to(self.bytes).map_err(|no_room| status(&no_room.into()))
     }

@@ -2,7 +2,7 @@
 //! calls in.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::stream::{self, Stream};
@@ -12,15 +12,20 @@ use prost::Message;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::server::{Grpc, ServerStreamingService};
-use tonic_prost::ProstCodec;
 
-use super::grpc;
+use super::grpc::{self, Careful, Received};
 use crate::answer::Refusal;
 use crate::health::Stage;
 use crate::http::Site;
 
 /// What stands before the name of a call.
 pub(super) const SERVICE: &str = "/grpc.health.v1.Health/";
+
+/// The call that is answered once.
+pub(super) const CHECK: &str = "Check";
+
+/// The call whose answer goes on.
+pub(super) const WATCH: &str = "Watch";
 
 /// How soon a watcher hears of a change.
 const LOOKED_AT: Duration = Duration::from_millis(250);
@@ -31,6 +36,8 @@ pub(super) struct Asked {
     #[prost(string, tag = "1")]
     pub(super) service: String,
 }
+
+impl Received for Asked {}
 
 /// `HealthCheckResponse`.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
@@ -51,9 +58,12 @@ pub(super) enum ServingStatus {
 /// One call.
 pub(super) async fn call(site: Arc<Site>, name: &str, request: Request<Incoming>) -> Response<Body> {
     match name {
-        "Check" => grpc::unary(site, request, async |site, asked: Asked| check(&site, &asked)).await,
-        "Watch" => {
-            let mut grpc = Grpc::new(ProstCodec::<Answer, Asked>::default());
+        CHECK => grpc::unary(site, request, async |site, asked: Asked| check(&site, &asked)).await,
+        WATCH => {
+            let (limits, share) = (site.limits, Arc::new(Mutex::new(site.bodies.share())));
+            let request = request.map(|body| grpc::Arriving::new::<Asked>(body, share, &limits));
+            let mut grpc = Grpc::new(Careful::<Answer, Asked>::of(&site));
+            grpc = grpc.max_decoding_message_size(Asked::longest(&limits));
             grpc.server_streaming(Watch(site), request).await
         }
         _ => grpc::no_such_call("no such call; the service grpc.health.v1.Health has Check and Watch").into_http(),

@@ -91,7 +91,11 @@ fn connections_on_top_get_one_clear_answer_and_health_goes_on() {
     }
     block_on(async {
         let mut client = multiplexed(server.address).await;
-        let call = call("/inference.GRPCInferenceService/ServerLive", "application/grpc", body_of(&[]));
+        for probe in ["grpc.health.v1.Health/Check", "inference.GRPCInferenceService/ServerReady"] {
+            let call = call(&format!("/{probe}"), "application/grpc", body_of(&[]));
+            assert_eq!(ended(client.send_request(call).await.unwrap()).await.0, "0", "{probe}");
+        }
+        let call = call("/inference.GRPCInferenceService/ServerMetadata", "application/grpc", body_of(&[]));
         let (status, head, _) = ended(client.send_request(call).await.unwrap()).await;
         assert_eq!((status.as_str(), head["x-pointsman-shed"].as_bytes()), ("14", &b"1"[..]));
     });
@@ -182,6 +186,38 @@ fn bodies_that_were_only_promised_take_no_room_from_others() {
 }
 
 #[test]
+fn who_asks_how_a_server_is_that_has_no_room_for_bodies_gets_an_answer() {
+    let mut command = program(&bundle("v1"));
+    command.env("MAX_BODY_BYTES", "100000").env("MAX_BODIES_BYTES", "100000");
+    let server = Server::start(&mut command);
+    let head = "POST /v1/predict HTTP/1.1\r\nhost: test\r\ncontent-length: 100000\r\n\r\n";
+    let mut first = Wire::to(server.address).unwrap();
+    first.write(&(head.to_owned() + &" ".repeat(99_999))).unwrap();
+    server.until("the body is being read", || metric(&server, "model_server_body_bytes") >= 99_999);
+    block_on(async {
+        let mut client = multiplexed(server.address).await;
+        let check = call("/grpc.health.v1.Health/Check", "application/grpc", body_of(&[]));
+        assert_eq!(ended(client.send_request(check).await.unwrap()).await.0, "0");
+        let infer = call("/inference.GRPCInferenceService/ModelInfer", "application/grpc", body_of(&[0; 5_000]));
+        assert_eq!(ended(client.send_request(infer).await.unwrap()).await.0, "14");
+    });
+}
+
+#[test]
+fn a_message_of_many_empty_inputs_is_refused_before_it_is_built() {
+    let server = Server::of("v1");
+    block_on(async {
+        let mut client = multiplexed(server.address).await;
+        // A million inputs, of two bytes each, and of some hundreds once they are built.
+        let infer = body_of(&[0x2a, 0].repeat(1 << 20));
+        let infer = call("/inference.GRPCInferenceService/ModelInfer", "application/grpc", infer);
+        let (status, head, _) = ended(client.send_request(infer).await.unwrap()).await;
+        assert_eq!(status, "3", "{head:?}");
+    });
+    assert!(server.peak_bytes() < 200 << 20, "{} bytes", server.peak_bytes());
+}
+
+#[test]
 fn streams_of_one_connection_share_it_too() {
     let mut command = program(&bundle("v1"));
     command.env("MAX_BODY_BYTES", "100000").env("MAX_BODIES_BYTES", "150000");
@@ -236,6 +272,21 @@ fn a_message_of_grpc_that_does_not_come_is_not_waited_for_forever() {
         let half = body(vec![Bytes::from_static(&[0, 0, 0, 0, 9, 1])], false);
         let call = call("/inference.GRPCInferenceService/ModelInfer", "application/grpc", half);
         assert_eq!(ended(client.send_request(call).await.unwrap()).await.0, "10");
+    });
+}
+
+#[test]
+fn who_watches_the_health_is_held_to_the_same() {
+    let mut command = program(&bundle("v1"));
+    let server = Server::start(command.env("REQUEST_SECONDS", "1"));
+    block_on(async {
+        let mut client = multiplexed(server.address).await;
+        let mut watch = async |body| {
+            let call = call("/grpc.health.v1.Health/Watch", "application/grpc", body);
+            ended(client.send_request(call).await.unwrap()).await.0
+        };
+        assert_eq!(watch(body(vec![Bytes::from_static(&[0, 0, 0, 0, 9, 1])], false)).await, "10", "too slow");
+        assert_eq!(watch(body_of(&[0x0a; 5_000])).await, "11", "too long");
     });
 }
 

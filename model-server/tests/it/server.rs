@@ -129,6 +129,13 @@ impl Server {
         kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
     }
 
+    /// The most memory that it had so far.
+    pub(crate) fn peak_bytes(&self) -> usize {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+        peak.unwrap().parse::<usize>().unwrap() * 1024
+    }
+
     /// Waits for the end; fails the test when it does not come in time.
     pub(crate) fn ended(mut self, within: Duration) -> ExitStatus {
         let (done, end) = mpsc::channel();
