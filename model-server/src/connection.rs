@@ -15,11 +15,14 @@ use std::task::{Context, Poll};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 use pointsman_telemetry::shutdown::{Drain, InFlight};
 use thiserror::Error;
@@ -27,12 +30,15 @@ use tokio::net::TcpStream;
 use tokio::runtime::Builder;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{sleep, timeout};
+use tonic::Status;
+use tonic::body::Body;
 use tracing::{debug, warn};
 
 use crate::http::{self, Site};
 use crate::listener::QUIET;
 use crate::oip;
-use crate::watch::{Overdue, Patience, Pulse, Watch};
+use crate::watch::{Overdue, Patience, Pulse, UnderWay, Watch};
+use crate::wire::Wire;
 
 /// Why nobody can serve.
 #[derive(Debug, Error)]
@@ -193,39 +199,25 @@ const STREAMS: u32 = 256;
 /// How often a silent HTTP/2 client is asked whether it is still there.
 const ASKED: Duration = Duration::from_secs(20);
 
-/// What every connection of HTTP/2 begins with, and no request of HTTP/1.1 does.
-const PREFACE: &[u8] = b"PRI";
-
-/// How long to wait for the rest of the first three bytes, should they come one by one.
-const DRIP: Duration = Duration::from_millis(5);
-
 /// One connection: HTTP/1.1, or HTTP/2 when that is what the client begins with, as every client of gRPC does.
 async fn converse(stream: StdStream, site: Arc<Site>, (patience, drain): (Patience, Drain)) -> Ended {
-    stream.set_nodelay(true)?;
-    let stream = TcpStream::from_std(stream)?;
     let pulse = Arc::new(Pulse::default());
     let ending = FuturesUnordered::from_iter([ending(Arc::clone(&pulse), Arc::clone(&site), (patience, drain))]);
     let mut ending = pin!(ending);
-    let multiplexed = tokio::select! {
-        multiplexed = begins_with_preface(&stream) => multiplexed?,
+    let wire = tokio::select! {
+        opened = Wire::open(stream, Arc::clone(&pulse)) => opened?,
         _ = ending.next() => return Ok(()),
     };
-    let beats = Arc::clone(&pulse);
-    if multiplexed {
-        let service = service_fn(move |request| {
-            let (site, pulse) = (Arc::clone(&site), Arc::clone(&beats));
-            async move {
-                let _under_way = pulse.enter();
-                Ok::<_, Infallible>(oip::grpc::answer(site, request).await)
-            }
-        });
+    let (beats, watched) = (Arc::clone(&pulse), (pulse, patience, Arc::clone(&site)));
+    if wire.speaks_http2() {
+        let service = service_fn(move |request| answer_stream(Arc::clone(&site), request, Arc::clone(&beats)));
         let connection = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .max_concurrent_streams(STREAMS)
+            // Whoever is gone does not answer when asked.
             .keep_alive_interval(ASKED)
-            .serve_connection(TokioIo::new(stream), service);
-        // Whoever is gone does not answer when asked, and a stream that lasts may last.
-        return until_ending(connection, ending, Duration::MAX).await;
+            .serve_connection(wire, service);
+        return until_ending(connection, ending, watched).await;
     }
     let service = service_fn(move |request| {
         let (site, pulse) = (Arc::clone(&site), Arc::clone(&beats));
@@ -234,27 +226,61 @@ async fn converse(stream: StdStream, site: Arc<Site>, (patience, drain): (Patien
             Ok::<_, Infallible>(http::answer(site, request).await)
         }
     });
-    let connection = plain_http().serve_connection(Heard { stream: TokioIo::new(stream), pulse }, service);
-    until_ending(connection, ending, MOMENT).await
+    until_ending(plain_http().serve_connection(wire, service), ending, watched).await
+}
+
+/// Answers one request over HTTP/2. It is under way until there is an answer, or where that tells of what is to come, as
+/// long as the client listens.
+async fn answer_stream(
+    site: Arc<Site>,
+    request: Request<Incoming>,
+    pulse: Arc<Pulse>,
+) -> Result<Response<Body>, Infallible> {
+    let under_way = pulse.enter();
+    let lasts = oip::grpc::lasts(request.uri().path());
+    let answer = oip::grpc::answer(site, request).await;
+    Ok(if lasts { answer.map(|body| Body::new(Lasting { body, _under_way: under_way })) } else { answer })
+}
+
+/// The answer to a request that is under way until its stream ends.
+struct Lasting {
+    body: Body,
+    _under_way: UnderWay,
+}
+
+impl hyper::body::Body for Lasting {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// One answer to a connection for which there is no room.
 async fn answer_once(stream: StdStream, site: Arc<Site>) -> Ended {
-    stream.set_nodelay(true)?;
-    let stream = TcpStream::from_std(stream)?;
-    if begins_with_preface(&stream).await? {
+    let wire = Wire::open(stream, Arc::default()).await?;
+    if wire.speaks_http2() {
         let service = service_fn(move |request| {
             let site = Arc::clone(&site);
             async move { Ok::<_, Infallible>(oip::grpc::answer_on_top(site, request).await) }
         });
         let builder = http2::Builder::new(TokioExecutor::new());
-        return Ok(builder.serve_connection(TokioIo::new(stream), service).await?);
+        return Ok(builder.serve_connection(wire, service).await?);
     }
     let service = service_fn(move |request| {
         let site = Arc::clone(&site);
         async move { Ok::<_, Infallible>(http::answer_on_top(site, request).await) }
     });
-    Ok(plain_http().keep_alive(false).serve_connection(TokioIo::new(stream), service).await?)
+    Ok(plain_http().keep_alive(false).serve_connection(wire, service).await?)
 }
 
 /// HTTP/1.1 without timers, since a [`Watch`] looks after all of it. Head and body of an answer go out as one piece: to
@@ -263,56 +289,6 @@ fn plain_http() -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder.header_read_timeout(None).writev(false);
     builder
-}
-
-/// A stream that tells when something came in.
-struct Heard {
-    stream: TokioIo<TcpStream>,
-    pulse: Arc<Pulse>,
-}
-
-impl hyper::rt::Read for Heard {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: hyper::rt::ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if read.is_ready() {
-            self.pulse.heard();
-        }
-        read
-    }
-}
-
-impl hyper::rt::Write for Heard {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}
-
-/// Looks at the first bytes without taking them.
-async fn begins_with_preface(stream: &TcpStream) -> io::Result<bool> {
-    let mut first = [0; PREFACE.len()];
-    loop {
-        let count = stream.peek(&mut first).await?;
-        let seen = first.get(..count).unwrap_or_default();
-        if count == 0 || !PREFACE.starts_with(seen) {
-            return Ok(false);
-        }
-        if count == PREFACE.len() {
-            return Ok(true);
-        }
-        sleep(DRIP).await;
-    }
 }
 
 /// Why a connection ends that would go on.
@@ -354,10 +330,15 @@ async fn overdue(pulse: &Pulse, patience: Patience) -> Overdue {
 /// answered with `connection: close`; after [`QUIET`] without one the connection is closed. Closing at once would cut
 /// off a client that is just sending, and lose its request.
 ///
-/// One that stood still has `farewell` to read its last answer, since it would stay for ever otherwise.
+/// To be asked to end is not to end: what was begun goes on, and may stand still as little as before; once it stood still,
+/// for no more than a [`MOMENT`].
 ///
 /// What ends it lies in a set, which asks it only when something woke it: a request's path meets no timer.
-async fn until_ending<C, E>(connection: C, mut ending: Pin<&mut FuturesUnordered<E>>, farewell: Duration) -> Ended
+async fn until_ending<C, E>(
+    connection: C,
+    mut ending: Pin<&mut FuturesUnordered<E>>,
+    (pulse, patience, site): (Arc<Pulse>, Patience, Arc<Site>),
+) -> Ended
 where
     C: GracefulConnection<Error = hyper::Error>,
     E: Future<Output = Ending>,
@@ -369,9 +350,19 @@ where
         ending = ending.next() => ending,
     };
     connection.as_mut().graceful_shutdown();
-    match ending {
-        Some(Ending::Overdue(Overdue::Head)) => Ok(()),
-        Some(Ending::Overdue(Overdue::Idle)) => Ok(timeout(farewell, connection).await??),
-        Some(Ending::Drained) | None => Ok(connection.await?),
+    let left = match ending {
+        Some(Ending::Overdue(Overdue::Head)) => return Ok(()),
+        Some(Ending::Overdue(Overdue::Idle)) => Patience { idle: MOMENT, ..patience },
+        Some(Ending::Drained) | None => patience,
+    };
+    tokio::select! {
+        biased;
+        ended = connection => Ok(ended?),
+        overdue = overdue(&pulse, left) => {
+            if ending == Some(Ending::Drained) {
+                site.metrics.connection_closed(overdue);
+            }
+            Ok(())
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Serves one version of a model over HTTP and gRPC.
 //!
-//! A request goes one way: `listener` (accepts, deals out) → `connection` (a serving thread, under a `watch`) → `http`
+//! A request goes one way: `listener` (accepts, deals out) → `connection` (a serving thread, a `wire`, under a `watch`) → `http`
 //! (path, limits, body within the `budget`) → `predict` or `oip`, by `json` and `schema` (bytes to columns, everything wrong named at once) →
 //! `deployment` → `queue` (at once, or by a worker, with others as `batching` has it) → `model` → `drift` (counted) →
 //! `answer`.
@@ -39,3 +39,4 @@ pub mod settings;
 pub mod source;
 pub mod threads;
 pub mod watch;
+pub mod wire;

@@ -5,6 +5,7 @@
 //! A request's path is free of clocks and timers: it counts its [turns](Pulse), and the watch, which looks every now and
 //! then, sees which connection stands where it stood before.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -66,8 +67,23 @@ impl Pulse {
         }
     }
 
+    /// What came in was no part of a request.
+    pub fn rests(&self) {
+        if self.phase() == Phase::Head {
+            self.turn_to(Phase::Silent);
+        }
+    }
+
+    /// A part of an answer went out: who reads it does not stand still, however long the answer is.
+    pub fn told(&self) {
+        match self.phase() {
+            Phase::Busy => {}
+            standing @ (Phase::Silent | Phase::Head) => self.turn_to(standing),
+        }
+    }
+
     /// A request is whole but for its body; it is under way until the guard is dropped.
-    pub fn enter(&self) -> UnderWay<'_> {
+    pub fn enter(self: Arc<Self>) -> UnderWay {
         self.under_way.fetch_add(1, Ordering::Relaxed);
         self.turn_to(Phase::Busy);
         UnderWay { pulse: self }
@@ -92,11 +108,11 @@ const WRAP: u32 = 3 << 30;
 
 /// A request that is under way.
 #[derive(Debug)]
-pub struct UnderWay<'p> {
-    pulse: &'p Pulse,
+pub struct UnderWay {
+    pulse: Arc<Pulse>,
 }
 
-impl Drop for UnderWay<'_> {
+impl Drop for UnderWay {
     fn drop(&mut self) {
         if self.pulse.under_way.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.pulse.turn_to(Phase::Silent);
@@ -161,7 +177,7 @@ mod tests {
 
     /// A connection, its watch, and what the watch says at a second.
     struct Watched {
-        pulse: Pulse,
+        pulse: Arc<Pulse>,
         watch: Watch,
         start: Instant,
     }
@@ -169,7 +185,11 @@ mod tests {
     impl Watched {
         fn new() -> Self {
             let start = Instant::now();
-            Self { pulse: Pulse::default(), watch: Watch::new(PATIENCE, start), start }
+            Self { pulse: Arc::default(), watch: Watch::new(PATIENCE, start), start }
+        }
+
+        fn enter(&self) -> UnderWay {
+            Arc::clone(&self.pulse).enter()
         }
 
         fn check(&mut self, second: u64, wanted: Option<Overdue>) {
@@ -202,7 +222,7 @@ mod tests {
     fn a_request_under_way_takes_its_time_and_silence_counts_from_its_end() {
         let mut watched = Watched::new();
         watched.pulse.heard();
-        let (one, other) = (watched.pulse.enter(), watched.pulse.enter());
+        let (one, other) = (watched.enter(), watched.enter());
         assert_eq!(watched.pulse.phase(), Phase::Busy);
         drop(one);
         assert_eq!(watched.pulse.phase(), Phase::Busy);
@@ -217,9 +237,39 @@ mod tests {
         let mut watched = Watched::new();
         for second in 1..300 {
             watched.pulse.heard();
-            drop(watched.pulse.enter());
+            drop(watched.enter());
             watched.check(second, None);
         }
+    }
+
+    #[test]
+    fn whoever_reads_an_answer_takes_its_time_and_silence_counts_from_the_last_part() {
+        let mut watched = Watched::new();
+        drop(watched.enter());
+        for second in (0..300).step_by(50) {
+            watched.pulse.told();
+            watched.check(second, None);
+        }
+        watched.check(309, None);
+        watched.check(310, Some(Overdue::Idle));
+        watched.pulse.heard();
+        watched.pulse.told();
+        watched.check(320, None);
+        watched.check(330, Some(Overdue::Head));
+    }
+
+    #[test]
+    fn what_was_no_request_leaves_the_connection_silent() {
+        let mut watched = Watched::new();
+        watched.pulse.heard();
+        watched.pulse.rests();
+        watched.check(1, None);
+        watched.check(60, None);
+        watched.check(61, Some(Overdue::Idle));
+        let _under_way = watched.enter();
+        watched.pulse.told();
+        watched.pulse.rests();
+        assert_eq!(watched.pulse.phase(), Phase::Busy);
     }
 
     #[test]

@@ -31,5 +31,6 @@ mod python;
 mod schema;
 mod server;
 mod source;
+mod stalls;
 mod store;
 mod trees;
