@@ -101,7 +101,7 @@ fn serve() -> Result<(SocketAddr, Vec<Value>), Failure> {
     let health = Arc::new(Health::new());
     let limits = Limits { body_bytes: 1 << 20, batch_rows: 64, body_patience: Duration::from_secs(75) };
     let patience = Patience { idle: Duration::from_secs(75), head: Duration::from_secs(20) };
-    let connections = ConnectionLimits { most: 1000, patience };
+    let connections = ConnectionLimits { most: 1000, on_top: 10, patience };
     let policy = Policy { most_rows: 64, most_weight: 1 << 14 };
     let queue = QueueLimits { wait: Duration::from_secs(1), policy, panics: NonZeroUsize::MIN };
     let window = Duration::from_mins(1);

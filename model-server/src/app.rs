@@ -16,8 +16,9 @@ use tracing::{info, warn};
 
 use crate::budget::Budget;
 use crate::bundle::{Bundle, BundleError};
-use crate::connection::{Serving, ServingError};
+use crate::connection::{ConnectionLimits, Serving, ServingError};
 use crate::deployment::{Deployment, DeploymentError, Terms};
+use crate::descriptors;
 use crate::golden::{self, GoldenError};
 use crate::health::{Health, Stage};
 use crate::http::Site;
@@ -86,7 +87,7 @@ pub fn run(settings: &Settings) -> Result<(), AppError> {
         bodies: Budget::new(settings.bodies_bytes()),
     });
     let drain = Drain::new();
-    let serving = Serving::start(settings.threads(), settings.connection_limits(), &site, &drain)?;
+    let serving = Serving::start(settings.threads(), connection_limits(settings), &site, &drain)?;
     let loading = load_aside(settings.clone(), Arc::clone(&site))?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -101,6 +102,23 @@ pub fn run(settings: &Settings) -> Result<(), AppError> {
             ended = life => ended,
         }
     })
+}
+
+/// What connections are held to, as far as the system lets that many be open.
+fn connection_limits(settings: &Settings) -> ConnectionLimits {
+    let wanted = settings.connection_limits();
+    let Some(files) = descriptors::raise() else {
+        return wanted;
+    };
+    let limits = wanted.within(descriptors::connections(files, settings.threads().get()));
+    if limits.most < wanted.most {
+        let (wanted, served) = (wanted.most, limits.most);
+        warn!(
+            files,
+            wanted, served, "fewer connections than MAX_CONNECTIONS are served; raise the limit on open files"
+        );
+    }
+    limits
 }
 
 /// What whoever started the server waits for: the first line on stdout.
@@ -224,7 +242,6 @@ mod tests {
     use tokio::net::TcpStream;
 
     use super::*;
-    use crate::connection::ConnectionLimits;
     use crate::http::Limits;
     use crate::watch::Patience;
 
@@ -240,7 +257,7 @@ mod tests {
         let listener = listener::bind("127.0.0.1", 0).unwrap();
         let address = listener.local_addr().unwrap();
         let patience = Patience { idle: Duration::from_mins(1), head: Duration::from_mins(1) };
-        let limits = ConnectionLimits { most: 10, patience };
+        let limits = ConnectionLimits { most: 10, on_top: 10, patience };
         let serving = Serving::start(NonZeroUsize::MIN, limits, &site, &drain).unwrap();
         let (loaded, loading) = oneshot::channel();
         let client = async {

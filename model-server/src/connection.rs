@@ -50,12 +50,23 @@ pub struct ServingError(#[from] io::Error);
 pub struct ConnectionLimits {
     /// How many are served at a time.
     pub most: usize,
+    /// How many on top are answered, though not served.
+    pub on_top: usize,
     /// How long they may stand still.
     pub patience: Patience,
 }
 
-/// How many connections on top are answered, though not served.
-const ON_TOP: usize = 128;
+impl ConnectionLimits {
+    /// The same where no more than so many may be open at all.
+    #[must_use]
+    pub fn within(self, room: usize) -> Self {
+        let on_top = self.on_top.min(room / 2);
+        Self { most: self.most.min(room.saturating_sub(on_top)).max(1), on_top, ..self }
+    }
+}
+
+/// How many connections on top are answered when nothing else is said.
+pub const ON_TOP: usize = 128;
 
 /// How long such a connection may take.
 const MOMENT: Duration = Duration::from_secs(2);
@@ -66,7 +77,15 @@ pub struct Serving {
     threads: Vec<Desk>,
     site: Arc<Site>,
     limits: ConnectionLimits,
+    places: Places,
     drain: Drain,
+}
+
+/// How many connections of each kind are open. Those on top take no place of those that are served, however long they stay.
+#[derive(Debug, Default)]
+struct Places {
+    served: Arc<AtomicUsize>,
+    on_top: Arc<AtomicUsize>,
 }
 
 /// One thread, as seen by those who give it connections.
@@ -96,14 +115,27 @@ enum Service {
 /// An open connection, counted until it is dropped.
 #[derive(Debug)]
 struct Counted {
-    open: Arc<AtomicUsize>,
+    /// Of its thread, and of its kind.
+    among: [Arc<AtomicUsize>; 2],
     site: Arc<Site>,
     _in_flight: InFlight,
 }
 
+impl Counted {
+    fn new(among: [Arc<AtomicUsize>; 2], site: Arc<Site>, in_flight: InFlight) -> Self {
+        for open in &among {
+            open.fetch_add(1, Ordering::Relaxed);
+        }
+        site.metrics.connection_opened();
+        Self { among, site, _in_flight: in_flight }
+    }
+}
+
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.open.fetch_sub(1, Ordering::Relaxed);
+        for open in &self.among {
+            open.fetch_sub(1, Ordering::Relaxed);
+        }
         self.site.metrics.connection_ended();
     }
 }
@@ -122,17 +154,22 @@ impl Serving {
         let threads = (0..count.get())
             .map(|number| Desk::open(number, Arc::clone(site), drain.clone()))
             .collect::<Result<_, _>>()?;
-        Ok(Self { threads, site: Arc::clone(site), limits, drain: drain.clone() })
+        let places = Places::default();
+        Ok(Self { threads, site: Arc::clone(site), limits, places, drain: drain.clone() })
     }
 
-    /// Gives a connection to the thread that has the fewest, unless there are too many.
+    /// Gives a connection to the thread that has the fewest, unless there are too many. Only one thread deals.
     pub fn deal(&self, stream: TcpStream) {
-        let Some(service) = self.service(self.drain.in_flight()) else {
+        let Some((service, place)) = self.place() else {
             return;
         };
         let fewest = self.threads.iter().min_by_key(|desk| desk.open.load(Ordering::Relaxed));
         let handed_over = match (fewest, stream.into_std()) {
-            (Some(desk), Ok(stream)) => desk.take(stream, service, (Arc::clone(&self.site), self.drain.enter())),
+            (Some(desk), Ok(stream)) => {
+                let among = [Arc::clone(&desk.open), Arc::clone(place)];
+                let counted = Counted::new(among, Arc::clone(&self.site), self.drain.enter());
+                desk.connections.send(Dealt { stream, service, counted }).is_ok()
+            }
             (None, Ok(_)) => false,
             (_, Err(error)) => {
                 debug!(%error, "connection lost");
@@ -144,13 +181,14 @@ impl Serving {
         }
     }
 
-    /// What a connection is given that comes when so many are open.
-    fn service(&self, open: usize) -> Option<Service> {
-        if open < self.limits.most {
-            return Some(Service::Whole(self.limits.patience));
+    /// What the next connection is given, and among whom it is counted.
+    fn place(&self) -> Option<(Service, &Arc<AtomicUsize>)> {
+        if self.places.served.load(Ordering::Relaxed) < self.limits.most {
+            return Some((Service::Whole(self.limits.patience), &self.places.served));
         }
         self.site.metrics.connection_refused();
-        (open < self.limits.most.saturating_add(ON_TOP)).then_some(Service::OnTop)
+        let has_room = self.places.on_top.load(Ordering::Relaxed) < self.limits.on_top;
+        has_room.then_some((Service::OnTop, &self.places.on_top))
     }
 }
 
@@ -162,13 +200,6 @@ impl Desk {
             .name(format!("serve-{number}"))
             .spawn(move || runtime.block_on(serve(receiver, site, drain)))?;
         Ok(Self { connections: sender, open: Arc::default() })
-    }
-
-    fn take(&self, stream: StdStream, service: Service, (site, in_flight): (Arc<Site>, InFlight)) -> bool {
-        self.open.fetch_add(1, Ordering::Relaxed);
-        site.metrics.connection_opened();
-        let counted = Counted { open: Arc::clone(&self.open), site, _in_flight: in_flight };
-        self.connections.send(Dealt { stream, service, counted }).is_ok()
     }
 }
 
@@ -363,6 +394,23 @@ where
                 site.metrics.connection_closed(overdue);
             }
             Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_fit_into_the_room_that_there_is_and_some_on_top_are_answered() {
+        let patience = Patience { idle: MOMENT, head: MOMENT };
+        let limits = ConnectionLimits { most: 8192, on_top: ON_TOP, patience };
+        for (room, wanted) in
+            [(100_000, (8192, 128)), (8320, (8192, 128)), (1000, (872, 128)), (100, (50, 50)), (1, (1, 0))]
+        {
+            let within = limits.within(room);
+            assert_eq!((within.most, within.on_top), wanted, "{room}");
         }
     }
 }

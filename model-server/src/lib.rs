@@ -20,6 +20,7 @@ pub mod cli;
 pub mod connection;
 pub mod deadline;
 pub mod deployment;
+pub mod descriptors;
 pub mod drift;
 pub mod findings;
 pub mod golden;

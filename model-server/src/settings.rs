@@ -10,7 +10,7 @@ use pointsman_telemetry::logs::LogFormat;
 
 use crate::artifact::Sha256;
 use crate::batching::Policy;
-use crate::connection::ConnectionLimits;
+use crate::connection::{ConnectionLimits, ON_TOP};
 use crate::http::Limits;
 use crate::model::DeviceName;
 use crate::queue::QueueLimits;
@@ -113,6 +113,7 @@ impl Settings {
         let idle = Duration::from_secs(self.idle_seconds.into());
         ConnectionLimits {
             most: self.max_connections.get(),
+            on_top: ON_TOP,
             patience: Patience { idle, head: self.request_patience() },
         }
     }

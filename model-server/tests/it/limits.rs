@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -288,6 +289,58 @@ fn who_watches_the_health_is_held_to_the_same() {
         assert_eq!(watch(body(vec![Bytes::from_static(&[0, 0, 0, 0, 9, 1])], false)).await, "10", "too slow");
         assert_eq!(watch(body_of(&[0x0a; 5_000])).await, "11", "too long");
     });
+}
+
+/// A connection on top asks nothing, and leaves after a moment.
+#[test]
+fn connections_on_top_take_no_place_of_those_that_are_served() {
+    let mut command = program(&bundle("v1"));
+    let server = Server::start(command.env("MAX_CONNECTIONS", "3"));
+    let open = || metric(&server, "model_server_connections");
+    // The test's own client keeps the connection that it asks for metrics with.
+    let kept = [served(&server), served(&server)];
+    assert_eq!(open(), 3);
+    let on_top: Vec<_> = (0..10).map(|_| Wire::to(server.address).unwrap()).collect();
+    server.until("they are there", || metric(&server, "model_server_connections_refused_total") == 10);
+    drop(kept);
+    server.until("there is room", || open() <= 11);
+    drop(served(&server));
+    drop(on_top);
+}
+
+/// With the limit on open files that `ulimit` sets.
+fn limited(ulimit: &str) -> Command {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", &format!(r#"{ulimit} && exec "$0""#), env!("CARGO_BIN_EXE_model-server")]);
+    command.env_clear().env("MODEL_PATH", bundle("v1")).env("PORT", "0").env("THREADS", "2");
+    command
+}
+
+#[test]
+fn the_soft_limit_of_open_files_bounds_no_connections() {
+    let server = Server::start(&mut limited("ulimit -S -n 100"));
+    let kept: Vec<_> = (0..150).map(|_| served(&server)).collect();
+    assert_eq!(metric(&server, "model_server_connections"), 151);
+    drop(kept);
+}
+
+#[test]
+fn where_no_more_files_may_be_open_fewer_connections_are_served_and_health_goes_on() {
+    let server = Server::start(&mut limited("ulimit -n 200"));
+    let request = predict_request(&row().to_string());
+    let mut statuses = Vec::new();
+    let kept: Vec<_> = (0..80)
+        .map(|_| {
+            let mut wire = Wire::to(server.address).unwrap();
+            wire.write(&request).unwrap();
+            statuses.push(wire.read().unwrap().0);
+            wire
+        })
+        .collect();
+    assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 63, "{statuses:?}");
+    assert!(statuses.iter().skip(63).all(|status| *status == 503), "{statuses:?}");
+    assert_eq!(server.get("/health").status, 200);
+    drop(kept);
 }
 
 #[test]

@@ -63,7 +63,7 @@ impl Inside {
         let health = Arc::new(Health::new());
         let limits = Limits { body_bytes: 1 << 20, batch_rows: 100, body_patience: PATIENCE };
         let patience = Patience { idle: PATIENCE, head: PATIENCE };
-        let connections = ConnectionLimits { most: 1000, patience };
+        let connections = ConnectionLimits { most: 1000, on_top: 10, patience };
         let terms = Terms {
             limits,
             queue: QueueLimits {
