@@ -16,6 +16,9 @@ const LEARNING: f64 = 0.1;
 /// close the server for long.
 const CORRECTION: std::ops::RangeInclusive<f64> = 0.25..=16.0;
 
+/// How many times as slow as expected one batch may seem: a longer stall says nothing about the model.
+const SLOWEST: f64 = 2.0;
+
 /// How long a model calculated in a trial.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Trial {
@@ -67,7 +70,7 @@ impl Costs {
     pub fn learn(&mut self, weight: usize, took: Duration) {
         let expected = self.estimate(weight).as_secs_f64();
         if expected > 0.0 {
-            let wanted = self.correction * took.as_secs_f64() / expected;
+            let wanted = self.correction * (took.as_secs_f64() / expected).min(SLOWEST);
             let moved = self.correction + LEARNING * (wanted - self.correction);
             self.correction = moved.clamp(*CORRECTION.start(), *CORRECTION.end());
         }
@@ -208,6 +211,13 @@ mod tests {
             costs.learn(10, Duration::from_secs(10));
         }
         assert!(costs.estimate(10) <= Duration::from_micros(1601), "{:?}", costs.estimate(10));
+    }
+
+    #[test]
+    fn one_stall_hardly_changes_the_estimates() {
+        let mut costs = gainful();
+        costs.learn(10, Duration::from_mins(1));
+        assert!(costs.estimate(10) <= Duration::from_micros(111), "{:?}", costs.estimate(10));
     }
 
     proptest! {

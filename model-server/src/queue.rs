@@ -325,7 +325,7 @@ impl Shared {
         for job in &jobs {
             all.append(&job.rows);
         }
-        match self.predict(all) {
+        match self.measured_pass(all) {
             Ok(predictions) => hand_out(jobs, &predictions),
             Err(problem) => {
                 let panicked_alone =
@@ -339,7 +339,7 @@ impl Shared {
 
     /// Gives whether the model panicked.
     fn serve_alone(&self, mut job: Job) -> bool {
-        let outcome = self.predict(std::mem::take(&mut job.rows));
+        let outcome = self.measured_pass(std::mem::take(&mut job.rows));
         let panicked = outcome.as_ref().is_err_and(|problem| self.count_if_panicked(problem));
         job.tell(outcome);
         panicked
@@ -348,7 +348,7 @@ impl Shared {
     /// One part of a large request; gives the request back if there are more.
     fn serve_part(&self, mut job: Job, mut done: Predictions) -> Option<Job> {
         let part = self.next_part(&mut job.rows);
-        match self.predict(part) {
+        match self.measured_pass(part) {
             Ok(part) => done.append(part),
             Err(problem) => {
                 self.count_if_panicked(&problem);
@@ -381,6 +381,16 @@ impl Shared {
         rows.take_first(count)
     }
 
+    /// One pass of a worker, from which estimates learn. What is calculated where it was read teaches nothing: only what
+    /// stalled there would take long enough to be measured.
+    fn measured_pass(&self, rows: Rows) -> Outcome {
+        let predictions = self.predict(rows)?;
+        if let Some(calculation) = predictions.calculation {
+            self.line().costs.learn(self.model.weight(&predictions.rows), calculation.took);
+        }
+        Ok(predictions)
+    }
+
     /// One pass through the model; a panic becomes an error.
     fn predict(&self, rows: Rows) -> Outcome {
         let start = Instant::now();
@@ -388,9 +398,6 @@ impl Shared {
         let ended = Instant::now();
         let took = ended.duration_since(start);
         let values = calculated.map_err(|cause| panicked(cause.as_ref()))??;
-        if took > AT_ONCE {
-            self.line().costs.learn(self.model.weight(&rows), took);
-        }
         let calculation = Some(Calculation { rows: rows.count, took, ended });
         Ok(Predictions { rows, values, calculation, earlier: Vec::new() })
     }
@@ -562,12 +569,17 @@ mod tests {
     }
 
     fn queue_of(wait_ms: u64, workers: usize) -> Scene {
+        queue_costing(wait_ms, workers, Duration::from_millis(1))
+    }
+
+    /// A column costs so much alone and half of it in a batch.
+    fn queue_costing(wait_ms: u64, workers: usize, column: Duration) -> Scene {
         let (gate, let_go) = mpsc::channel();
         let (began, passes) = mpsc::channel();
         let model = Arc::new(Gated { let_go: let_go.into(), began: began.into() });
         let costs = Costs::measured(
-            Trial { rows: 1, weight: 1, took: Duration::from_millis(1) },
-            Trial { rows: 32, weight: 32, took: Duration::from_millis(16) },
+            Trial { rows: 1, weight: 1, took: column },
+            Trial { rows: 32, weight: 32, took: column * 16 },
         );
         let panics = NonZeroUsize::new(2).unwrap();
         let limits = QueueLimits { wait: Duration::from_millis(wait_ms), policy: POLICY, panics };
@@ -626,6 +638,23 @@ mod tests {
                 calculations += usize::from(predictions.calculation.is_some());
             }
             assert_eq!(calculations, 1);
+        });
+    }
+
+    /// A thread that reads was stopped in the middle of a calculation that takes it next to nothing.
+    #[test]
+    fn what_stalls_where_it_was_read_changes_no_estimate() {
+        let stage = queue_costing(1000, 1, Duration::from_micros(10));
+        runtime().block_on(async {
+            let stalled = tokio::spawn(stage.ask(&[1.0], None));
+            assert_eq!(stage.passes.recv().unwrap(), 1);
+            let since = Instant::now();
+            while since.elapsed() < AT_ONCE * 2 {
+                std::hint::spin_loop();
+            }
+            stage.gate.send(()).unwrap();
+            assert_eq!(stalled.await.unwrap().unwrap().values, [2.0]);
+            assert_eq!(stage.queue.shared.line().costs, stage.queue.shared.measured);
         });
     }
 
