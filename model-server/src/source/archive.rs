@@ -10,7 +10,7 @@ use tar::Archive;
 use tracing::info;
 
 use super::cache::{ARCHIVE, Arriving, Cache, digests};
-use super::{Brought, Remote, SourceError, remote};
+use super::{Brought, Remote, SourceError, found, remote};
 use crate::artifact::{ArtifactError, Folder, MODEL_FILE, Sha256};
 
 /// How deep a file of a bundle may lie in an archive: in the one folder that was packed.
@@ -22,7 +22,11 @@ pub(super) fn of_file(file: &Path, cache: &Cache, promised: Option<&Sha256>) -> 
     let open = File::open(file)
         .map_err(|source| SourceError::Artifact(ArtifactError::Read { file: file.to_owned(), source }))?;
     let arriving = Arriving::begin(cache, &key(&archive))?;
-    unpacked(open, &archive, (cache, arriving), promised)
+    if let Some(brought) = promised.and_then(|promised| cache.kept(promised)) {
+        return found_meanwhile(brought, arriving);
+    }
+    unpack(open, &archive, &arriving)?;
+    finish(&archive, (cache, arriving), promised)
 }
 
 /// Fetches an archive, and unpacks it.
@@ -35,10 +39,16 @@ pub(super) async fn of_store(
     let archive = store.shown(&name);
     let arriving = Arriving::begin(cache, &key(&archive))?;
     let file = arriving.path().with_extension(ARCHIVE);
+    if let Some(brought) = promised.and_then(|promised| cache.kept(promised)) {
+        cache.remove_archive(&file);
+        return found_meanwhile(brought, arriving);
+    }
     store.download(&name, &file).await?;
-    let folder = unpacked(File::open(&file)?, &archive, (cache, arriving), promised);
+    let unpacked = unpack(File::open(&file)?, &archive, &arriving);
+    // While nobody else may fetch it: the next one would lose what it fetches.
     fs::remove_file(&file)?;
-    folder
+    unpacked?;
+    finish(&archive, (cache, arriving), promised)
 }
 
 /// An archive says what it holds only when it has come: until then its place is its name.
@@ -46,22 +56,32 @@ fn key(archive: &str) -> String {
     format!("archive-{}", Sha256::of(archive.as_bytes()))
 }
 
-fn unpacked(
-    file: File,
-    archive: &str,
-    (cache, arriving): (&Cache, Arriving),
-    promised: Option<&Sha256>,
-) -> Result<Brought, SourceError> {
+/// Whoever held the lock before has brought the same.
+fn found_meanwhile(brought: Brought, arriving: Arriving) -> Result<Brought, SourceError> {
+    arriving.abandon()?;
+    Ok(found(brought))
+}
+
+fn unpack(file: File, archive: &str, arriving: &Arriving) -> Result<(), SourceError> {
     let broken =
         |source| SourceError::of_disk(source, |source| SourceError::Archive { archive: archive.to_owned(), source });
     let compressed = Path::new(archive).extension().is_none_or(|end| end != "tar");
     let reader = BufReader::new(file);
     let files = if compressed {
-        unpack(MultiGzDecoder::new(reader), &arriving).map_err(broken)?
+        write_files(MultiGzDecoder::new(reader), arriving).map_err(broken)?
     } else {
-        unpack(reader, &arriving).map_err(broken)?
+        write_files(reader, arriving).map_err(broken)?
     };
     info!(archive, files, "archive unpacked");
+    Ok(())
+}
+
+/// Compares what was unpacked with its digests, and keeps it.
+fn finish(
+    archive: &str,
+    (cache, arriving): (&Cache, Arriving),
+    promised: Option<&Sha256>,
+) -> Result<Brought, SourceError> {
     if !arriving.path().join(MODEL_FILE).is_file() {
         return Err(SourceError::NoBundle { archive: archive.to_owned() });
     }
@@ -75,7 +95,7 @@ fn unpacked(
 }
 
 /// Writes the files of an archive; gives how many there were.
-fn unpack(reader: impl Read, arriving: &Arriving) -> io::Result<usize> {
+fn write_files(reader: impl Read, arriving: &Arriving) -> io::Result<usize> {
     let mut files = 0;
     let mut archive = Archive::new(reader);
     for entry in archive.entries()? {

@@ -133,7 +133,7 @@ impl Cache {
     }
 
     /// Removes what has come of an archive, and what its fetch noted beside it.
-    fn remove_archive(&self, archive: &Path) {
+    pub(super) fn remove_archive(&self, archive: &Path) {
         let stem = archive.file_name().and_then(OsStr::to_str).unwrap_or_default();
         for file in self.entries(|name| name.starts_with(stem)) {
             fs::remove_file(file).inspect_err(|error| warn!(%error, "half an archive not removed")).ok();

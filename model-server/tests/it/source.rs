@@ -438,23 +438,52 @@ fn the_cache_keeps_the_bundles_that_were_used_last_and_every_one_in_use() {
     assert_eq!(left, 2 * 2, "each with the file that says who uses it, and nothing else");
 }
 
+/// Three servers that are started at once, all of which serve in the end.
+fn check_at_once(commands: [Command; 3]) {
+    std::thread::scope(|scope| {
+        let servers: Vec<_> =
+            commands.into_iter().map(|mut command| scope.spawn(move || Server::start(&mut command))).collect();
+        for server in servers {
+            assert_eq!(server.join().unwrap().post("/v1/predict", &row().to_string()).status, 200);
+        }
+    });
+}
+
 #[test]
 fn servers_that_start_at_once_on_one_cache_fetch_a_bundle_once() {
     let store = stored();
     store.break_off(WEIGHTS, &[Fault::CutAfter(10_000), Fault::Status(503)]);
     let cache = Cache::new();
-    std::thread::scope(|scope| {
-        let servers: Vec<_> = (0..3)
-            .map(|_| {
-                let mut command = cache.program(&store.url("/models/v1"));
-                scope.spawn(move || Server::start(&mut command))
-            })
-            .collect();
-        for server in servers {
-            assert_eq!(server.join().unwrap().post("/v1/predict", &row().to_string()).status, 200);
-        }
-    });
+    check_at_once([(); 3].map(|()| cache.program(&store.url("/models/v1"))));
     assert_eq!(store.asked(WEIGHTS).len(), 3, "twice in vain, once whole");
+    assert_eq!(cache.whole(), 1);
+}
+
+#[test]
+fn servers_that_start_at_once_fetch_an_archive_with_a_promised_bundle_once() {
+    const ARCHIVE: &str = "/models/v1.tar.gz";
+    let (store, cache) = (Store::start(), Cache::new());
+    store.put(ARCHIVE, compressed(&packed("v1/")));
+    store.break_off(ARCHIVE, &[Fault::CutAfter(10_000), Fault::Status(503)]);
+    let promising = |()| {
+        let mut command = cache.program(&store.url(ARCHIVE));
+        command.env("MODEL_SHA256", digest());
+        command
+    };
+    check_at_once([(); 3].map(promising));
+    assert_eq!(store.asked(ARCHIVE).len(), 3, "twice in vain, once whole");
+    let left = fs::read_dir(cache.0.path().join("models")).unwrap().map(|entry| entry.unwrap().path());
+    let left: Vec<PathBuf> = left.filter(|path| path.extension().is_none_or(|end| end != "used")).collect();
+    assert_eq!(left, cache.folders(), "nothing but the bundle is left");
+    assert_eq!(left.len(), 1);
+}
+
+#[test]
+fn servers_that_start_at_once_fetch_an_archive_one_after_the_other_without_a_digest() {
+    const ARCHIVE: &str = "/models/v1.tar";
+    let (store, cache) = (Store::start(), Cache::new());
+    store.put(ARCHIVE, packed("v1/"));
+    check_at_once([(); 3].map(|()| cache.program(&store.url(ARCHIVE))));
     assert_eq!(cache.whole(), 1);
 }
 
