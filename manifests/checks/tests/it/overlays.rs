@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use pointsman_manifests::{Objects, Read, findings};
 
-use crate::render::{file, guarded_production, overlay};
+use crate::render::{file, guarded_production, overlay, with_component};
 
 /// Secrets that an operator makes before a production overlay is applied.
 pub const BY_HAND: &[&str] = &["pointsman-tokens"];
@@ -84,6 +84,22 @@ fn production_fetches_models_from_the_bucket_that_the_overlay_names() {
         assert!(covered(token) && covered(env[place("MODEL_CACHE")].text("/value")));
     }
     assert!(store.0.text("/data/AWS_ROLE_ARN").starts_with("arn:aws:iam::"));
+}
+
+#[test]
+fn the_role_of_a_machine_is_reached_only_where_the_component_for_it_stands() {
+    let role = |objects: &Objects| objects.find("NetworkPolicy", "model-server-machine-role").cloned();
+    let (Some(without), Some(with)) = (overlay("production"), with_component("production", "machine-role")) else {
+        return;
+    };
+    assert!(role(&without).is_none());
+    holds(&with, BY_HAND);
+    let role = role(&with).unwrap();
+    assert_eq!(role.0.text("/metadata/namespace"), "models");
+    let [rule] = role.0.items("/spec/egress") else { panic!("one rule: {role}") };
+    assert_eq!(rule.text("/to/0/ipBlock/cidr"), "169.254.0.0/16");
+    let ports: Vec<u64> = rule.items("/ports").iter().filter_map(|port| port.at("/port").as_u64()).collect();
+    assert_eq!(ports, [80, 988]);
 }
 
 #[test]

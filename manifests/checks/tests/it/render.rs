@@ -26,6 +26,21 @@ pub fn overlay(name: &str) -> Option<Objects> {
     rendered(&format!("manifests/overlays/{name}"))
 }
 
+/// An overlay with a component on top, as an operator's own overlay would take both.
+pub fn with_component(name: &str, component: &str) -> Option<Objects> {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path().canonicalize().unwrap();
+    let manifests = root().join("manifests").canonicalize().unwrap();
+    let up = "../".repeat(here.components().count() - 1);
+    let manifests = format!("{up}{}", manifests.strip_prefix("/").unwrap().display());
+    let text = format!(
+        "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nnamespace: models\n\
+         resources: [{manifests}/overlays/{name}]\ncomponents: [{manifests}/components/{component}]\n"
+    );
+    std::fs::write(here.join("kustomization.yaml"), text).unwrap();
+    rendered(here.to_str().unwrap())
+}
+
 /// The production overlay in a cluster that has the admission policy.
 pub fn guarded_production() -> Option<Objects> {
     let mut objects = overlay("production")?;
