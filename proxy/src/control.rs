@@ -81,6 +81,9 @@ use crate::view::{
 const TICK: Duration = Duration::from_millis(100);
 /// Ticks in which every route is looked at once for people; the last of them makes the view.
 const TICKS_PER_LOOK: usize = 10;
+/// What the records of all trials together take in memory at most: those of some thirty rollouts at once of a quarter of an
+/// hour each, or of five that go on for two.
+const RECORDS_BYTES: usize = 64 << 20;
 /// Up to so many routes are looked at in every tick.
 const FEW_ROUTES: usize = 50;
 /// Where the loop's clock begins. Far from zero, so that a phase that began long before this process has a moment too.
@@ -772,6 +775,15 @@ impl Control {
         }
         if turn == 0 {
             self.send_edge();
+            self.share_room_for_records();
+        }
+    }
+
+    /// Gives each record of a trial the same part of what all of them may take.
+    fn share_room_for_records(&self) {
+        let records: usize = self.routes.iter().map(ControlledRoute::records).sum();
+        for route in &self.routes {
+            route.keep_records_within(RECORDS_BYTES / records.max(1));
         }
     }
 
@@ -1115,6 +1127,45 @@ mod tests {
         let decided = control.take_up(config(1, 10));
         control.settle(decided).await;
         assert_eq!(control.series.of(&name).now_ms, 0);
+    }
+
+    /// A thousand routes with weights that stand for months take no more than a few do.
+    #[tokio::test]
+    async fn the_records_of_all_routes_share_what_they_may_take() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut control = control(&folder, config(40, 10)).await;
+        for number in 0..40 {
+            bring_up(&mut control, &format!("r{number}")).await;
+        }
+        let bytes = |control: &Control| -> usize {
+            let journals = control.routes.iter().map(ControlledRoute::journal_handle);
+            journals.map(|journal| journal.lock().unwrap().bytes()).sum()
+        };
+        let counted = |route: &ControlledRoute| Observed {
+            stable: "v1".parse().unwrap(),
+            canary: Some("v2".parse().unwrap()),
+            trial: route.trial(),
+            row: pointsman_rollout::Row {
+                weight: pointsman_config::Share::from_ppm(20_000).unwrap(),
+                canary: pointsman_rollout::Tally { requests: 1, errors: 0, slow: 0 },
+                stable: pointsman_rollout::Tally::default(),
+            },
+            requests: None,
+            drawn: pointsman_rollout::Drawn::default(),
+        };
+        // Five thousand rows in each tick, in place of so many ticks.
+        for _ in 0..5 {
+            let now = control.now();
+            for route in &mut control.routes {
+                let rows = vec![counted(route); 5_000];
+                route.tick(&rows, &[], Around::default(), now);
+            }
+            for _ in 0..TICKS_PER_LOOK {
+                control.look(&[]);
+            }
+        }
+        let all = bytes(&control);
+        assert!((1 << 20..=RECORDS_BYTES).contains(&all), "{all}");
     }
 
     /// One endpoint of v2 passed its check.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::change::Decision;
-use crate::input::{Input, Ready, Seen};
+use crate::input::{Input, Observed, Ready, Seen};
 use crate::journal::{Decided, Event, RECORD_VERSION, Record};
 use crate::rollout::Rollout;
 use crate::time::Time;
@@ -67,7 +67,7 @@ pub fn replay(route: &Route, record: &Record) -> Result<Replayed, ReplayError> {
         return Err(ReplayError::Form { version: record.version });
     }
     let mut machine = Machine::of(route, record);
-    for event in &record.events {
+    for event in record.events.iter() {
         machine.go_on(event);
     }
     let differs_at = first_difference(&machine.recorded, &machine.replayed);
@@ -76,7 +76,7 @@ pub fn replay(route: &Route, record: &Record) -> Result<Replayed, ReplayError> {
         replayed: machine.replayed,
         differs_at,
         counts_otherwise: record.counts_otherwise(&route.guard),
-        edited: record.events.contains(&Event::Edited),
+        edited: record.events.iter().any(|event| *event == Event::Edited),
         complete: record.complete,
     })
 }
@@ -113,16 +113,18 @@ impl Machine {
     fn go_on(&mut self, event: &Event) {
         match event {
             Event::Tick(since_ns, rows) => {
-                self.now = self.now.plus(Duration::from_nanos(*since_ns));
                 let trial = self.rollout.trial();
                 let rows: Vec<_> = rows.iter().map(|row| row.observed(trial)).collect();
-                let has_left = first_difference(&self.recorded, &self.replayed).is_some();
-                let own = has_left.then(|| self.rollout.desired().effective(&self.ready));
-                let applied = own.unwrap_or_else(|| self.applied.clone());
-                let seen = Seen::alone(&rows, &self.ready, &applied, &[]);
-                // Only an order can be refused.
-                let changes = self.rollout.step(Input::Tick(&seen), self.now).unwrap_or_default();
-                self.note(changes.iter().map(Decided::of));
+                self.tick(*since_ns, &rows);
+            }
+            Event::Idle(ticks, before_ns, last_ns) => {
+                let before = ticks.saturating_sub(1);
+                for number in 0..before {
+                    // The last of these at the very moment.
+                    let rest = if number + 1 == before { before_ns % before } else { 0 };
+                    self.tick(before_ns / before + rest, &[]);
+                }
+                self.tick(*last_ns, &[]);
             }
             Event::Order(since_ns, order) => {
                 self.now = self.now.plus(Duration::from_nanos(*since_ns));
@@ -131,13 +133,24 @@ impl Machine {
                 self.note(changes.iter().map(Decided::of));
             }
             Event::Ready(ready) => self.ready.clone_from(ready),
-            Event::Applied(applied) => self.applied.clone_from(applied),
+            Event::Applied(applied) => self.applied.clone_from(applied.as_ref()),
             Event::Edited => {}
             Event::Decided(decided) => {
-                let at = self.at(decided.clone());
+                let at = self.at(decided.as_ref().clone());
                 self.recorded.extend(at);
             }
         }
+    }
+
+    fn tick(&mut self, since_ns: u64, rows: &[Observed]) {
+        self.now = self.now.plus(Duration::from_nanos(since_ns));
+        let has_left = first_difference(&self.recorded, &self.replayed).is_some();
+        let own = has_left.then(|| self.rollout.desired().effective(&self.ready));
+        let applied = own.unwrap_or_else(|| self.applied.clone());
+        let seen = Seen::alone(rows, &self.ready, &applied, &[]);
+        // Only an order can be refused.
+        let changes = self.rollout.step(Input::Tick(&seen), self.now).unwrap_or_default();
+        self.note(changes.iter().map(Decided::of));
     }
 
     fn note(&mut self, decided: impl Iterator<Item = Decided>) {

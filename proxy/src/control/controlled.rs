@@ -330,6 +330,16 @@ impl ControlledRoute {
         Arc::clone(&self.journal)
     }
 
+    /// How many records of trials it keeps.
+    pub(crate) fn records(&self) -> usize {
+        self.journal().records()
+    }
+
+    /// Each of them takes no more than `most_bytes` from here on.
+    pub(crate) fn keep_records_within(&self, most_bytes: usize) {
+        self.journal().keep_within(most_bytes);
+    }
+
     fn journal(&self) -> MutexGuard<'_, Journal> {
         // Held for as long as a tick is noted, or a record is copied for who asks.
         self.journal.lock().unwrap_or_else(PoisonError::into_inner)

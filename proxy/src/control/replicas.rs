@@ -207,9 +207,8 @@ impl Replication {
     /// the leader will ask for.
     pub(super) fn rows(&mut self, route: &RouteName, own: Vec<Observed>) -> Vec<Observed> {
         if self.leads() {
-            let mut all = own;
-            all.extend(self.pulled.remove(route).unwrap_or_default());
-            return all;
+            let Some(pulled) = self.pulled.remove(route) else { return own };
+            return rows::summed(route, own.into_iter().chain(pulled).collect());
         }
         self.log.push(route, &own);
         own

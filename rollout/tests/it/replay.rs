@@ -13,6 +13,11 @@ fn plan() -> Route {
     route(Plan::Rollout(canary_plan(Promotion::Automatic)))
 }
 
+/// One that an operator has to promote, and nobody does.
+fn waits() -> Route {
+    route(Plan::Rollout(canary_plan(Promotion::Manual)))
+}
+
 /// The record as it comes out of a file.
 fn written(journal: &Journal) -> Record {
     let text = serde_json::to_string(journal.record().unwrap()).unwrap();
@@ -82,11 +87,59 @@ fn a_record_of_a_newer_form_is_refused_and_one_that_is_full_says_so() {
     record.version += 1;
     assert!(replay(&plan(), &record).is_err());
 
-    let mut world = begun(&route(weights(10)));
+    let mut world = begun(&waits());
     world.requests = 1;
     world.run_for(Duration::from_mins(121));
     let record = written(&world.journal);
-    assert!(!record.complete && !replay(&route(weights(10)), &record).unwrap().complete);
+    assert!(!record.complete && !replay(&waits(), &record).unwrap().complete);
+}
+
+/// Nobody takes away weights that stand, so nothing would ever end their record.
+#[test]
+fn of_weights_that_stay_the_first_quarter_of_an_hour_is_recorded() {
+    for (route, complete) in [(route(weights(10)), false), (waits(), true)] {
+        let mut world = begun(&route);
+        world.requests = 1;
+        world.run_for(Duration::from_mins(16));
+        let record = written(&world.journal);
+        assert_eq!(record.complete, complete);
+        assert_eq!(replay(&route, &record).unwrap().differs_at, None);
+    }
+}
+
+#[test]
+fn ticks_in_which_nothing_becomes_known_take_no_place() {
+    let mut world = begun(&plan());
+    world.requests = 0;
+    world.run_for(Duration::from_mins(30));
+    let idle = world.journal.bytes();
+    assert!(idle < 4_000, "{idle}");
+    world.order(OrderKind::Resume(Resume::GoOn)).unwrap();
+    world.requests = 100;
+    world.run_until(PhaseName::Steady, Duration::from_mins(10));
+    let replayed = replay(&plan(), &written(&world.journal)).unwrap();
+    assert_eq!((replayed.differs_at, replayed.complete), (None, true), "{replayed:?}");
+    assert!(decisions(&replayed).contains(&Decision::Promote), "{replayed:?}");
+}
+
+#[test]
+fn records_take_no_more_than_they_are_given_and_keep_their_beginning() {
+    let mut world = begun(&plan());
+    world.run_for(Duration::from_mins(1));
+    let whole = world.journal.bytes();
+    world.journal.keep_within(whole / 2);
+    let cut = world.journal.bytes();
+    assert!((1..=whole / 2).contains(&cut), "{cut} of {whole}");
+    world.run_for(Duration::from_mins(1));
+    assert_eq!(world.journal.bytes(), cut, "a record with a gap could not be decided again");
+    let replayed = replay(&plan(), &written(&world.journal)).unwrap();
+    assert!(!replayed.complete && replayed.recorded == replayed.replayed && !replayed.recorded.is_empty());
+    world.order(OrderKind::Rollback).unwrap();
+    world.run_until(PhaseName::RolledBack, Duration::from_secs(5));
+    world.journal.keep_within(usize::MAX);
+    world.order(OrderKind::Retry(version("v2"))).unwrap();
+    world.run_for(Duration::from_secs(5));
+    assert!(written(&world.journal).complete, "the next one has room again");
 }
 
 /// Whatever happens to traffic, endpoints and through operators: the same policy decides the same.

@@ -6,6 +6,7 @@
 //! late or repeated neither loses a count nor doubles one, however long nobody asks.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use pointsman_config::{RouteName, Share, VersionId};
 use pointsman_rollout::Observed;
@@ -59,6 +60,33 @@ struct Terms {
     is_by_user: bool,
 }
 
+impl Terms {
+    fn of(route: &RouteName, row: &Observed) -> Self {
+        Self {
+            route: route.clone(),
+            stable: row.stable.clone(),
+            canary: row.canary.clone(),
+            weight: row.row.weight,
+            trial: row.trial,
+            is_by_user: row.requests.is_some(),
+        }
+    }
+}
+
+/// What several edges counted of one route, as one of them would have: a row for each of the terms.
+pub(crate) fn summed(route: &RouteName, rows: Vec<Observed>) -> Vec<Observed> {
+    let mut sums: BTreeMap<Terms, Observed> = BTreeMap::new();
+    for row in rows {
+        match sums.entry(Terms::of(route, &row)) {
+            Entry::Occupied(mut sum) => add(sum.get_mut(), &row),
+            Entry::Vacant(place) => {
+                place.insert(row);
+            }
+        }
+    }
+    sums.into_values().collect()
+}
+
 /// What one edge keeps for the leader.
 #[derive(Debug)]
 pub(crate) struct RowLog {
@@ -83,14 +111,7 @@ impl RowLog {
     pub(crate) fn push(&mut self, route: &RouteName, rows: &[Observed]) {
         for row in rows {
             self.pushes += 1;
-            let terms = Terms {
-                route: route.clone(),
-                stable: row.stable.clone(),
-                canary: row.canary.clone(),
-                weight: row.row.weight,
-                trial: row.trial,
-                is_by_user: row.requests.is_some(),
-            };
+            let terms = Terms::of(route, row);
             if let Some((_, sum)) = self.waiting.get_mut(&terms) {
                 add(sum, row);
             } else {
@@ -237,6 +258,18 @@ mod tests {
         assert_eq!((second.number, sum(&second.rows)), (2, 1));
         let none = log.ask(Some(Taken { instance: Instance(7), number: 2 }));
         assert_eq!((none.number, none.rows.len()), (2, 0));
+    }
+
+    #[test]
+    fn what_several_edges_counted_under_the_same_terms_is_one_row() {
+        let of_trial = |trial| Observed { trial, ..counted(5, 1) };
+        let rows = vec![counted(5, 10), counted(25, 3), counted(5, 4), of_trial(1), of_trial(1)];
+        let sums = summed(&name(), rows);
+        let told: Vec<_> = sums
+            .iter()
+            .map(|sum| (sum.row.weight.ppm(), sum.trial, sum.row.canary.requests, sum.drawn.canary))
+            .collect();
+        assert_eq!(told, [(50_000, 0, 14, 14), (50_000, 1, 2, 2), (250_000, 0, 3, 3)]);
     }
 
     #[test]
