@@ -618,6 +618,58 @@ routes:
         assert!((360..450).contains(&saves.len()), "{}", saves.len());
     }
 
+    /// A leader that has recorded a second of v2's trial.
+    fn recorded() -> ControlledRoute {
+        let (mut controlled, _) = ControlledRoute::begin(route("v2"), None, at(0));
+        let up = Ready { up: 1, total: 1 };
+        controlled.set_ready(["v1", "v2", "v3"].map(|version| (version.parse().unwrap(), up)).into(), at(0));
+        controlled.tick(&[], &[], Around::default(), at(0));
+        controlled.tick(&[], &[], Around::default(), at(1));
+        controlled
+    }
+
+    fn record(controlled: &ControlledRoute) -> String {
+        serde_json::to_string(controlled.journal().record().unwrap()).unwrap()
+    }
+
+    fn trip() -> pointsman_rollout::Trip {
+        let mut another = recorded();
+        another.step_down();
+        let order = Order { kind: OrderKind::Rollback, actor: "test".to_owned(), reason: String::new() };
+        another.obey(&order, at(2)).unwrap();
+        another.trip().unwrap().clone()
+    }
+
+    #[test]
+    fn the_trip_of_another_edge_is_the_end_of_the_leaders_record() {
+        let mut controlled = recorded();
+        let changes = controlled.take_trip(&trip(), "edge-2", at(3));
+        assert_eq!(changes[0].decision, Decision::Rollback);
+        assert!(record(&controlled).contains(&changes[0].sentence()), "{}", record(&controlled));
+        assert_eq!(controlled.records(), 1);
+        let ended = record(&controlled);
+        controlled.tick(&[], &[], Around::default(), at(4));
+        assert_eq!(record(&controlled), ended, "and nothing comes after it");
+    }
+
+    #[test]
+    fn a_trip_that_changes_nothing_ends_no_record() {
+        let mut controlled = recorded();
+        let late = trip();
+        controlled.take_trip(&late, "edge-2", at(3));
+        controlled.tick(&[], &[], Around::default(), at(4));
+        let kind = OrderKind::Retry("v2".parse().unwrap());
+        let order = Order { kind, actor: "test".to_owned(), reason: String::new() };
+        controlled.obey(&order, at(5)).unwrap();
+        controlled.tick(&[], &[], Around::default(), at(6));
+        let before = record(&controlled);
+        assert!(controlled.take_trip(&late, "edge-2", at(7)).is_empty(), "it was retried since");
+        controlled.tick(&[], &[], Around::default(), at(8));
+        let after = record(&controlled);
+        assert_ne!(after, before, "the new trial is recorded on");
+        assert!(after.contains("\"complete\":true"), "{after}");
+    }
+
     #[test]
     fn the_window_of_a_version_that_is_gone_goes_with_its_totals() {
         let (mut controlled, _) = ControlledRoute::begin(route("v2"), None, at(0));

@@ -148,10 +148,14 @@ impl ControlledRoute {
         self.rollout.trip_was_heard();
     }
 
-    /// Another edge, `by`, took a canary back.
+    /// Another edge, `by`, took a canary back. What the leader decides of it is the end of the record; a trip that it knows of,
+    /// or that is about another build, ends nothing.
     pub(crate) fn take_trip(&mut self, trip: &Trip, by: &str, now: Time) -> Vec<Change> {
-        self.journal().leave();
         let changes = self.rollout.take_trip(trip, by, now);
+        if !changes.is_empty() && self.role() == Role::Leader {
+            self.record_changes(&changes, now);
+            self.journal().leave();
+        }
         self.note(&changes, now);
         changes
     }
