@@ -316,7 +316,7 @@ pub(crate) struct DriftFile {
     /// The same for the Kolmogorov-Smirnov statistic of numbers, over what chance explains. More than 0, at most 1.
     #[schemars(extend("default" = 0.2))]
     pub(crate) max_ks: Value<Factor>,
-    /// Fewer rows of a version say nothing; 200 or more.
+    /// Fewer requests of a version say nothing, however many rows they hold: rows of one request are alike. 200 or more.
     #[schemars(extend("default" = 1000))]
     pub(crate) min_rows: Value<Count>,
     /// How often every endpoint is asked, while a rollout is under way; 1s or more.
@@ -325,8 +325,9 @@ pub(crate) struct DriftFile {
     /// How far back rows count; at least three times `every`, and at most `1d`.
     #[schemars(extend("default" = "10m"))]
     pub(crate) window: Value<Duration>,
-    /// What another distribution does. Left out: `rollback` against stable, and `hold` against training, since the world may
-    /// have changed and not the canary.
+    /// What another distribution does. With `rollback` the canary goes back once three samples in a row say the same, none of
+    /// which has a row of another; until then it is held.
+    #[schemars(extend("default" = "hold"))]
     pub(crate) action: Written<OnDrift>,
 }
 

@@ -117,13 +117,13 @@ pub struct DriftGuard {
     pub max_psi: f64,
     /// The same of the Kolmogorov-Smirnov statistic, for what has an order. Default 0.2.
     pub max_ks: f64,
-    /// Fewer rows of a version say nothing. Default 1000.
+    /// Fewer requests of a version say nothing, however many rows they hold. Default 1000.
     pub min_rows: u32,
     /// How often endpoints are asked. Default 10 s.
     pub every: Duration,
     /// How far back rows count. Default 10 min.
     pub window: Duration,
-    /// What another distribution does. Default rollback against stable, hold against training.
+    /// What another distribution does. Default hold.
     pub action: OnDrift,
 }
 
@@ -137,7 +137,7 @@ impl Default for DriftGuard {
             min_rows: 1000,
             every: Duration::from_secs(10),
             window: Duration::from_mins(10),
-            action: OnDrift::Rollback,
+            action: OnDrift::Hold,
         }
     }
 }
@@ -158,7 +158,7 @@ pub enum Against {
 pub enum OnDrift {
     /// No step and no promotion as long as it lasts.
     Hold,
-    /// Weight 0 at once, and quarantine.
+    /// Weight 0 and quarantine, once several samples in a row say the same.
     Rollback,
 }
 

@@ -184,7 +184,7 @@ impl Drift {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner).counts(now, 1);
     }
 
-    /// Counts rows and their predictions.
+    /// Counts the rows of a request and their predictions.
     pub fn note(&self, rows: &Rows, predictions: &[f32], now: Instant) {
         let Some(shard) = self.shards.get(own_shard()) else {
             return;
@@ -245,6 +245,7 @@ impl Drift {
             model: name.to_owned(),
             version: version.to_owned(),
             rows: tally.rows,
+            requests: Some(tally.requests),
             distributions: distributions.map(|(binned, sketch)| binned.distribution(&tally, sketch)).collect(),
         }
     }

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use sketch::{MOST_BINS, Sketch, SketchError};
-pub use statistics::{Distance, by_quantiles, distance};
+pub use statistics::{Distance, by_quantiles, distance, distance_by_draws};
 
 /// The format of reports that this build writes and reads.
 pub const FORMAT: u32 = 1;
@@ -34,6 +34,9 @@ pub struct Report {
     pub version: String,
     /// Rows that were predicted.
     pub rows: u64,
+    /// Requests in which they came; none where nobody counts them, as in reports of older servers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests: Option<u64>,
     /// Every feature and, where they are single numbers, the predictions, by name.
     pub distributions: BTreeMap<String, Distribution>,
 }

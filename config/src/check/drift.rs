@@ -7,11 +7,11 @@ use crate::file::{DriftFile, RouteFile};
 use crate::read::Written;
 use crate::scalar::CheckPath;
 use crate::units::print_duration;
-use crate::{Against, DriftGuard, Guard, OnDrift, Plan, Rollout, Strategy};
+use crate::{Against, DriftGuard, Guard, Plan, Rollout, Strategy};
 
 use super::range::{count, factor};
 
-/// Fewer rows are too noisy for any threshold that is of use: of 200 rows in ten bins chance alone makes a PSI of 0.09.
+/// Fewer requests are too noisy for any threshold that is of use: of 200 rows in ten bins chance alone makes a PSI of 0.09.
 const FEWEST_ROWS: u32 = 200;
 /// Every look costs each endpoint an answer of some kilobytes.
 const MOST_OFTEN: Duration = Duration::from_secs(1);
@@ -26,10 +26,7 @@ pub(super) fn drift(file: &Written<DriftFile>, findings: &Findings) -> Option<Dr
     let default = DriftGuard::default();
     let against = file.against.value().copied().unwrap_or(default.against);
     let CheckPath(path) = file.path.or(CheckPath(default.path));
-    let action = file.action.value().copied().unwrap_or(match against {
-        Against::Stable => OnDrift::Rollback,
-        Against::Training => OnDrift::Hold,
-    });
+    let action = file.action.value().copied().unwrap_or(default.action);
     let (every, window) = times(file, (default.every, default.window), findings);
     Some(DriftGuard {
         path,

@@ -22,6 +22,7 @@ struct Slice {
     number: Option<u32>,
     counts: Vec<u64>,
     rows: u64,
+    requests: u64,
 }
 
 /// What a window holds.
@@ -29,17 +30,19 @@ struct Slice {
 pub(super) struct Tally {
     pub(super) counts: Vec<u64>,
     pub(super) rows: u64,
+    /// Requests in which they came.
+    pub(super) requests: u64,
 }
 
 impl Window {
     /// Empty, over so many bins.
     pub(super) fn new(bins: usize, window: Duration, now: Instant) -> Self {
-        let empty = Slice { number: None, counts: vec![0; bins], rows: 0 };
+        let empty = Slice { number: None, counts: vec![0; bins], rows: 0, requests: 0 };
         let slices = (0..SLICES).map(|_| empty.clone()).collect();
         Self { slices, past: Tally::default(), began: now, length: (window / SLICES).max(Duration::from_millis(1)) }
     }
 
-    /// The counts to which so many rows at this time are added.
+    /// The counts to which so many rows of one request at this time are added.
     pub(super) fn counts(&mut self, now: Instant, rows: usize) -> &mut [u64] {
         let number = self.number(now);
         let Some(slice) = self.slices.iter_mut().min_by_key(|slice| slice.distance(number)) else {
@@ -48,10 +51,11 @@ impl Window {
         if slice.number != Some(number) {
             self.past.add(slice);
             slice.counts.fill(0);
-            slice.rows = 0;
+            (slice.rows, slice.requests) = (0, 0);
             slice.number = Some(number);
         }
         slice.rows += u64::try_from(rows).unwrap_or(u64::MAX);
+        slice.requests += 1;
         &mut slice.counts
     }
 
@@ -66,7 +70,7 @@ impl Window {
 
     /// Adds everything that ever happened.
     pub(super) fn add_all_to(&self, tally: &mut Tally) {
-        tally.add_counts(self.past.rows, &self.past.counts);
+        tally.add_counts((self.past.rows, self.past.requests), &self.past.counts);
         for slice in &self.slices {
             tally.add(slice);
         }
@@ -80,11 +84,12 @@ impl Window {
 
 impl Tally {
     fn add(&mut self, slice: &Slice) {
-        self.add_counts(slice.rows, &slice.counts);
+        self.add_counts((slice.rows, slice.requests), &slice.counts);
     }
 
-    fn add_counts(&mut self, rows: u64, counts: &[u64]) {
+    fn add_counts(&mut self, (rows, requests): (u64, u64), counts: &[u64]) {
         self.rows += rows;
+        self.requests += requests;
         self.counts.resize(self.counts.len().max(counts.len()), 0);
         for (sum, count) in self.counts.iter_mut().zip(counts) {
             *sum += count;
@@ -126,11 +131,12 @@ mod tests {
         assert_eq!(counts(&window, 59), (3, vec![1, 2]));
         assert_eq!(counts(&window, 60), (2, vec![0, 2]));
         assert_eq!(counts(&window, 70), (0, vec![]));
-        window.counts(at(300), 1)[0] += 1;
-        assert_eq!(counts(&window, 300), (1, vec![1, 0]));
+        window.counts(at(300), 7)[0] += 7;
+        assert_eq!(counts(&window, 300), (7, vec![7, 0]));
         let mut all = Tally::default();
         window.add_all_to(&mut all);
-        assert_eq!((all.rows, all.counts), (4, vec![2, 2]), "what is forgotten is still counted since the start");
+        let seen = (all.rows, all.requests, all.counts);
+        assert_eq!(seen, (10, 4, vec![8, 2]), "what is forgotten is still counted since the start");
     }
 
     proptest! {

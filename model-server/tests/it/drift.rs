@@ -112,6 +112,7 @@ fn counts_since_the_start_are_told_for_whoever_adds_them_up() {
     server.post("/v1/predict", &far.to_string());
     let told: Report = serde_json::from_str(&server.get("/v1/drift/sketch").body).unwrap();
     assert_eq!((told.format, told.model.as_str(), told.version.as_str(), told.rows), (1, "delivery-time", "v1", 31));
+    assert_eq!(told.requests, Some(2), "rows of one request are alike");
     for (name, found) in &told.distributions {
         let counted = match &found.values {
             Values::Numbers(sketch) => sketch.total(),

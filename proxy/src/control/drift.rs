@@ -27,7 +27,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::task::AbortOnDropHandle;
 
 use self::books::Books;
-use self::judge::{Judged, judge};
+use self::judge::{Judged, Repeated};
 use super::controlled::ControlledRoute;
 use super::endpoints::Endpoints;
 use super::gates::{Board, DRIFT, Found};
@@ -135,7 +135,7 @@ async fn follow(mut changes: watch::Receiver<BTreeMap<RouteName, Question>>, boa
 async fn look_for_ever(route: RouteName, mut question: watch::Receiver<Question>, board: Board) {
     loop {
         let of = question.borrow_and_update().clone();
-        let mut books = Books::new(of.guard.window);
+        let (mut books, mut repeated) = (Books::new(of.guard.window), Repeated::default());
         let mut looks = interval(of.guard.every);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // Another pair, trial or guard begins anew; endpoints that come and go do not.
@@ -143,7 +143,7 @@ async fn look_for_ever(route: RouteName, mut question: watch::Receiver<Question>
             tokio::select! {
                 _ = looks.tick() => {
                     let endpoints = question.borrow().endpoints.clone();
-                    let found = look(&of, endpoints, &mut books).await;
+                    let found = look(&of, endpoints, (&mut books, &mut repeated)).await;
                     board.write(&route, DRIFT, found);
                 }
                 told = question.changed() => if told.is_err() { return },
@@ -157,7 +157,7 @@ fn is_same(one: &Question, other: &Question) -> bool {
 }
 
 /// One look at all endpoints, and what comes of it.
-async fn look(question: &Question, endpoints: Vec<Asked>, books: &mut Books) -> Found {
+async fn look(question: &Question, endpoints: Vec<Asked>, (books, repeated): (&mut Books, &mut Repeated)) -> Found {
     let at = Instant::now();
     let mut problems = Vec::new();
     let mut told = BTreeMap::new();
@@ -173,7 +173,7 @@ async fn look(question: &Question, endpoints: Vec<Asked>, books: &mut Books) -> 
         }
     }
     problems.extend(books.note(told, at));
-    let Judged { outcome, words } = judge(&question.guard, &question.pair, books);
+    let Judged { outcome, words } = repeated.look(&question.guard, &question.pair, books);
     let (outcome, words) = match (outcome, problems.is_empty()) {
         // What was found against the canary stands on its rows, whoever else is silent.
         (Outcome::Fails, _) | (_, true) => (outcome, words),

@@ -100,12 +100,13 @@ async fn a_canary_that_answers_200_with_wrong_numbers_is_taken_back_for_its_pred
     wrong_bundle(&site.at("wrong"));
     let stable = [ModelServer::start("v1").await, ModelServer::start("v1").await];
     let canary = ModelServer::of(&site.at("wrong")).await;
-    site.write(&guarded(&stable.each_ref().map(|server| server.address), canary.address, ""));
+    let stable_at = stable.each_ref().map(|server| server.address);
+    site.write(&guarded(&stable_at, canary.address, ", action: rollback"));
     let edge = site.start().await;
     edge.wait_for_weight(50.0).await;
     let load = Load::start(&edge, rows());
     let route = edge.wait_for_phase("rolled_back").await;
-    assert!(load.end().await >= 400, "both had 200 rows");
+    assert!(load.end().await >= 1200, "both had 200 requests three times");
     assert_eq!(weight_of(&route), 0.0);
     let why = route["why"].as_str().unwrap();
     assert!(
@@ -134,7 +135,7 @@ async fn a_world_that_changed_is_no_fault_of_the_canary_and_is_told_beside_its_t
     edge.wait_for_weight(50.0).await;
     let load = Load::start(&edge, rows().into_iter().map(far).collect());
     let passes = wait_for_gate(&edge, "passes", "is distributed as v1's at the same time").await;
-    assert!(passes.contains(" rows of v2 and "), "{passes}");
+    assert!(passes.contains(" requests of v2 and "), "{passes}");
     edge.wait_for_weight(60.0).await;
     site.write(&guarded(&[stable.address], canary.address, ", against: training"));
     let holds = wait_for_gate(&edge, "holds", "v2 drifted from its training: ").await;

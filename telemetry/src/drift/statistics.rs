@@ -33,8 +33,14 @@ pub struct Distance {
     pub ks_noise: f64,
 }
 
-/// Compares counts over the same bins; nothing when one of them is empty.
+/// Compares counts over the same bins, where every row is one by itself; nothing when one of them is empty.
 pub fn distance(seen: &[u64], trained: &[u64]) -> Option<Distance> {
+    distance_by_draws((seen, u64::MAX), (trained, u64::MAX))
+}
+
+/// The same where rows came together, and so are alike: beside the counts of each, how often rows were drawn. Chance is what
+/// so few draws make of it, which is the cautious end: as if all rows of a draw were the same.
+pub fn distance_by_draws((seen, draws): (&[u64], u64), (trained, others): (&[u64], u64)) -> Option<Distance> {
     let (rows, reference) = (total(seen), total(trained));
     if rows <= 0.0 || reference <= 0.0 || seen.len() != trained.len() {
         return None;
@@ -50,7 +56,8 @@ pub fn distance(seen: &[u64], trained: &[u64]) -> Option<Distance> {
         reference_below += wanted;
         ks = ks.max((below - reference_below).abs());
     }
-    let uncertainty = 1.0 / rows + 1.0 / reference;
+    let at_most = |rows: f64, draws: u64| rows.min(number(draws.max(1)));
+    let uncertainty = 1.0 / at_most(rows, draws) + 1.0 / at_most(reference, others);
     // Of equal distributions, PSI / (1/n + 1/m) follows χ² with one degree of freedom less than there are bins (Yurdakul
     // and Naranjo, 2020): its mean is that number, its variance twice that.
     let freedom = f64::from(u32::try_from(seen.len().saturating_sub(1)).unwrap_or(u32::MAX));
@@ -80,7 +87,11 @@ fn total(counts: &[u64]) -> f64 {
     counts.iter().copied().map(number).sum()
 }
 
-#[expect(clippy::as_conversions, clippy::cast_precision_loss, reason = "counts of rows stay below 2^52")]
+#[expect(
+    clippy::as_conversions,
+    clippy::cast_precision_loss,
+    reason = "counts of rows stay below 2^52; beyond, any will do"
+)]
 fn number(count: u64) -> f64 {
     count as f64
 }
@@ -117,6 +128,16 @@ mod tests {
             "what is never seen beside stays apart below, and is last above"
         );
         assert_eq!(by_quantiles(&[[0, 0]], 10), Vec::<[u64; 2]>::new());
+    }
+
+    #[test]
+    fn rows_that_came_together_are_as_noisy_as_their_draws() {
+        let apart = distance_by_draws((&[900, 100], 10), (&[500, 500], 1000)).unwrap();
+        let alone = distance(&[900, 100], &[500, 500]).unwrap();
+        assert!((apart.psi - alone.psi).abs() < 1e-12 && (apart.ks - alone.ks).abs() < 1e-12);
+        let of_ten = distance(&[9, 1], &[500, 500]).unwrap();
+        assert!((apart.psi_noise - of_ten.psi_noise).abs() < 1e-12 && (apart.ks_noise - of_ten.ks_noise).abs() < 1e-12);
+        assert_eq!(distance_by_draws((&[900, 100], u64::MAX), (&[500, 500], u64::MAX)), Some(alone));
     }
 
     #[test]

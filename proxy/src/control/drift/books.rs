@@ -24,11 +24,19 @@ pub(super) struct Books {
     window: Duration,
     last: BTreeMap<(Side, SocketAddr), Report>,
     slices: VecDeque<Slice>,
+    /// How often the books were closed.
+    closed: u64,
 }
+
+/// What came after the books were closed for so often.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Since(u64);
 
 /// What happened in a part of the window.
 #[derive(Debug)]
 struct Slice {
+    /// How often the books had been closed before it.
+    after: u64,
     began: Instant,
     ended: Instant,
     stable: Counted,
@@ -40,6 +48,8 @@ struct Slice {
 pub(super) struct Counted {
     /// Rows.
     pub(super) rows: u64,
+    /// Requests in which they came: those are drawn by chance, and rows of one are alike. Rows, where a server tells none.
+    pub(super) requests: u64,
     /// By name.
     pub(super) distributions: BTreeMap<String, Distribution>,
 }
@@ -47,7 +57,7 @@ pub(super) struct Counted {
 impl Books {
     /// Nothing is known.
     pub(super) fn new(window: Duration) -> Self {
-        Self { window, last: BTreeMap::new(), slices: VecDeque::new() }
+        Self { window, last: BTreeMap::new(), slices: VecDeque::new(), closed: 0 }
     }
 
     /// Forgets where differences of other endpoints than these begin.
@@ -70,7 +80,7 @@ impl Books {
             let added = since(report, &before).and_then(|counted| sum.add(counted));
             problems.extend(added.err().map(|why| format!("{address}: {why}")));
         }
-        problems.extend(self.file(Slice { began: at, ended: at, stable, canary }).err());
+        problems.extend(self.file(Slice { after: self.closed, began: at, ended: at, stable, canary }).err());
         while self.slices.front().is_some_and(|slice| at.saturating_duration_since(slice.ended) > self.window) {
             self.slices.pop_front();
         }
@@ -81,7 +91,7 @@ impl Books {
     fn file(&mut self, new: Slice) -> Result<(), String> {
         let length = self.window / SLICES;
         match self.slices.back_mut() {
-            Some(last) if new.ended.saturating_duration_since(last.began) < length => {
+            Some(last) if last.after == new.after && new.ended.saturating_duration_since(last.began) < length => {
                 last.ended = new.ended;
                 last.stable.add(new.stable)?;
                 last.canary.add(new.canary)
@@ -93,14 +103,20 @@ impl Books {
         }
     }
 
-    /// What both counted within the window: each of them alone, or only while the other did as well.
+    /// What comes from here on is another sample, which has nothing in common with what came before.
+    pub(super) fn close(&mut self) -> Since {
+        self.closed += 1;
+        Since(self.closed)
+    }
+
+    /// What both counted within the window and `since`: each of them alone, or only while the other did as well.
     ///
     /// # Errors
     /// When parts of it cannot be added up, in words.
-    pub(super) fn within(&self, together: bool) -> Result<[Counted; 2], String> {
+    pub(super) fn within(&self, Since(closed): Since, together: bool) -> Result<[Counted; 2], String> {
         let (mut stable, mut canary) = (Counted::default(), Counted::default());
         let counts = |slice: &&Slice| !together || (slice.stable.rows > 0 && slice.canary.rows > 0);
-        for slice in self.slices.iter().filter(counts) {
+        for slice in self.slices.iter().filter(|slice| slice.after >= closed).filter(counts) {
             stable.add(slice.stable.clone())?;
             canary.add(slice.canary.clone())?;
         }
@@ -122,19 +138,25 @@ fn bounded(mut report: Report) -> Report {
     report
 }
 
+/// In how many requests the rows of a report came. Where it does not say, each is taken for one of its own.
+fn requests(report: &Report) -> u64 {
+    report.requests.unwrap_or(report.rows)
+}
+
 /// What happened between two reports of one endpoint.
 fn since(now: Report, before: &Report) -> Result<Counted, String> {
     if now.instance != before.instance {
-        return Ok(Counted { rows: now.rows, distributions: now.distributions });
+        return Ok(Counted { rows: now.rows, requests: requests(&now), distributions: now.distributions });
     }
     let back = || "its counts went back although it did not start anew".to_owned();
     let rows = now.rows.checked_sub(before.rows).ok_or_else(back)?;
+    let requests = requests(&now).checked_sub(requests(before)).ok_or_else(back)?;
     let mut distributions = BTreeMap::new();
     for (name, found) in now.distributions {
         let of_before = before.distributions.get(&name).ok_or_else(back)?;
         distributions.insert(name, difference(found, of_before).ok_or_else(back)?);
     }
-    Ok(Counted { rows, distributions })
+    Ok(Counted { rows, requests, distributions })
 }
 
 fn difference(now: Distribution, before: &Distribution) -> Option<Distribution> {
@@ -171,6 +193,7 @@ impl Counted {
             return Ok(());
         }
         self.rows = self.rows.saturating_add(other.rows);
+        self.requests = self.requests.saturating_add(other.requests);
         for (name, found) in other.distributions {
             match self.distributions.get_mut(&name) {
                 None => drop(self.distributions.insert(name, found)),

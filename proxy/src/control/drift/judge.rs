@@ -4,7 +4,10 @@
 //! *and* than chance explains: the population stability index of two equal distributions over B bins is not 0 but
 //! (B − 1)(1/n + 1/m) on average, so that much is taken off before it is held against `max_psi`, and it must stand four
 //! standard deviations above it. The Kolmogorov-Smirnov statistic is 0.87 √(1/n + 1/m) on average, which is taken off as well;
-//! and it must be one that chance exceeds in one of a thousand looks. Fewer rows than `min_rows` say nothing.
+//! and it must be one that chance exceeds in one of a thousand looks. n and m are *requests*: those are drawn by chance, and
+//! the rows of a batch may all be of one shop in one hour. Fewer requests than `min_rows` say nothing. There are many
+//! distributions and many looks, so a canary goes back only when several samples in a row that have no row in common say
+//! the same ([`Repeated`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,12 +16,14 @@ use pointsman_rollout::Outcome;
 use pointsman_telemetry::drift::{self, Distance, Distribution, Training, Values};
 
 use super::Pair;
-use super::books::{Books, Counted};
+use super::books::{Books, Counted, Since};
 
 /// Bins of the population stability index between two versions: tenths of stable's rows.
 const GROUPS: u32 = 10;
 /// Distributions that are named.
 const MOST_NAMED: usize = 3;
+/// Samples in a row, each of rows of its own, that have to say that the canary must go back.
+const SAMPLES: u32 = 3;
 
 /// What was found, and in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,14 +44,48 @@ struct Compared {
     is_another: bool,
 }
 
-/// What the books say.
-pub(super) fn judge(guard: &DriftGuard, pair: &Pair, books: &Books) -> Judged {
+/// How often in a row the canary was found to have drifted, each time in other rows.
+#[derive(Debug, Default)]
+pub(super) struct Repeated {
+    times: u32,
+    /// What was not looked at when it was found last.
+    since: Since,
+}
+
+impl Repeated {
+    /// One more look: what the books say, except that a canary goes back only once it was found often enough.
+    pub(super) fn look(&mut self, guard: &DriftGuard, pair: &Pair, books: &mut Books) -> Judged {
+        let all = judge(guard, pair, (&*books, Since::default()));
+        if all.outcome != Outcome::Fails {
+            *self = Self::default();
+            return all;
+        }
+        if self.times < SAMPLES {
+            let unseen =
+                if self.times == 0 { Outcome::Fails } else { judge(guard, pair, (&*books, self.since)).outcome };
+            match unseen {
+                Outcome::Fails => *self = Self { times: self.times + 1, since: books.close() },
+                Outcome::Passes => *self = Self::default(),
+                // Too few yet.
+                Outcome::Holds => {}
+            }
+        }
+        if self.times >= SAMPLES {
+            return all;
+        }
+        let times = format!("{} of {SAMPLES} times in a row, each in rows of its own", self.times);
+        Judged { outcome: Outcome::Holds, words: format!("{}; found {times}", all.words) }
+    }
+}
+
+/// What the books say of all that came within the window and since then.
+pub(super) fn judge(guard: &DriftGuard, pair: &Pair, (books, since): (&Books, Since)) -> Judged {
     let judged = match guard.against {
         Against::Stable => {
-            books.within(true).and_then(|[stable, canary]| against_stable(guard, pair, &stable, &canary))
+            books.within(since, true).and_then(|[stable, canary]| against_stable(guard, pair, &stable, &canary))
         }
         Against::Training => {
-            books.within(false).and_then(|[stable, canary]| against_training(guard, pair, &stable, &canary))
+            books.within(since, false).and_then(|[stable, canary]| against_training(guard, pair, &stable, &canary))
         }
     };
     judged.unwrap_or_else(|why| Judged { outcome: Outcome::Holds, words: why })
@@ -56,14 +95,15 @@ pub(super) fn judge(guard: &DriftGuard, pair: &Pair, books: &Books) -> Judged {
 /// When nothing can be said, with the reason.
 fn against_stable(guard: &DriftGuard, pair: &Pair, stable: &Counted, canary: &Counted) -> Result<Judged, String> {
     let Pair { stable: old, canary: new, .. } = pair;
-    let rows = format!("{} rows of {new} and {} of {old}", canary.rows, stable.rows);
-    if canary.rows.min(stable.rows) < u64::from(guard.min_rows) {
+    let rows = format!("{} of {new} and {} of {old}", in_words(canary), in_words(stable));
+    if canary.requests.min(stable.requests) < u64::from(guard.min_rows) {
         return Err(too_few(guard, &format!("{rows} at the same time")));
     }
     let names =
         canary.distributions.iter().filter_map(|(name, found)| Some((name, found, stable.distributions.get(name)?)));
-    let compared: Vec<Compared> =
-        names.map(|(name, new, old)| beside(guard, name, new, old)).collect::<Result<_, String>>()?;
+    let compared: Vec<Compared> = names
+        .map(|(name, new, old)| beside(guard, name, (new, canary.requests), (old, stable.requests)))
+        .collect::<Result<_, String>>()?;
     if compared.is_empty() {
         return Err(format!("{new} and {old} count nothing in common; their bundles need a training reference"));
     }
@@ -74,8 +114,8 @@ fn against_stable(guard: &DriftGuard, pair: &Pair, stable: &Counted, canary: &Co
 /// When nothing can be said, with the reason.
 fn against_training(guard: &DriftGuard, pair: &Pair, stable: &Counted, canary: &Counted) -> Result<Judged, String> {
     let Pair { stable: old, canary: new, .. } = pair;
-    let rows = format!("{} rows of {new}", canary.rows);
-    if canary.rows < u64::from(guard.min_rows) {
+    let rows = format!("{} of {new}", in_words(canary));
+    if canary.requests < u64::from(guard.min_rows) {
         return Err(too_few(guard, &rows));
     }
     let compared = beside_training(guard, canary);
@@ -84,7 +124,7 @@ fn against_training(guard: &DriftGuard, pair: &Pair, stable: &Counted, canary: &
     }
     let mut judged = verdict(guard, &compared, "its training", (new, &rows));
     let of_stable = beside_training(guard, stable);
-    let moved = of_stable.iter().filter(|compared| compared.is_another && stable.rows >= u64::from(guard.min_rows));
+    let moved = of_stable.iter().filter(|compared| compared.is_another && stable.requests >= u64::from(guard.min_rows));
     if judged.outcome != Outcome::Passes
         && let Some(first) = moved.max_by(|one, other| one.psi.total_cmp(&other.psi))
     {
@@ -98,29 +138,44 @@ fn against_training(guard: &DriftGuard, pair: &Pair, stable: &Counted, canary: &
 }
 
 fn too_few(guard: &DriftGuard, rows: &str) -> String {
-    format!("too few rows were counted yet: {rows}; {} of each version that is looked at are needed", guard.min_rows)
+    format!(
+        "too few requests were counted yet: {rows}; {} of each version that is looked at are needed",
+        guard.min_rows
+    )
+}
+
+/// How much was counted.
+fn in_words(counted: &Counted) -> String {
+    let Counted { rows, requests, .. } = counted;
+    if rows == requests { format!("{requests} requests") } else { format!("{requests} requests ({rows} rows)") }
 }
 
 fn beside_training(guard: &DriftGuard, counted: &Counted) -> Vec<Compared> {
     let of_one = |(name, found): (&String, &Distribution)| {
         let Training { edges, trained, counts } = found.training.as_ref()?;
-        let distance = drift::distance(counts, trained)?;
+        let distance = drift::distance_by_draws((counts, counted.requests), (trained, u64::MAX))?;
         Some(weigh(guard, (name, found.is_prediction), distance, edges.as_ref().map(|_| distance)))
     };
     counted.distributions.iter().filter_map(of_one).collect()
 }
 
-/// The canary's distribution beside stable's.
-fn beside(guard: &DriftGuard, name: &str, new: &Distribution, old: &Distribution) -> Result<Compared, String> {
+/// The canary's distribution beside stable's, each with the requests in which its rows came.
+fn beside(
+    guard: &DriftGuard,
+    name: &str,
+    (new, draws): (&Distribution, u64),
+    (old, others): (&Distribution, u64),
+) -> Result<Compared, String> {
+    let draws = [draws, others];
     let found: Option<(Distance, Option<Distance>)> = match (&new.values, &old.values) {
         (Values::Numbers(new), Values::Numbers(old)) => {
-            of_numbers(&new.side_by_side(old)).map(|(few, fine)| (few, Some(fine)))
+            of_numbers(&new.side_by_side(old), draws).map(|(few, fine)| (few, Some(fine)))
         }
         (Values::Categories { counts: new }, Values::Categories { counts: old }) => {
             let names: BTreeSet<&String> = new.keys().chain(old.keys()).collect();
             let count = |of: &BTreeMap<String, u64>, name| of.get(name).copied().unwrap_or_default();
             let both: Vec<_> = names.into_iter().map(|name| [count(new, name), count(old, name)]).collect();
-            apart(&both).map(|distance| (distance, None))
+            apart(&both, draws).map(|distance| (distance, None))
         }
         (Values::Numbers(_) | Values::Categories { .. }, _) => {
             return Err(format!("`{name}` is a number to one version and none to the other"));
@@ -131,14 +186,14 @@ fn beside(guard: &DriftGuard, name: &str, new: &Distribution, old: &Distribution
 }
 
 /// How far two samples of numbers are apart that were counted in fine bins: over tenths of the second sample, for the
-/// index, and over all bins, for the Kolmogorov-Smirnov statistic.
-pub(super) fn of_numbers(fine: &[[u64; 2]]) -> Option<(Distance, Distance)> {
-    Some((apart(&drift::by_quantiles(fine, GROUPS))?, apart(fine)?))
+/// index, and over all bins, for the Kolmogorov-Smirnov statistic. `draws` are the requests of each.
+pub(super) fn of_numbers(fine: &[[u64; 2]], draws: [u64; 2]) -> Option<(Distance, Distance)> {
+    Some((apart(&drift::by_quantiles(fine, GROUPS), draws)?, apart(fine, draws)?))
 }
 
-fn apart(both: &[[u64; 2]]) -> Option<Distance> {
+fn apart(both: &[[u64; 2]], [draws, others]: [u64; 2]) -> Option<Distance> {
     let (new, old): (Vec<u64>, Vec<u64>) = both.iter().map(|[new, old]| (*new, *old)).unzip();
-    drift::distance(&new, &old)
+    drift::distance_by_draws((&new, draws), (&old, others))
 }
 
 /// Whether it is another distribution; `fine` is where the Kolmogorov-Smirnov statistic comes from, if it means anything.

@@ -13,8 +13,8 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::Value;
 
-use super::books::Books;
-use super::judge::{Judged, judge, of_numbers};
+use super::books::{Books, Since};
+use super::judge::{Judged, Repeated, judge, of_numbers};
 use super::{Pair, Side, read};
 
 const EDGES: [f64; 3] = [10.0, 20.0, 30.0];
@@ -24,7 +24,7 @@ fn pair() -> Pair {
 }
 
 fn guard(against: Against) -> DriftGuard {
-    DriftGuard { against, min_rows: 200, ..DriftGuard::default() }
+    DriftGuard { against, min_rows: 200, action: OnDrift::Rollback, ..DriftGuard::default() }
 }
 
 fn at(port: u16) -> SocketAddr {
@@ -36,6 +36,7 @@ fn at(port: u16) -> SocketAddr {
 struct Server {
     instance: u32,
     rows: u64,
+    requests: u64,
     km: (Sketch, Vec<u64>),
     sky: BTreeMap<String, u64>,
     predictions: (Sketch, Vec<u64>),
@@ -46,10 +47,15 @@ impl Server {
     fn new() -> Self {
         let empty = || (Sketch::default(), vec![0; 4]);
         let (km, predictions) = (empty(), empty());
-        Self { instance: 0, rows: 0, km, sky: BTreeMap::new(), predictions, trained: vec![250; 4] }
+        Self { instance: 0, rows: 0, requests: 0, km, sky: BTreeMap::new(), predictions, trained: vec![250; 4] }
     }
 
     fn count(&mut self, km: f32, sky: &str, prediction: f32) {
+        self.requests += 1;
+        self.count_row(km, sky, prediction);
+    }
+
+    fn count_row(&mut self, km: f32, sky: &str, prediction: f32) {
         self.rows += 1;
         *self.sky.entry(sky.to_owned()).or_default() += 1;
         for ((sketch, counts), value) in [(&mut self.km, km), (&mut self.predictions, prediction)] {
@@ -64,6 +70,17 @@ impl Server {
             let sky = if chance.random_bool(0.7) { "sun" } else { "rain" };
             let (km, prediction) = (chance.random_range(0.0..40.0), chance.random_range(0.0..40.0));
             self.count(km + further.0, sky, prediction + further.1);
+        }
+    }
+
+    /// Requests of so many rows each, all of them of one place and one hour.
+    fn serve_batches(&mut self, requests: usize, rows: usize, chance: &mut StdRng) {
+        for _ in 0..requests {
+            self.requests += 1;
+            let (km, prediction) = (chance.random_range(0.0..40.0), chance.random_range(0.0..40.0));
+            for _ in 0..rows {
+                self.count_row(km, "sun", prediction);
+            }
         }
     }
 
@@ -86,6 +103,7 @@ impl Server {
             model: "m".to_owned(),
             version: "1".to_owned(),
             rows: self.rows,
+            requests: Some(self.requests),
             distributions: named.map(|(name, found)| (name.to_owned(), found)).into(),
         }
     }
@@ -132,7 +150,7 @@ impl Site {
     }
 
     fn judge(&self, against: Against) -> Judged {
-        judge(&guard(against), &pair(), &self.books)
+        judge(&guard(against), &pair(), (&self.books, Since::default()))
     }
 }
 
@@ -145,12 +163,89 @@ fn a_canary_that_answers_otherwise_is_found_by_its_predictions_first() {
     assert_eq!(found.outcome, Outcome::Fails, "{}", found.words);
     assert!(found.words.starts_with("v2 drifted from v1's at the same time: its predictions (PSI "), "{}", found.words);
     assert!(
-        !found.words.contains("`km`") && found.words.contains("over 1000 rows of v2 and 1000 of v1"),
+        !found.words.contains("`km`") && found.words.contains("over 1000 requests of v2 and 1000 requests of v1"),
         "{}",
         found.words
     );
-    let held = judge(&DriftGuard { action: OnDrift::Hold, ..guard(Against::Stable) }, &pair(), &site.books);
+    let held = DriftGuard { action: OnDrift::Hold, ..guard(Against::Stable) };
+    let held = judge(&held, &pair(), (&site.books, Since::default()));
     assert_eq!((held.outcome, held.words), (Outcome::Holds, found.words));
+}
+
+/// Two large requests each are not a thousand chances to be alike.
+#[test]
+fn rows_of_one_request_are_alike_and_say_no_more_than_one_row_does() {
+    let mut site = Site::new();
+    let serve = |site: &mut Site, requests, rows| {
+        for server in site.stable.iter_mut().chain(&mut site.canary) {
+            server.serve_batches(requests, rows, &mut site.chance);
+        }
+    };
+    serve(&mut site, 1, 512);
+    site.look();
+    let found = site.judge(Against::Stable);
+    assert_eq!(found.outcome, Outcome::Holds, "{}", found.words);
+    assert!(found.words.contains("too few requests were counted yet: 2 requests (1024 rows) of v2"), "{}", found.words);
+    // Enough requests for a word, of versions that are the same: chance is what so few draws make of it.
+    for seed in 0..200 {
+        let mut site = Site { chance: StdRng::seed_from_u64(seed), ..Site::new() };
+        serve(&mut site, 100, 50);
+        site.look();
+        let found = site.judge(Against::Stable);
+        assert_eq!(found.outcome, Outcome::Passes, "seed {seed}: {}", found.words);
+    }
+}
+
+#[test]
+fn a_server_that_tells_no_requests_has_its_rows_taken_for_them() {
+    let mut server = Server::new();
+    server.serve(200, (0.0, 0.0), &mut StdRng::seed_from_u64(1));
+    let mut old = serde_json::to_value(server.report()).unwrap();
+    old.as_object_mut().unwrap().remove("requests");
+    let report = |text: &str| read("/d", text.as_bytes()).unwrap();
+    let mut books = Books::new(Duration::from_mins(10));
+    let nothing = Server::new().report();
+    let both = |told: Report| BTreeMap::from([((Side::Stable, at(1)), told.clone()), ((Side::Canary, at(2)), told)]);
+    let now = Instant::now();
+    books.note(both(Report { requests: None, ..nothing }), now);
+    books.note(both(report(&old.to_string())), now + Duration::from_secs(10));
+    let found = judge(&guard(Against::Stable), &pair(), (&books, Since::default()));
+    assert!(found.words.contains("over 200 requests of v2 and 200 requests of v1"), "{}", found.words);
+}
+
+#[test]
+fn a_canary_goes_back_only_when_rows_of_their_own_say_the_same_three_times() {
+    let (mut site, mut repeated) = (Site::new(), Repeated::default());
+    let mut look = |site: &mut Site, rows, further| {
+        site.serve(rows, 0.0, further);
+        site.look();
+        repeated.look(&guard(Against::Stable), &pair(), &mut site.books)
+    };
+    let first = look(&mut site, 500, 15.0);
+    assert_eq!(first.outcome, Outcome::Holds, "{}", first.words);
+    assert!(first.words.contains("v2 drifted from v1's") && first.words.contains("1 of 3 times"), "{}", first.words);
+    // The same rows again, and some few others, are nothing new.
+    for _ in 0..3 {
+        assert!(look(&mut site, 20, 15.0).words.contains("1 of 3 times"));
+    }
+    assert!(look(&mut site, 200, 15.0).words.contains("2 of 3 times"));
+    let last = look(&mut site, 200, 15.0);
+    assert_eq!(last.outcome, Outcome::Fails, "{}", last.words);
+    assert_eq!(look(&mut site, 0, 0.0).outcome, Outcome::Fails, "it stays so while the window does");
+}
+
+#[test]
+fn rows_that_say_otherwise_begin_the_count_anew() {
+    let (mut site, mut repeated) = (Site::new(), Repeated::default());
+    let mut look = |site: &mut Site, rows, further| {
+        site.serve(rows, 0.0, further);
+        site.look();
+        repeated.look(&guard(Against::Stable), &pair(), &mut site.books)
+    };
+    assert!(look(&mut site, 2_000, 25.0).words.contains("1 of 3 times"));
+    assert!(look(&mut site, 200, 25.0).words.contains("2 of 3 times"));
+    assert!(look(&mut site, 200, 0.0).words.contains("0 of 3 times"), "what came since is as stable's");
+    assert!(look(&mut site, 200, 25.0).words.contains("1 of 3 times"));
 }
 
 #[test]
@@ -174,13 +269,17 @@ fn few_rows_say_nothing_and_rows_from_before_the_first_look_do_not_count() {
     site.look();
     let found = site.judge(Against::Stable);
     assert_eq!(found.outcome, Outcome::Holds);
-    assert!(found.words.contains("198 rows of v2 and 198 of v1 at the same time; 200 of each"), "{}", found.words);
+    assert!(
+        found.words.contains("198 requests of v2 and 198 requests of v1 at the same time; 200 of each"),
+        "{}",
+        found.words
+    );
     assert_eq!(site.judge(Against::Training).outcome, Outcome::Holds);
     let mut late = Site::new();
     late.books = Books::new(Duration::from_mins(10));
     late.serve(5_000, 0.0, 30.0);
     late.look();
-    assert!(late.judge(Against::Stable).words.contains("0 rows of v2 and 0 of v1"));
+    assert!(late.judge(Against::Stable).words.contains("0 requests of v2 and 0 requests of v1"));
 }
 
 #[test]
@@ -197,7 +296,7 @@ fn only_rows_of_the_same_time_are_compared_with_stable() {
     site.look();
     let found = site.judge(Against::Stable);
     assert_eq!(found.outcome, Outcome::Passes, "{}", found.words);
-    assert!(found.words.contains("600 rows of v2 and 600 of v1"), "{}", found.words);
+    assert!(found.words.contains("600 requests of v2 and 600 requests of v1"), "{}", found.words);
 }
 
 #[test]
@@ -220,7 +319,7 @@ fn a_server_that_starts_anew_is_added_up_and_one_whose_counts_go_back_is_told() 
     site.canary[0] = Server { instance: 7, ..Server::new() };
     site.serve(100, 0.0, 0.0);
     assert_eq!(site.look(), Vec::<String>::new());
-    assert!(site.judge(Against::Stable).words.contains("800 rows of v2 and 800 of v1"));
+    assert!(site.judge(Against::Stable).words.contains("800 requests of v2 and 800 requests of v1"));
     site.canary[1] = Server::new();
     let told = site.look();
     assert_eq!(told, ["127.0.0.1:2: its counts went back although it did not start anew"]);
@@ -253,7 +352,7 @@ fn equal_versions_are_not_blamed_over_thousands_of_looks_at_few_rows() {
         };
         books.note(both(&Server::new(), &Server::new()), now);
         books.note(both(&one, &other), now + Duration::from_secs(30));
-        let found = judge(&guard(Against::Stable), &pair(), &books);
+        let found = judge(&guard(Against::Stable), &pair(), (&books, Since::default()));
         assert_eq!(found.outcome, Outcome::Passes, "{}", found.words);
         let psi = found.words.split("(PSI ").nth(1).unwrap().split([',', ')']).next().unwrap().parse::<f64>().unwrap();
         largest = largest.max(psi);
@@ -278,7 +377,7 @@ fn scipy_and_numpy_find_in_the_pooled_rows_what_is_found_in_the_sketches() {
             sum
         };
         let both = pooled("canary").side_by_side(&pooled("stable"));
-        let (few, all) = of_numbers(&both).unwrap();
+        let (few, all) = of_numbers(&both, [u64::MAX; 2]).unwrap();
         let (psi, ks) = (few.psi, all.ks);
         let (wanted_psi, wanted_ks) = (case["psi"].as_f64().unwrap(), case["ks"].as_f64().unwrap());
         let near = (psi - wanted_psi).abs() <= 0.01 + 0.1 * wanted_psi && (ks - wanted_ks).abs() <= 0.01;
