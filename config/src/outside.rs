@@ -31,6 +31,9 @@ pub struct Query {
     pub every: Duration,
     /// So many breaches in a row take the canary back. Default 3.
     pub breaches: u32,
+    /// For so long after the canary's first request of a trial a breach only holds: the numbers are still about the time
+    /// before. Default twice `every`, or the largest range in the query, whichever is longer.
+    pub delay: Duration,
     /// How long an answer may take. Default 5 s.
     pub timeout: Duration,
     /// What stands in `authorization`; none: nothing.
@@ -146,9 +149,45 @@ impl Template {
         filled
     }
 
+    /// How far back it looks at most, in PromQL: the longest of its ranges, such as that of `rate(x[5m])`.
+    pub(crate) fn longest_range(&self) -> Duration {
+        let ranges = self.0.split('[').skip(1).filter_map(|behind| behind.split_once(']'));
+        // Of a subquery, `[1h:1m]`, the range comes first.
+        let ranges = ranges.filter_map(|(range, _)| promql_duration(range.split(':').next().unwrap_or(range).trim()));
+        ranges.max().unwrap_or_default()
+    }
+
     /// Whether it says which version it is about.
     pub(crate) fn names_the_version(&self) -> bool {
         self.0.split("{{").skip(1).any(|behind| !behind.trim_start().starts_with("route"))
+    }
+}
+
+/// A duration as PromQL writes it, `1h30m`; none if it is none, such as what stands between brackets in a regular expression.
+fn promql_duration(text: &str) -> Option<Duration> {
+    let (mut sum, mut rest) = (Duration::ZERO, text);
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+        let (count, behind) = rest.split_at(digits);
+        let unit = behind.find(|c: char| c.is_ascii_digit()).unwrap_or(behind.len());
+        let (unit, behind) = behind.split_at(unit);
+        sum = sum.checked_add(promql_unit(unit)?.checked_mul(count.parse().ok()?)?)?;
+        rest = behind;
+    }
+    Some(sum)
+}
+
+/// The units of Prometheus: a year has 365 days.
+fn promql_unit(unit: &str) -> Option<Duration> {
+    match unit {
+        "ms" => Some(Duration::from_millis(1)),
+        "s" => Some(Duration::from_secs(1)),
+        "m" => Some(Duration::from_mins(1)),
+        "h" => Some(Duration::from_hours(1)),
+        "d" => Some(Duration::from_hours(24)),
+        "w" => Some(Duration::from_hours(7 * 24)),
+        "y" => Some(Duration::from_hours(365 * 24)),
+        _ => None,
     }
 }
 
@@ -161,6 +200,20 @@ impl fmt::Display for Template {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_query_looks_as_far_back_as_its_longest_range() {
+        for (text, seconds) in [
+            ("x{v=\"{{version}}\"}", 0),
+            ("sum(rate(x{v=\"{{version}}\"}[2m])) / sum(rate(y[1h30m]))", 5_400),
+            ("max_over_time(rate(x[5m])[1d:1m])", 86_400),
+            ("rate(x{path=~\"[0-9]+[ab]\"}[90s])", 90),
+            ("x[ 250ms ]", 0),
+            ("x[5", 0),
+        ] {
+            assert_eq!(Template::read(text).unwrap().longest_range().as_secs(), seconds, "{text}");
+        }
+    }
 
     #[test]
     fn names_stand_where_the_template_says() {

@@ -154,6 +154,8 @@ struct Answered {
 struct Desk {
     question: Question,
     about: Option<Subject>,
+    /// Since when the canary has had traffic in this trial; none while it has none.
+    traffic_since: Option<Time>,
     asked_at: Option<Time>,
     is_on_the_way: bool,
     /// Which of its answers counts.
@@ -167,6 +169,7 @@ impl Desk {
         Self {
             question,
             about: None,
+            traffic_since: None,
             asked_at: None,
             is_on_the_way: false,
             number: 0,
@@ -175,8 +178,11 @@ impl Desk {
         }
     }
 
-    /// It is about `subject` from now on; what was said of another one counts no more.
-    fn turn_to(&mut self, subject: &Subject) {
+    /// It is about `subject` from `now` on; what was said of another one counts no more.
+    fn turn_to(&mut self, subject: &Subject, now: Time) {
+        let same_trial = |before: &Subject| before.canary == subject.canary && before.trial == subject.trial;
+        let traffic_since = self.traffic_since.filter(|_| self.about.as_ref().is_some_and(same_trial));
+        self.traffic_since = if subject.has_traffic { traffic_since.or(Some(now)) } else { None };
         if self.about.as_ref().is_some_and(|before| self.question.is_the_same(before, subject)) {
             self.about = Some(subject.clone());
             return;
@@ -185,6 +191,11 @@ impl Desk {
         self.number += 1;
         (self.asked_at, self.is_on_the_way, self.finding) = (None, false, None);
         self.streak = Streak::default();
+    }
+
+    /// Whether numbers of the moment `at` may be of the time before the canary had traffic for so long.
+    fn is_of_before(&self, delay: Duration, at: Time) -> bool {
+        self.traffic_since.is_none_or(|since| at.since(since) < delay)
     }
 
     fn is_due(&self, subject: &Subject, now: Time) -> bool {
@@ -197,7 +208,10 @@ impl Desk {
         self.is_on_the_way = false;
         let (Some(subject), Some(at)) = (&self.about, self.asked_at) else { return false };
         let (outcome, words) = match (said, &self.question) {
-            (Said::Numbers(seen), Question::Query(query)) => self.streak.note(query, seen),
+            (Said::Numbers(seen), Question::Query(query)) => {
+                let of_before = self.is_of_before(query.delay, at);
+                self.streak.note(query, seen, of_before)
+            }
             (Said::Verdict(outcome, words), _) => (outcome, words),
             (Said::Numbers(_), Question::Gate(_)) => return false,
         };
@@ -285,7 +299,7 @@ impl Asking {
         let Some(subject) = subject else { return Vec::new() };
         let mut gates = Vec::new();
         for desk in self.desks.get_mut(&subject.route).into_iter().flatten() {
-            desk.turn_to(subject);
+            desk.turn_to(subject, now);
             if desk.is_due(subject, now) && self.on_the_way < MOST_ON_THE_WAY {
                 desk.asked_at = Some(now);
                 desk.is_on_the_way = true;
@@ -376,7 +390,7 @@ routes:
     }
 
     fn asked(desk: &mut Desk, subject: &Subject, now: Time) {
-        desk.turn_to(subject);
+        desk.turn_to(subject, now);
         assert!(desk.is_due(subject, now));
         (desk.asked_at, desk.is_on_the_way) = (Some(now), true);
         assert!(!desk.is_due(subject, at(9_999)), "one answer is on its way at a time");
@@ -392,18 +406,38 @@ routes:
         assert!(desk.take(Said::Numbers(Ok(Numbers { canary: 0.5, stable: None }))));
         assert!(!desk.is_due(&subject(1, 1), at(9)) && desk.is_due(&subject(1, 1), at(10)));
         // Another step is still the same trial.
-        desk.turn_to(&subject(1, 2));
+        desk.turn_to(&subject(1, 2), at(9));
         assert_eq!(desk.gate(&subject(1, 2), at(9)).finding.unwrap().outcome, Outcome::Passes);
-        desk.turn_to(&subject(2, 1));
+        desk.turn_to(&subject(2, 1), at(9));
         assert_eq!(desk.gate(&subject(2, 1), at(9)).finding, None);
         assert!(desk.is_due(&subject(2, 1), at(9)), "at once");
+    }
+
+    /// `rate(…[2m])` still holds what the build before did.
+    #[test]
+    fn a_new_trial_is_not_judged_on_the_numbers_of_the_one_before() {
+        let mut desk = desk(&QUERY.replace("x{v=\"{{version}}\"}", "rate(x{v=\"{{version}}\"}[2m])"));
+        let mut outcome = |trial, seconds: u64| {
+            let subject = subject(trial, 1);
+            desk.turn_to(&subject, at(seconds));
+            (desk.asked_at, desk.is_on_the_way) = (Some(at(seconds)), true);
+            desk.take(Said::Numbers(Ok(Numbers { canary: 7.0, stable: None })));
+            desk.finding.as_ref().unwrap().outcome
+        };
+        for trial in [1, 2] {
+            let began = trial * 1_000;
+            let early = (0..12).map(|look| outcome(trial, began + 10 * look));
+            assert!(early.into_iter().all(|outcome| outcome == Outcome::Holds), "trial {trial}");
+            let outcomes = [120, 130, 140].map(|seconds| outcome(trial, began + seconds));
+            assert_eq!(outcomes, [Outcome::Holds, Outcome::Holds, Outcome::Fails], "trial {trial}");
+        }
     }
 
     #[test]
     fn a_query_is_not_asked_about_a_canary_without_traffic() {
         let mut desk = desk(QUERY);
         let idle = Subject { has_traffic: false, ..subject(1, 1) };
-        desk.turn_to(&idle);
+        desk.turn_to(&idle, at(0));
         assert!(!desk.is_due(&idle, at(0)));
     }
 
@@ -411,7 +445,7 @@ routes:
     fn a_gate_is_asked_before_what_it_is_for_and_its_answer_is_about_one_step() {
         let mut desk = desk(GATE);
         let step = subject(1, 2);
-        desk.turn_to(&step);
+        desk.turn_to(&step, at(0));
         assert!(!desk.is_due(&step, at(0)));
         assert_eq!(desk.gate(&step, at(0)).finding.unwrap().outcome, Outcome::Passes);
         let promotion = Subject { next: Before::Promotion, step: None, ..step };
@@ -420,7 +454,7 @@ routes:
         desk.take(Said::Verdict(Outcome::Passes, String::new()));
         assert_eq!(desk.gate(&promotion, at(2)).finding.unwrap().at, at(1), "when it was asked");
         let anew = Subject { trial: 2, ..promotion };
-        desk.turn_to(&anew);
+        desk.turn_to(&anew, at(3));
         assert_eq!(desk.gate(&anew, at(3)).finding, None);
         let baking = Subject { goes_forward: false, ..anew };
         assert_eq!(desk.gate(&baking, at(3)).finding.unwrap().outcome, Outcome::Passes);
@@ -439,7 +473,7 @@ routes:
             number: desk.number,
             said: Said::Numbers(Ok(Numbers { canary: 7.0, stable: None })),
         };
-        desk.turn_to(&subject(2, 1));
+        desk.turn_to(&subject(2, 1), at(1));
         asking.tell.send(late).unwrap();
         asking.listen();
         assert_eq!(asking.desks[&"r".parse::<RouteName>().unwrap()][0].finding, None);

@@ -31,6 +31,9 @@ const PACES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(30);
 const DEFAULT_BREACHES: u32 = 3;
+/// Numbers of the first looks at a canary are of the time before, whatever range they are over.
+const PACES_BEFORE: u32 = 2;
+const DELAYS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(24);
 /// From when on a freeze is looked at that may never end: any moment will do, and a fixed one gives one file one answer.
 const LOOKED_AT: i64 = 1_767_225_600;
 
@@ -62,18 +65,21 @@ fn query(spot: &Spot, file: &QueryFile, findings: &Findings) -> Option<Query> {
     let (max, min) = (number(file.max.scalar()), number(file.min.scalar()));
     refuse_odd_limits(spot, file, (max, min), findings);
     refuse_odd_baseline(file, compare, text.map(|(spot, Text(text))| (spot, text)), findings);
+    let (query, baseline_query) = (text?.1.0.clone(), file.baseline_query.scalar().cloned());
+    let every = between(&file.every, DEFAULT_EVERY, &PACES, findings);
     Some(Query {
         name: name?.1.0.clone(),
         prometheus: {
             let Text(CollectorUrl(url)) = prometheus?.1;
             url.clone()
         },
-        query: text?.1.0.clone(),
-        baseline_query: file.baseline_query.scalar().cloned(),
+        delay: between(&file.delay, delay(every, &query, baseline_query.as_ref()), &DELAYS, findings),
+        query,
+        baseline_query,
         compare,
         max,
         min,
-        every: between(&file.every, DEFAULT_EVERY, &PACES, findings),
+        every,
         breaches: count(&file.breaches, DEFAULT_BREACHES, &(1..=100), findings),
         timeout: between(&file.timeout, DEFAULT_TIMEOUT, &TIMEOUTS, findings),
         authorization: secret(
@@ -82,6 +88,13 @@ fn query(spot: &Spot, file: &QueryFile, findings: &Findings) -> Option<Query> {
             findings,
         ),
     })
+}
+
+/// How long numbers are of the time before: as far back as one of the queries looks.
+fn delay(every: Duration, query: &Template, baseline: Option<&Template>) -> Duration {
+    let ranges = [Some(query), baseline].into_iter().flatten().map(Template::longest_range);
+    let longest = ranges.max().unwrap_or_default();
+    longest.max(every.saturating_mul(PACES_BEFORE)).min(*DELAYS.end())
 }
 
 fn refuse_odd_limits(spot: &Spot, file: &QueryFile, (max, min): (Option<f64>, Option<f64>), findings: &Findings) {

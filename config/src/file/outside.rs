@@ -42,6 +42,10 @@ pub(crate) struct QueryFile {
     /// So many breaches in a row take the canary back, 1 to 100; fewer hold it.
     #[schemars(extend("default" = 3))]
     pub(crate) breaches: Value<Count>,
+    /// Until the canary has had traffic for so long, a breach only holds and is not counted, at most 1d: what `rate(…[5m])`
+    /// says in the first five minutes is about the build before, or about nothing yet. Left out: twice `every`, or the
+    /// largest range in the query, whichever is longer.
+    pub(crate) delay: Value<Duration>,
     /// How long an answer may take, 100ms to 30s.
     #[schemars(extend("default" = "5s"))]
     pub(crate) timeout: Value<Duration>,

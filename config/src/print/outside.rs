@@ -36,7 +36,7 @@ impl Page {
             }
         }
         self.line(5, format!("breaches: {}", query.breaches));
-        self.durations(5, [("every", query.every), ("timeout", query.timeout)]);
+        self.durations(5, [("every", query.every), ("delay", query.delay), ("timeout", query.timeout)]);
         if let Some(source) = &query.authorization {
             self.line(5, secret("authorization", source));
         }

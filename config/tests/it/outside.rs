@@ -32,6 +32,16 @@ fn a_query_says_where_what_how_often_and_what_it_may_be() {
     assert_eq!(orders.authorization, Some(SecretSource::Env("TOKEN".to_owned())));
     assert_eq!(fees.baseline_query.as_ref().unwrap().to_string(), "old_fees");
     assert_eq!((fees.max, fees.every, fees.breaches), (Some(-0.5), Duration::from_secs(30), 3));
+    assert_eq!((orders.delay, fees.delay), (Duration::from_mins(5), Duration::from_mins(1)), "as far back as it looks");
+}
+
+#[test]
+fn a_query_counts_breaches_from_when_it_says() {
+    let queries = "queries: [{ name: a, prometheus: 'http://p', query: 'rate(x{v=\"{{version}}\"}[5m])', max: 1, delay: 0s }, \
+                   { name: b, prometheus: 'http://p', query: 'x{v=\"{{version}}\"}', baseline_query: 'rate(y[7d])', compare: ratio, max: 1 }]";
+    let config = read_and_printed(&text("", queries));
+    let delays: Vec<_> = config.routes[0].guard.queries.iter().map(|query| query.delay).collect();
+    assert_eq!(delays, [Duration::ZERO, Duration::from_hours(24)]);
 }
 
 #[test]

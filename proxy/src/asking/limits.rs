@@ -1,6 +1,6 @@
 //! What numbers say of a canary: within their limits, outside for a moment, or outside for so long that it goes back.
 
-use pointsman_config::{Compared, Query};
+use pointsman_config::{Compared, Query, print_duration};
 use pointsman_rollout::Outcome;
 
 /// The canary's number, and stable's where it is compared with that.
@@ -26,9 +26,9 @@ pub(super) struct Streak {
 }
 
 impl Streak {
-    /// What follows from one more look. What is unclear is no breach, and no pass either: it holds, and breaches before it
-    /// count no more.
-    pub(super) fn note(&mut self, query: &Query, seen: Result<Numbers, String>) -> (Outcome, String) {
+    /// What follows from one more look, at numbers that may be `of_before` the canary's trial. What is unclear is no breach,
+    /// and no pass either: it holds, and breaches before it count no more.
+    pub(super) fn note(&mut self, query: &Query, seen: Result<Numbers, String>, of_before: bool) -> (Outcome, String) {
         match look(query, seen) {
             Look::Within(words) => {
                 self.breaches = 0;
@@ -37,6 +37,12 @@ impl Streak {
             Look::Unclear(why) => {
                 self.breaches = 0;
                 (Outcome::Holds, format!("`{}` gives no clear number: {why}", query.name))
+            }
+            Look::Breach(words) if of_before => {
+                self.breaches = 0;
+                let delay = print_duration(query.delay);
+                let why = "until then its numbers may be of the time before";
+                (Outcome::Holds, format!("{words}; it counts once the canary has had traffic for {delay}, {why}"))
             }
             Look::Breach(words) => {
                 self.breaches = self.breaches.saturating_add(1);
@@ -144,7 +150,7 @@ routes:
             seen.iter()
                 .map(|number| {
                     let seen = if number.is_nan() { Err("no data".to_owned()) } else { Ok(numbers(*number, 1.0)) };
-                    streak.note(&query, seen).0
+                    streak.note(&query, seen, false).0
                 })
                 .collect()
         };
@@ -153,10 +159,23 @@ routes:
         assert_eq!(outcomes(&[6.0, 6.0]), [Fails, Fails]);
     }
 
+    #[test]
+    fn breaches_of_the_time_before_hold_and_are_not_counted() {
+        let query = query("max: 5, breaches: 2, every: 30s");
+        let mut streak = Streak::default();
+        let mut note = |canary, of_before| streak.note(&query, Ok(numbers(canary, 1.0)), of_before);
+        let (outcome, words) = note(6.0, true);
+        assert_eq!(outcome, Holds);
+        assert!(words.contains("it counts once the canary has had traffic for 1m"), "{words}");
+        assert_eq!(note(6.0, true).0, Holds);
+        assert_eq!(note(4.0, true).0, Passes);
+        assert_eq!((note(6.0, false).0, note(6.0, false).0), (Holds, Fails));
+    }
+
     #[track_caller]
     fn check(rest: &str, seen: Result<Numbers, String>, outcome: Outcome, words: &str) {
         let query = query(&format!("breaches: 1, {rest}"));
-        let (found, said) = Streak::default().note(&query, seen);
+        let (found, said) = Streak::default().note(&query, seen, false);
         assert_eq!((found, said.as_str()), (outcome, words));
     }
 
