@@ -33,6 +33,8 @@ struct Known {
     golden: Option<(Instant, Result<(), String>)>,
     is_wanted: bool,
     card: Option<(Instant, ModelCard)>,
+    /// Whether the description is to be read again as soon as that can be.
+    is_doubted: bool,
     takes: Option<Arc<Takes>>,
 }
 
@@ -83,11 +85,18 @@ impl Proof {
         let mut known = self.known();
         known.takes = card.as_ref().map(|card| Arc::new(card.takes.clone()));
         known.card = card.map(|card| (Instant::now(), card));
+        known.is_doubted = false;
+    }
+
+    /// Something happened after which it may be another model: its description is read again as soon as that can be.
+    pub(super) fn doubts_description(&self) {
+        self.known().is_doubted = true;
     }
 
     /// Whether its description was not read within the last `time`.
     pub(super) fn was_described_before(&self, time: Duration) -> bool {
-        self.known().card.as_ref().is_none_or(|(at, _)| at.elapsed() >= time)
+        let known = self.known();
+        known.is_doubted || known.card.as_ref().is_none_or(|(at, _)| at.elapsed() >= time)
     }
 
     /// Whether it described another model the last time.
@@ -142,6 +151,10 @@ mod tests {
         let (proof, minute) = (Proof::default(), Duration::from_mins(1));
         let card = |digest: &str| ModelCard::read(format!(r#"{{"sha256":"{digest}"}}"#).as_bytes());
         assert!(proof.was_described_before(minute) && !proof.is_another_model(&card("1").unwrap()));
+        proof.describes(card("1"));
+        assert!(!proof.was_described_before(minute));
+        proof.doubts_description();
+        assert!(proof.was_described_before(minute) && proof.is_another_model(&card("2").unwrap()));
         proof.describes(card("1"));
         assert!(!proof.was_described_before(minute));
         tokio::time::advance(minute).await;

@@ -58,9 +58,18 @@ impl WarmUpError {
         }
     }
 
-    /// Whether the endpoint had no room to look at a call, which says nothing of what it would have answered.
-    pub(super) fn is_shed(&self) -> bool {
-        matches!(self, Self::Shed { .. })
+    /// Whether the endpoint had no room, or no time, to look at a call, which says nothing of what it would have answered.
+    pub(super) fn is_for_want_of_time(&self) -> bool {
+        match self {
+            Self::Shed { .. } => true,
+            Self::Describe { source, .. } | Self::Call { source, .. } => matches!(source, CallError::Timeout(_)),
+            Self::DescribeStatus { .. }
+            | Self::Description { .. }
+            | Self::Status { .. }
+            | Self::Wrong { .. }
+            | Self::NoVector { .. }
+            | Self::WrongInVector { .. } => false,
+        }
     }
 }
 
@@ -276,7 +285,10 @@ mod tests {
         let golden = GoldenCall { body: "{}".to_owned(), expect: Some(Prediction::Number(1.0)), tolerance: 0.5 };
         let answer = Answer { status: StatusCode::TOO_MANY_REQUESTS, is_shed: true, body: Bytes::new() };
         let error = judge("/v1/predict", 3, &golden, &answer).unwrap_err();
-        assert!(error.is_shed() && error.to_string().contains("example 3 was turned away by `/v1/predict` with 429"));
+        assert!(
+            error.is_for_want_of_time()
+                && error.to_string().contains("example 3 was turned away by `/v1/predict` with 429")
+        );
     }
 
     #[test]
