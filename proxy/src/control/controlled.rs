@@ -447,6 +447,11 @@ impl ControlledRoute {
         self.rollout.status(now)
     }
 
+    /// Whether a rollout that is under way is kept from going on, by anything but a gate.
+    pub(crate) fn is_held(&self) -> bool {
+        self.rollout.is_held()
+    }
+
     /// What one of its versions did of late.
     pub(crate) fn window(&self, version: &VersionId) -> Option<&Window> {
         self.windows.get(version)

@@ -13,7 +13,7 @@ use super::Control;
 use super::replicas::Replication;
 use crate::cluster;
 use crate::notify::{News, Notifier};
-use crate::view::{DecisionRow, RouteView};
+use crate::view::DecisionRow;
 
 /// A rollout that something holds for so long is told of.
 const HELD_FOR: Duration = Duration::from_secs(10);
@@ -27,12 +27,12 @@ pub(super) struct Newsroom {
     /// The name of this edge where it is alone.
     name: String,
     holds: Holds,
-    led: bool,
+    lead: Lead,
 }
 
 impl Newsroom {
     pub(super) fn new(notifier: Notifier) -> Self {
-        Self { notifier, name: cluster::instance(), holds: Holds::default(), led: false }
+        Self { notifier, name: cluster::instance(), holds: Holds::default(), lead: Lead::default() }
     }
 }
 
@@ -68,7 +68,7 @@ impl Control {
     /// Tells that this edge decides from now on, where others could.
     pub(super) fn tell_of_lead(&mut self) {
         let leads = self.leads();
-        let is_news = leads && !std::mem::replace(&mut self.newsroom.led, leads);
+        let is_news = self.newsroom.lead.is_taken(leads);
         if let Some(replication) = self.replication.as_ref().filter(|_| is_news) {
             let text = format!("the edge {} decides from now on", replication.name());
             self.tell_news(News::of(NewsKind::Leader, text));
@@ -78,10 +78,9 @@ impl Control {
     /// Tells, once, of a rollout that something holds.
     pub(super) fn tell_of_hold(&mut self, position: usize) {
         let now = self.now();
-        let Some(look) = self.routes.get(position).and_then(|route| self.looks.get(&route.route().name)) else {
-            return;
-        };
-        if self.newsroom.holds.note(&look.name, is_held(look), now) {
+        let Some(route) = self.routes.get(position) else { return };
+        let Some(look) = self.looks.get(&route.route().name) else { return };
+        if self.newsroom.holds.note(&look.name, route.is_held(), now) {
             self.tell_news(News::of_hold(look));
         }
     }
@@ -92,9 +91,16 @@ impl Control {
     }
 }
 
-/// Whether a rollout is under way, and something keeps it from going on.
-fn is_held(look: &RouteView) -> bool {
-    matches!(look.phase.as_str(), "warming" | "shifting") && !look.why.is_empty()
+/// Whether this edge led when that was looked at last.
+#[derive(Debug, Default)]
+struct Lead(bool);
+
+impl Lead {
+    /// Whether it `leads` that did not a moment ago.
+    fn is_taken(&mut self, leads: bool) -> bool {
+        let led = std::mem::replace(&mut self.0, leads);
+        leads && !led
+    }
 }
 
 /// Which rollouts are held, since when, and whether that was told.
@@ -149,6 +155,13 @@ mod tests {
     fn told(seconds: u64, is_held: impl Fn(u64) -> bool) -> Vec<u64> {
         let (mut holds, route) = (Holds::default(), "r".parse().unwrap());
         (0..seconds).filter(|second| holds.note(&route, is_held(*second), at(*second))).collect()
+    }
+
+    #[test]
+    fn every_time_an_edge_takes_the_lead_is_told() {
+        let mut lead = Lead::default();
+        let taken = [false, true, true, false, false, true, true].map(|leads| lead.is_taken(leads));
+        assert_eq!(taken, [false, true, false, false, false, true, false]);
     }
 
     #[test]
