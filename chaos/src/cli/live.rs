@@ -66,6 +66,7 @@ pub(crate) async fn run_one(scenario: &Scenario, record: Option<&Path>) -> Resul
 }
 
 fn tell_broken(record: &Record) -> Result<(), CliError> {
+    record.requests.first_lost.iter().try_for_each(|lost| print(format_args!("LOST {lost}")))?;
     record.broken.iter().try_for_each(|broken| print(format_args!("BROKEN {}: {broken}", record.scenario)))
 }
 

@@ -60,6 +60,8 @@ pub struct Requests {
     pub unanswered_as_planned: u64,
     /// Sent, and neither answered nor cut off by what the scenario did.
     pub lost: u64,
+    /// The first of those, for who looks for the reason.
+    pub first_lost: Vec<String>,
     /// Not sent, since nobody listened or no connection came free.
     pub not_sent: u64,
     /// Those among them while the edge was down.

@@ -113,6 +113,7 @@ impl<'a> Stage<'a> {
     pub(super) async fn play(mut self, mut record: Record) -> Result<Record, LiveError> {
         self.began = Instant::now();
         self.watcher.begin(self.began);
+        self.seen.began = Some(self.began);
         while !self.is_over() {
             let next = Instant::now() + TICK;
             self.end_events().await?;
@@ -348,6 +349,7 @@ impl<'a> Stage<'a> {
             let faults = answers(own, &faults, scenario.route.guard.latency_threshold).map_err(LiveError::Faults)?;
             self.fleet.answer(version, faults).await;
         }
+        self.seen.endpoints_are_told();
         Ok(())
     }
 

@@ -15,6 +15,10 @@ use crate::scenario::{Clients, ConfigFault, EdgeFault, Fault, Holds, Scenario, S
 const GRACE: Duration = Duration::from_secs(3);
 /// Requests that were due so shortly before a version was taken back may still be on their way to it.
 const ON_THE_WAY: Duration = Duration::from_secs(1);
+/// An answer that was begun while answers were torn, or came drop by drop, may end so much later.
+const LINGERS: Duration = Duration::from_secs(3);
+/// More of them say no more.
+const TOLD_OF_LOST: usize = 10;
 /// Around a change of weight nobody knows to the millisecond what was in force.
 const UNSURE: Duration = Duration::from_millis(500);
 /// Answers are looked at in parts of so long when it is asked how long users were hurt.
@@ -25,6 +29,8 @@ const HURTS: f64 = 0.03;
 /// What was seen beside the edge itself.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
+    /// When the load began.
+    pub(super) began: Option<Instant>,
     /// When the first thing went wrong.
     pub(super) harm: Option<Instant>,
     /// When each did.
@@ -34,6 +40,8 @@ pub(super) struct Seen {
     pub(super) down: Vec<(Instant, Option<Instant>)>,
     /// When answers were torn on purpose.
     torn: Vec<(Instant, Option<Instant>)>,
+    /// Faults that are over and of which endpoints are to be told; whether they tear answers.
+    ending: Vec<bool>,
     /// When anything was wrong with a version.
     worse: Vec<(Instant, Option<Instant>)>,
     pub(super) bad_inputs: u64,
@@ -61,15 +69,23 @@ impl Seen {
         }
     }
 
-    /// What was begun under it may last for a while.
+    /// It is over as soon as every endpoint has been told.
     pub(super) fn fault_ends(&mut self, fault: &Fault) {
-        let now = Instant::now() + ON_THE_WAY;
-        for spans in [&mut self.worse, &mut self.torn] {
-            if let Some((_, until)) = spans.iter_mut().find(|(_, until)| until.is_none()) {
-                *until = Some(now);
+        self.ending.push(fault.torn > 0.0 || fault.trickle > 0.0);
+    }
+
+    /// Every endpoint has been told; what was begun before that may last for a while.
+    pub(super) fn endpoints_are_told(&mut self) {
+        let until = Instant::now() + LINGERS;
+        let close = |spans: &mut Vec<(Instant, Option<Instant>)>| {
+            if let Some((_, end)) = spans.iter_mut().find(|(_, end)| end.is_none()) {
+                *end = Some(until);
             }
-            if fault.torn + fault.trickle <= 0.0 {
-                break;
+        };
+        for is_torn in self.ending.drain(..) {
+            close(&mut self.worse);
+            if is_torn {
+                close(&mut self.torn);
             }
         }
     }
@@ -165,6 +181,7 @@ fn book(record: &mut Record, requests: &[Told], seen: &Seen, sums: Sums) {
     (books.due, books.sent) = (sums.due, sums.sent);
     books.counted_by_edge = seen.counted.filter(|_| seen.is_countable());
     let mut latencies: Vec<Duration> = Vec::with_capacity(requests.len());
+    let mut lost = Vec::new();
     for told in requests {
         let is_down = is_within(&seen.down, told.due) || is_within(&seen.down, told.ended);
         match told.end {
@@ -183,6 +200,7 @@ fn book(record: &mut Record, requests: &[Told], seen: &Seen, sums: Sums) {
                     books.unanswered_as_planned += 1;
                 } else {
                     books.lost += 1;
+                    lost.push(told);
                 }
             }
         }
@@ -190,6 +208,12 @@ fn book(record: &mut Record, requests: &[Told], seen: &Seen, sums: Sums) {
             latencies.push(told.ended.saturating_duration_since(told.due));
         }
     }
+    let seconds = |at: Instant| at.saturating_duration_since(seen.began.unwrap_or(at)).as_secs_f64();
+    books.first_lost = lost
+        .iter()
+        .take(TOLD_OF_LOST)
+        .map(|told| format!("{:?}: due at {:.2} s, ended at {:.2} s", told.end, seconds(told.due), seconds(told.ended)))
+        .collect();
     latencies.sort_unstable();
     let at = |hundredths: usize| {
         let rank = (latencies.len() * hundredths).div_ceil(100).saturating_sub(1);

@@ -6,29 +6,28 @@ use std::path::{Path, PathBuf};
 use pointsman_chaos::live::{self, Programs, Record};
 use pointsman_chaos::scenario::Scenario;
 
-/// The fake models are processes of `chaos`, which cargo builds into the folder of the edge when the whole workspace is
-/// tested.
-fn programs() -> Option<Programs> {
-    let pointsman = PathBuf::from(env!("CARGO_BIN_EXE_pointsman"));
-    let programs = Programs::beside(&pointsman);
-    if programs.is_err() {
-        eprintln!("skipped: without `cargo test --workspace` there is no chaos beside {}", pointsman.display());
+use crate::models::{built, model_server};
+
+/// The edge under test, and the programs that its endpoints are.
+fn programs() -> Programs {
+    Programs {
+        pointsman: PathBuf::from(env!("CARGO_BIN_EXE_pointsman")),
+        model_server: model_server(),
+        chaos: built("chaos", "pointsman-chaos"),
     }
-    programs.ok()
 }
 
-async fn played(name: &str) -> Option<Record> {
-    let programs = programs()?;
+async fn played(name: &str) -> Record {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../chaos/scenarios/{name}.yaml"));
     let scenario = Scenario::parse(&fs::read_to_string(file).unwrap(), name).unwrap();
-    let record = live::play(&scenario, &programs).await.unwrap();
+    let record = live::play(&scenario, &programs()).await.unwrap();
     assert_eq!(record.broken, Vec::<String>::new(), "{}\n{:#?}", record.trace.join("\n"), record.requests);
-    Some(record)
+    record
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_canary_that_breaks_its_connections_is_taken_back_and_nothing_is_lost() {
-    let Some(record) = played("live-resets").await else { return };
+    let record = played("live-resets").await;
     let requests = &record.requests;
     assert_eq!((requests.lost, requests.counted_by_edge), (0, Some(requests.sent)));
     assert_eq!(requests.due, requests.good + requests.bad + requests.unanswered_as_planned + requests.not_sent);
@@ -38,13 +37,12 @@ async fn a_canary_that_breaks_its_connections_is_taken_back_and_nothing_is_lost(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_edge_that_is_killed_after_a_rollback_keeps_the_canary_away() {
-    let Some(record) = played("live-edge-killed-after-the-rollback").await else { return };
+    let record = played("live-edge-killed-after-the-rollback").await;
     assert_eq!((record.edge.starts, record.faults["edge killed"]), (3, 2));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_scenario_that_says_what_is_not_so_is_told() {
-    let Some(programs) = programs() else { return };
     let text = "
 about: nothing is wrong, and much is promised
 worlds: [live]
@@ -55,7 +53,7 @@ end: 2s
 holds: { ends: baking, availability_at_least: 99%, descriptors_at_most: 1, other_bad_answers_at_most: 0 }
 ";
     let scenario = Scenario::parse(text, "told").unwrap();
-    let record = live::play(&scenario, &programs).await.unwrap();
+    let record = live::play(&scenario, &programs()).await.unwrap();
     let broken = record.broken.join("\n");
     for words in ["should end baking", "answered well, and 0.99 should be", "should hold 1 at most"] {
         assert!(broken.contains(words), "{words}: {broken}");
