@@ -158,7 +158,9 @@ impl Events {
 impl From<Vec<Event>> for Events {
     fn from(events: Vec<Event>) -> Self {
         let mut all = Self::default();
-        events.into_iter().for_each(|event| all.push(event));
+        for event in events {
+            all.push(event);
+        }
         all
     }
 }

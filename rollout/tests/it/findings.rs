@@ -213,9 +213,9 @@ fn where_the_guard_only_alerts_every_gate_that_fails_is_told_once() {
     }
     let alerts = world.changes.iter().filter(|change| change.decision == D::Alert);
     let gates: Vec<_> = alerts
-        .map(|change| match &change.cause {
-            Cause::GateFails { gate, .. } => gate.as_str(),
-            other => panic!("{other:?}"),
+        .map(|change| {
+            let Cause::GateFails { gate, .. } = &change.cause else { panic!("{:?}", change.cause) };
+            gate.as_str()
         })
         .collect();
     assert_eq!(gates, ["drift", "query"]);

@@ -96,9 +96,9 @@ fn the_role_of_a_machine_is_reached_only_where_the_component_for_it_stands() {
     holds(&with, BY_HAND);
     let role = role(&with).unwrap();
     assert_eq!(role.0.text("/metadata/namespace"), "models");
-    let [rule] = role.0.items("/spec/egress") else { panic!("one rule: {role}") };
-    assert_eq!(rule.text("/to/0/ipBlock/cidr"), "169.254.0.0/16");
-    let ports: Vec<u64> = rule.items("/ports").iter().filter_map(|port| port.at("/port").as_u64()).collect();
+    let [opened] = role.0.items("/spec/egress") else { panic!("one rule: {role}") };
+    assert_eq!(opened.text("/to/0/ipBlock/cidr"), "169.254.0.0/16");
+    let ports: Vec<u64> = opened.items("/ports").iter().filter_map(|port| port.at("/port").as_u64()).collect();
     assert_eq!(ports, [80, 988]);
 }
 
