@@ -52,6 +52,7 @@ async fn each_kind_of_failure_is_booked_as_what_it_was() {
     let mut load = against(&model, 400, 500);
     load.timeout = Duration::from_secs(1);
     load.connections = 64;
+    load.timeout = Duration::from_secs(20);
     let figures = total(load).await.figures;
     adds_up(&figures);
     let counts = model.counts();
@@ -236,6 +237,7 @@ async fn each_request_is_told_and_a_wrong_number_is_no_good_answer() {
     load.expected = vec!["\"prediction\":5,".into(), "\"prediction\":7,".into()];
     load.told = Some(tell);
     load.connections = 64;
+    load.timeout = Duration::from_secs(20);
     model.set_faults(Faults::none().predicting_wrong(1.0, -1.0).unwrap());
     load.clone().start().unwrap().finish().await.unwrap();
     model.set_faults(Faults::none().trickling(1.0).unwrap());
