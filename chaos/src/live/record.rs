@@ -159,7 +159,7 @@ pub fn page(records: &[Record], machine: &str) -> String {
         .map(|record| format!("- **{}** ({}x): {}", record.scenario, record.speed, record.about))
         .collect();
     format!(
-        "# Scenarios on real processes\n\nPlayed by `make chaos` on {machine}; [docs/chaos.md](../../docs/chaos.md) says what the words mean.\n\n\
+        "# Scenarios on real processes\n\nPlayed by `chaos live` on {machine}; [docs/chaos.md](../../docs/chaos.md) says what the words mean.\n\n\
          - Scenarios: {} in {seconds:.0} s, {} of them skipped\n- Requests sent: {}, answered well: {}\n- Requests lost: {}\n\
          - Faults survived: {faults}\n- Bad inputs tried: {}\n\n{}\n{}\n",
         records.len(),
