@@ -11,6 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, open};
+use rustix::io::Errno;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Termios, Winsize, tcgetattr, tcsetwinsize};
 
@@ -67,8 +68,11 @@ fn modes(termios: &Termios) -> impl PartialEq + std::fmt::Debug {
 /// What the program wrote, if it writes within a moment.
 fn written(master: &OwnedFd) -> Option<Vec<u8>> {
     let mut waited = [PollFd::new(master, PollFlags::IN)];
-    if poll(&mut waited, Some(&LOOK)).unwrap() == 0 {
-        return None;
+    match poll(&mut waited, Some(&LOOK)) {
+        // A child that has ended interrupts whoever waits.
+        Ok(0) | Err(Errno::INTR) => return None,
+        Ok(_) => {}
+        Err(error) => panic!("the terminal cannot be waited for: {error}"),
     }
     let mut bytes = vec![0; 4096];
     let read = rustix::io::read(master, &mut bytes).unwrap();
@@ -258,7 +262,8 @@ fn without_colours_every_word_is_still_there() {
     let arguments = ["status", "--watch", "--admin", &edge.url("")];
     let coloured = |environment: &[(&str, &str)]| {
         let mut terminal = Terminal::new(&arguments, (50, 100), environment);
-        let shown = terminal.until_drawn();
+        // The last words of the last line: before them the first ones may have come alone.
+        let shown = terminal.until_it_says("space/b scroll");
         let screen = terminal.shown.screen();
         let cells = (0..50).flat_map(|row| (0..100).filter_map(move |column| screen.cell(row, column)));
         let colours = cells.filter(|cell| cell.fgcolor() != vt100::Color::Default).count();

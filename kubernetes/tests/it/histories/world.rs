@@ -568,8 +568,10 @@ impl World {
             for other in (0..self.edges.len()).filter(|other| *other != teller) {
                 if self.is_connected(teller, other) && self.edges[other].fence.is_none() {
                     let changes = self.edges[other].rollout.take_trip(&trip, &name, now);
-                    // One without a ready endpoint of v1 leaves it to the next leader.
-                    if !changes.is_empty() {
+                    // One without a ready endpoint of v1 leaves it to the next leader; a build that is not on trial there is
+                    // barred without a word.
+                    let is_on_trial = build == self.edges[other].build;
+                    if !changes.is_empty() || !is_on_trial {
                         self.edges[other].knows.of_mut(build).learn(knew);
                     }
                     self.remember(other, &changes);
