@@ -1,6 +1,7 @@
 //! What must hold at every moment of every scenario, whatever else is asked of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::Duration;
 
 use pointsman_config::{Share, Split, VersionId};
@@ -19,24 +20,39 @@ pub struct Moment<'a> {
     pub stable: &'a VersionId,
 }
 
+/// Something that did not hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broken {
+    /// Which rule: the same for the same kind of failure, whatever its time and its figures.
+    pub rule: &'static str,
+    /// What was seen, for people.
+    pub said: String,
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.said)
+    }
+}
+
 /// What has been seen of a world so far, and what did not hold in it.
 #[derive(Debug, Clone, Default)]
 pub struct Invariants {
     quarantined: Vec<VersionId>,
     phase: Option<PhaseName>,
     promoted_trials: BTreeSet<u64>,
-    broken: Vec<String>,
+    broken: Vec<Broken>,
     /// Each is told once: what does not hold at one moment seldom holds at the next.
     told: BTreeSet<&'static str>,
 }
 
 impl Invariants {
-    /// The versions that must get nothing from now on.
+    /// The versions that must get nothing from now on: as the world remembers who was taken back, not as the rollout says.
     pub fn quarantine(&mut self, versions: Vec<VersionId>) {
         self.quarantined = versions;
     }
 
-    /// A decision was made in this trial.
+    /// A decision was made. `trial` is the world's own count: another one since somebody outside asked for a new beginning.
     pub fn changed(&mut self, at: Duration, change: &Change, trial: u64) {
         if let Some(phase) = self.phase.filter(|phase| *phase != change.from) {
             self.broke("a story without gaps", at, || {
@@ -118,17 +134,17 @@ impl Invariants {
 
     /// Something did not hold that is found elsewhere.
     pub fn found(&mut self, at: Duration, what: &str) {
-        self.broken.push(told_at(at, what));
+        self.broken.push(Broken { rule: "found elsewhere", said: told_at(at, what) });
     }
 
     /// Everything that did not hold.
-    pub fn into_broken(self) -> Vec<String> {
+    pub fn into_broken(self) -> Vec<Broken> {
         self.broken
     }
 
     fn broke(&mut self, rule: &'static str, at: Duration, words: impl FnOnce() -> String) {
         if self.told.insert(rule) {
-            self.broken.push(told_at(at, &format!("{rule}: {}", words())));
+            self.broken.push(Broken { rule, said: told_at(at, &format!("{rule}: {}", words())) });
         }
     }
 }
@@ -139,6 +155,8 @@ fn told_at(at: Duration, what: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use pointsman_rollout::Cause;
+
     use super::*;
 
     fn version(name: &str) -> VersionId {
@@ -157,7 +175,7 @@ mod tests {
         if words.is_empty() {
             assert!(broken.is_empty(), "{broken:?}");
         } else {
-            assert!(broken.iter().any(|found| found.contains(words)), "{broken:?}");
+            assert!(broken.iter().any(|found| found.said.contains(words)), "{broken:?}");
         }
     }
 
@@ -181,11 +199,41 @@ mod tests {
         invariants.counted(at, 7, 7);
         invariants.served(at, &version("v2"), 0);
         invariants.divided(at, 500.0, 450.0, 560.0);
-        assert_eq!(invariants.clone().into_broken(), Vec::<String>::new());
+        assert_eq!(invariants.clone().into_broken(), []);
         invariants.lost(at, 2);
         invariants.counted(at, 7, 6);
         invariants.served(at, &version("v2"), 1);
         invariants.divided(at, 500.0, 450.0, 660.0);
         assert_eq!(invariants.into_broken().len(), 4);
+    }
+
+    fn change(decision: Decision, from: PhaseName, to: PhaseName) -> Change {
+        let whole = Split::Whole(version("v1"));
+        Change {
+            decision,
+            from,
+            to,
+            stable: version("v1"),
+            canary: Some(version("v2")),
+            before: whole.clone(),
+            after: whole,
+            cause: Cause::File,
+            evidence: None,
+        }
+    }
+
+    #[test]
+    fn a_gap_in_the_story_and_a_second_promotion_are_found() {
+        let at = Duration::from_secs(1);
+        let promote = change(Decision::Promote, PhaseName::Shifting, PhaseName::Promoting);
+        let mut invariants = Invariants::default();
+        invariants.changed(at, &change(Decision::Step, PhaseName::Warming, PhaseName::Shifting), 1);
+        invariants.changed(at, &promote, 1);
+        invariants.changed(at, &change(Decision::Retry, PhaseName::Promoting, PhaseName::Shifting), 2);
+        invariants.changed(at, &promote, 2);
+        assert_eq!(invariants.clone().into_broken(), []);
+        invariants.changed(at, &promote, 2);
+        let rules: Vec<_> = invariants.into_broken().iter().map(|broken| broken.rule).collect();
+        assert_eq!(rules, ["a story without gaps", "one promotion"]);
     }
 }

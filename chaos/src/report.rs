@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::ops::Range;
 use std::time::Duration;
 
+use crate::invariant::Broken;
 use crate::scenario::Scenario;
 use crate::sim::{Chosen, Played, play};
 
@@ -31,8 +32,12 @@ pub struct Line {
     pub to_promotion: Spread,
     /// Bad answers that the canary gave to clients.
     pub bad_answers: Spread,
+    /// Whether something is wrong with the canary.
+    pub is_harmful: bool,
+    /// When the scenario is over; bad answers are counted until then.
+    pub end: Duration,
     /// What did not hold, and with which seed.
-    pub broken: Vec<(u64, String)>,
+    pub broken: Vec<(u64, Broken)>,
 }
 
 /// The middle and the edge of a distribution; seconds or answers.
@@ -68,6 +73,8 @@ pub fn measure(scenario: &Scenario, chosen: Chosen, seeds: Range<u64>) -> Line {
     let rightly: Vec<f64> =
         back.iter().filter(|at| caused(at)).map(|at| seconds(at.saturating_sub(harm.unwrap_or_default()))).collect();
     let promoted: Vec<f64> = played.iter().filter_map(|played| played.promoted).map(seconds).collect();
+    // Only who is the edge is held to what the scenario promises of it.
+    let judged = if chosen == Chosen::Pointsman { played.as_slice() } else { &[] };
     let bad = |played: &Played| canary.map_or(0, |canary| played.books.of(canary).bad);
     Line {
         scenario: scenario.name.clone(),
@@ -80,7 +87,9 @@ pub fn measure(scenario: &Scenario, chosen: Chosen, seeds: Range<u64>) -> Line {
         to_rollback: Spread::of(rightly),
         to_promotion: Spread::of(promoted),
         bad_answers: Spread::of(played.iter().map(|played| count(bad(played))).collect()),
-        broken: played.iter().flat_map(|played| played.broken.iter().map(|what| (played.seed, what.clone()))).collect(),
+        is_harmful: harm.is_some(),
+        end: scenario.end,
+        broken: judged.iter().flat_map(|played| played.broken.iter().map(|what| (played.seed, what.clone()))).collect(),
     }
 }
 
@@ -91,7 +100,7 @@ fn count(answers: u64) -> f64 {
 /// The table: one block for each scenario.
 pub fn markdown(lines: &[Line]) -> String {
     let mut text = String::from(
-        "| scenario | decided by | taken back | s to weight 0, median (p95) | bad answers of the canary, median (p95) | promoted | s to promotion, median | taken back for nothing |\n\
+        "| scenario, minutes | decided by | taken back | s to weight 0, median (p95) | bad answers of the canary, median (p95) | promoted | s to promotion, median | taken back for nothing |\n\
          |---|---|---|---|---|---|---|---|\n",
     );
     for line in lines {
@@ -104,8 +113,9 @@ pub fn markdown(lines: &[Line]) -> String {
         // Writing to a string does not fail.
         writeln!(
             text,
-            "| {} | {} | {} | {} | {} | {} | {} | {} |",
+            "| {}, {} | {} | {} | {} | {} | {} | {} | {} |",
             line.scenario,
+            line.end.as_secs() / 60,
             line.chosen,
             rate(line.taken_back),
             spread(line.to_rollback),
@@ -140,7 +150,7 @@ const MOST: f64 = 100_000.0;
 
 /// The picture: bad answers that users got of each bad canary, median and p95, on a logarithmic scale.
 pub fn svg(lines: &[Line]) -> String {
-    let harmful: Vec<&Line> = lines.iter().filter(|line| is_harmful(line, lines)).collect();
+    let harmful: Vec<&Line> = lines.iter().filter(|line| line.is_harmful).collect();
     let mut groups: Vec<&str> = harmful.iter().map(|line| line.scenario.as_str()).collect();
     groups.dedup();
     let rows = u32::try_from(harmful.len()).map_or(0.0, f64::from);
@@ -149,7 +159,7 @@ pub fn svg(lines: &[Line]) -> String {
     let mut text = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" font-size=\"11\">\n\
          <rect width=\"{width}\" height=\"{height}\" fill=\"#ffffff\"/>\n\
-         <text x=\"10\" y=\"20\" font-size=\"14\">Bad answers that users got from a bad canary</text>\n\
+         <text x=\"10\" y=\"20\" font-size=\"14\">Bad answers that users got from a canary with which something is wrong</text>\n\
          <text x=\"10\" y=\"38\" fill=\"#555\">median (bar) and p95 (line), logarithmic, simulated</text>\n"
     );
     let mut y = TOP;
@@ -167,16 +177,9 @@ pub fn svg(lines: &[Line]) -> String {
     text
 }
 
-/// Whether something is wrong with the canary of the line's scenario: Pointsman takes it back.
-fn is_harmful(line: &Line, lines: &[Line]) -> bool {
-    lines.iter().any(|other| {
-        other.scenario == line.scenario && other.chosen == Chosen::Pointsman && other.taken_back * 2 > other.runs
-    })
-}
-
 fn bar(text: &mut String, line: &Line, y: f64) {
     let long = |answers: f64| WIDTH * (answers.max(1.0).ln() / MOST.ln()).min(1.0);
-    let colour = if line.chosen == Chosen::Pointsman { "#1a7f5a" } else { "#9aa4b2" };
+    let colour = if line.chosen.is_pointsman() { "#1a7f5a" } else { "#9aa4b2" };
     let Spread { median, p95, .. } = line.bad_answers;
     writeln!(
         text,

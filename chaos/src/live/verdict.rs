@@ -172,7 +172,7 @@ pub(super) fn reach(
         watcher.broke(&broken);
     }
     record.trace = std::mem::take(&mut watcher.trace);
-    record.broken = std::mem::take(&mut watcher.invariants).into_broken();
+    record.broken = std::mem::take(&mut watcher.invariants).into_broken().iter().map(ToString::to_string).collect();
 }
 
 /// Every request in one book.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use pointsman_config::VersionId;
 use pointsman_rollout::Ready;
 
+use super::TICK;
 use super::policy::ReadyMap;
 use crate::scenario::{Behaviour, Event, Fault, Scenario, What};
 
@@ -16,6 +17,8 @@ pub(super) struct Fleet {
     /// How long until a dead endpoint is found, and one that is back.
     finds_dead: Duration,
     finds_back: Duration,
+    /// How much sooner the first check of all comes.
+    first_check: Duration,
 }
 
 struct Member {
@@ -72,12 +75,22 @@ impl Fleet {
             ready: scenario.versions.iter().map(all).collect(),
             finds_dead: check.interval * check.unhealthy_after,
             finds_back: check.interval * check.healthy_after,
+            first_check: check.interval,
         }
     }
 
     /// What the edge thinks ready.
     pub(super) fn ready(&self) -> &ReadyMap {
         &self.ready
+    }
+
+    /// An edge that has just started knows of none that it is ready: each is checked at once, and then as often as it takes.
+    pub(super) fn forget(&mut self, now: Duration) {
+        for (version, member) in &mut self.versions {
+            member.thought_gone = member.behaviour.endpoints;
+            member.differ_since = (now + TICK).saturating_sub(self.first_check);
+            self.ready.insert(version.clone(), Ready { up: 0, total: member.behaviour.endpoints });
+        }
     }
 
     /// Endpoints go and come, and the edge's checks find it after a while.

@@ -5,7 +5,8 @@
 //! without a request counts for nothing, neither as a failure nor as an error.
 //!
 //! Sources: the analysis page of Argo Rollouts 1.10 (`success-rate`, `interval: 5m`, `result[0] >= 0.95`,
-//! `failureLimit: 3`: more than so many failures end it), and the metrics and canary pages of Flagger 1.x (`interval: 1m`,
+//! `failureLimit: 3`: more than so many failures end it; its example goes by `setWeight` 20, 40, 60, 80 with `pause` of 10m each,
+//! `startingStep: 2` at 40 %, and takes `irate`, which looks at the last two readings), and the metrics and canary pages of Flagger 1.x (`interval: 1m`,
 //! `threshold: 5`, `stepWeight: 10`, `maxWeight: 50`, `request-success-rate` at least 99, `request-duration` P99 at
 //! most 500 ms).
 
@@ -110,12 +111,24 @@ pub(super) struct Argo {
     at_least: f64,
     failures_allowed: u32,
     failures: u32,
-    measured: Duration,
+    /// When it measures next.
+    due: Duration,
 }
 
 impl Argo {
     pub(super) fn documented(scenario: &Scenario) -> Self {
         Self::new(scenario, Duration::from_mins(5), Duration::from_mins(5), (0.95, 3))
+    }
+
+    /// The analysis begins with the second weight, and measures at once.
+    pub(super) fn on_its_own_plan(scenario: &Scenario) -> Self {
+        let hold = Duration::from_mins(10);
+        let weights = [200_000, 400_000, 600_000, 800_000].into_iter().filter_map(|ppm| Share::from_ppm(ppm).ok());
+        Self {
+            steps: weights.map(|weight| Step { weight, hold }).collect(),
+            due: hold,
+            ..Self::new(scenario, Duration::from_mins(5), SCRAPE_EVERY, (0.95, 3))
+        }
     }
 
     pub(super) fn quick(scenario: &Scenario) -> Self {
@@ -141,16 +154,16 @@ impl Argo {
             at_least,
             failures_allowed,
             failures: 0,
-            measured: Duration::ZERO,
+            due: every,
         }
     }
 
     /// Whether the analysis has failed.
     fn measure(&mut self, now: Duration) -> bool {
-        if now.saturating_sub(self.measured) < self.every {
+        if now < self.due {
             return false;
         }
-        self.measured = now;
+        self.due = now + self.every;
         let window = self.scraped.window(self.window);
         let is_low = window.is_some_and(|tally| 1.0 - share_of(tally.errors, tally) < self.at_least);
         self.failures += u32::from(is_low);

@@ -12,9 +12,14 @@ use pointsman_rollout::{Change, Decision, Observed, OrderKind, PhaseName, Ready,
 pub enum Chosen {
     /// The edge's own code.
     Pointsman,
+    /// The same with the default of what is proven before a promotion.
+    PointsmanDefault,
     /// Argo Rollouts with the analysis of its documentation: success rate of 5 minutes, every 5 minutes, at least 95 %, three
-    /// failures allowed.
+    /// failures allowed, on the scenario's plan.
     Argo,
+    /// The same on the plan of that documentation: 20, 40, 60 and 80 % for 10 minutes each, judged from 40 % on, by the rate between
+    /// the last two readings.
+    ArgoPlan,
     /// The same as a team in a hurry would set it: of 1 minute, every 30 seconds, at least 99 %, no failure allowed.
     ArgoQuick,
     /// Flagger with the analysis of its documentation: every minute 10 % more up to 50 %, success rate of 1 minute at least
@@ -24,14 +29,22 @@ pub enum Chosen {
 
 impl Chosen {
     /// Everyone, Pointsman first.
-    pub const ALL: [Self; 4] = [Self::Pointsman, Self::Argo, Self::ArgoQuick, Self::Flagger];
+    pub const ALL: [Self; 6] =
+        [Self::Pointsman, Self::PointsmanDefault, Self::Argo, Self::ArgoPlan, Self::ArgoQuick, Self::Flagger];
+
+    /// Whether Pointsman decides.
+    pub fn is_pointsman(self) -> bool {
+        matches!(self, Self::Pointsman | Self::PointsmanDefault)
+    }
 }
 
 impl fmt::Display for Chosen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Pointsman => "Pointsman",
+            Self::PointsmanDefault => "Pointsman, default proof",
             Self::Argo => "Argo-like",
+            Self::ArgoPlan => "Argo-like, own plan",
             Self::ArgoQuick => "Argo-like, quick",
             Self::Flagger => "Flagger-like",
         })
@@ -62,9 +75,6 @@ pub(crate) trait Policy {
     }
     fn phase(&self) -> Option<PhaseName> {
         None
-    }
-    fn quarantined(&self, _now: Time) -> Vec<VersionId> {
-        Vec::new()
     }
     fn order(&mut self, _kind: &OrderKind, _now: Time) -> Vec<Told> {
         Vec::new()

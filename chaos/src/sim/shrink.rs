@@ -2,10 +2,23 @@
 
 use std::time::Duration;
 
+use super::{Chosen, play, promise};
 use crate::scenario::Scenario;
 
-/// Takes events away one by one, and shortens the end, as long as `shows` still holds of what is left.
-pub fn smallest(scenario: &Scenario, shows: impl Fn(&Scenario) -> bool) -> Scenario {
+/// Takes events away one by one, and shortens the end, as long as `seed` still breaks the same `rule`.
+///
+/// What should have happened until the end did not happen because the end came earlier, or because nothing went wrong: for
+/// such a rule the end stays, and so does what first harms the canary.
+pub fn smallest(scenario: &Scenario, seed: u64, rule: &str) -> Scenario {
+    let is_about_the_end = [promise::ENDS, promise::NEVER_TAKEN_BACK, promise::NEVER_PROMOTED].contains(&rule);
+    let harm = |scenario: &Scenario| scenario.canary().and_then(|canary| scenario.first_harm(canary));
+    smallest_that(scenario, |small| {
+        let is_another = is_about_the_end && (small.end != scenario.end || harm(small) != harm(scenario));
+        !is_another && play(small, seed, Chosen::Pointsman).broken.iter().any(|broken| broken.rule == rule)
+    })
+}
+
+fn smallest_that(scenario: &Scenario, shows: impl Fn(&Scenario) -> bool) -> Scenario {
     let mut small = scenario.clone();
     let mut index = 0;
     while index < small.events.len() {
@@ -30,11 +43,8 @@ pub fn smallest(scenario: &Scenario, shows: impl Fn(&Scenario) -> bool) -> Scena
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sim::{Chosen, play};
 
-    #[test]
-    fn what_has_no_part_in_a_failure_is_taken_away() {
-        let text = "
+    const TEXT: &str = "
 about: it is taken back, which it must not be
 route: { stable: v1, rollout: { canary: v2, steps: [ { weight: 50%, hold: 1m } ] } }
 versions: { v1: {}, v2: {} }
@@ -46,11 +56,32 @@ events:
 end: 16m
 holds: { never_taken_back: true }
 ";
-        let scenario = Scenario::parse(text, "small").unwrap();
-        let fails = |scenario: &Scenario| !play(scenario, 1, Chosen::Pointsman).broken.is_empty();
-        assert!(fails(&scenario));
-        let small = smallest(&scenario, fails);
+
+    #[test]
+    fn what_has_no_part_in_a_failure_is_taken_away() {
+        let scenario = Scenario::parse(TEXT, "small").unwrap();
+        let small = smallest(&scenario, 1, "taken back for nothing");
         assert_eq!(small.events.iter().map(|event| event.at.as_secs()).collect::<Vec<_>>(), [4]);
         assert!(small.end < Duration::from_mins(1), "{:?}", small.end);
+    }
+
+    #[test]
+    fn what_came_late_is_not_shown_by_what_never_comes() {
+        let text = TEXT.replace("never_taken_back: true", "taken_back_within: 100ms");
+        let scenario = Scenario::parse(&text, "small").unwrap();
+        let broken = play(&scenario, 1, Chosen::Pointsman).broken;
+        assert_eq!(broken.iter().map(|broken| broken.rule).collect::<Vec<_>>(), ["taken back late"]);
+        let small = smallest(&scenario, 1, "taken back late");
+        assert_eq!(small.events.iter().map(|event| event.at.as_secs()).collect::<Vec<_>>(), [4]);
+        assert!(small.end > Duration::from_secs(4) && small.end < Duration::from_mins(1), "{:?}", small.end);
+    }
+
+    #[test]
+    fn what_never_came_is_shown_to_the_same_end_with_its_cause() {
+        let text = TEXT.replace("never_taken_back: true", "ends: steady");
+        let scenario = Scenario::parse(&text, "small").unwrap();
+        let small = smallest(&scenario, 1, promise::ENDS);
+        assert_eq!(small.events.iter().map(|event| event.at.as_secs()).collect::<Vec<_>>(), [4]);
+        assert_eq!(small.end, scenario.end);
     }
 }
