@@ -100,8 +100,8 @@ fn count(answers: u64) -> f64 {
 /// The table: one block for each scenario.
 pub fn markdown(lines: &[Line]) -> String {
     let mut text = String::from(
-        "| scenario, minutes | decided by | taken back | s to weight 0, median (p95) | bad answers of the canary, median (p95) | promoted | s to promotion, median | taken back for nothing |\n\
-         |---|---|---|---|---|---|---|---|\n",
+        "| scenario | decided by | taken back | s to weight 0, median (p95) | bad answers of the canary, median (p95) | promoted | s to promotion, median | taken back for nothing | minutes |\n\
+         |---|---|---|---|---|---|---|---|---|\n",
     );
     for line in lines {
         let rate = |part: usize| if part == 0 { "–".to_owned() } else { percent(part, line.runs) };
@@ -113,9 +113,8 @@ pub fn markdown(lines: &[Line]) -> String {
         // Writing to a string does not fail.
         writeln!(
             text,
-            "| {}, {} | {} | {} | {} | {} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} | {} | {} | {} | {} |",
             line.scenario,
-            line.end.as_secs() / 60,
             line.chosen,
             rate(line.taken_back),
             spread(line.to_rollback),
@@ -123,6 +122,7 @@ pub fn markdown(lines: &[Line]) -> String {
             rate(line.promoted),
             median(line.to_promotion),
             rate(line.falsely),
+            line.end.as_secs() / 60,
         )
         .ok();
     }
