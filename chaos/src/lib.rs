@@ -3,6 +3,7 @@
 //! model server. Links nothing of the proxy: it meets the edge over sockets, as the world does.
 
 mod clock;
+mod count;
 pub mod fakes;
 pub mod fault;
 pub mod invariant;

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::ops::Range;
 use std::time::Duration;
 
+use crate::count::exact;
 use crate::invariant::Broken;
 use crate::scenario::Scenario;
 use crate::sim::{Chosen, Played, play};
@@ -86,15 +87,11 @@ pub fn measure(scenario: &Scenario, chosen: Chosen, seeds: Range<u64>) -> Line {
         promoted: promoted.len(),
         to_rollback: Spread::of(rightly),
         to_promotion: Spread::of(promoted),
-        bad_answers: Spread::of(played.iter().map(|played| count(bad(played))).collect()),
+        bad_answers: Spread::of(played.iter().map(|played| exact(bad(played))).collect()),
         is_harmful: harm.is_some(),
         end: scenario.end,
         broken: judged.iter().flat_map(|played| played.broken.iter().map(|what| (played.seed, what.clone()))).collect(),
     }
-}
-
-fn count(answers: u64) -> f64 {
-    u32::try_from(answers).map_or(f64::INFINITY, f64::from)
 }
 
 /// The table: one block for each scenario.
@@ -130,7 +127,6 @@ pub fn markdown(lines: &[Line]) -> String {
 }
 
 fn percent(part: usize, whole: usize) -> String {
-    let exact = |count: usize| u32::try_from(count).map_or(f64::INFINITY, f64::from);
     format!("{:.4}", 100.0 * exact(part) / exact(whole)).trim_end_matches('0').trim_end_matches('.').to_owned() + " %"
 }
 

@@ -134,18 +134,9 @@ impl Scenario {
         if of(&self.route.stable).zip(of(version)).is_some_and(|(stable, own)| is_bad(stable, own)) {
             return Some(Duration::ZERO);
         }
-        let harms = |event: &&Event| match &event.what {
-            What::Fault(fault) => fault.version == *version && !self.hits_stable_as_well(event, fault),
-            What::Down(down) => down.version == *version,
-            What::Traffic(_)
-            | What::Edge { .. }
-            | What::State(_)
-            | What::Config(_)
-            | What::Clients(_)
-            | What::Names
-            | What::Api(_)
-            | What::Order(_)
-            | What::Edit(_) => false,
+        let harms = |event: &&Event| {
+            let fault = event.what.fault_of(version);
+            fault.is_some_and(|fault| !self.hits_stable_as_well(event, fault)) || event.what.down_of(version).is_some()
         };
         self.events.iter().find(harms).map(|event| event.at)
     }

@@ -182,6 +182,7 @@ impl<'a, P: Policy> World<'a, P> {
             self.begun += 1;
             let told = self.begin(event);
             self.note(told);
+            self.invariants.quarantine(self.memory.barred());
         }
     }
 
@@ -254,12 +255,12 @@ impl<'a, P: Policy> World<'a, P> {
 
     fn look_at(&mut self, change: &Change) {
         self.memory.decided(change);
+        self.invariants.quarantine(self.memory.barred());
         self.invariants.changed(self.now, change, self.memory.beginnings());
     }
 
     fn look(&mut self, split: &Split) {
         let stable: &VersionId = &self.scenario.route.stable;
-        self.invariants.quarantine(self.memory.barred());
         self.invariants.look(&Moment { at: self.now, split, ready: self.fleet.ready(), stable });
     }
 }

@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
+use crate::count::exact;
+
 /// What came of it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Record {
@@ -102,11 +104,6 @@ pub struct EdgeFigures {
     pub early_threads: u64,
     /// At the end.
     pub end_threads: u64,
-}
-
-/// Exact for every count of a load that a machine of ours can send.
-pub(super) fn exact(count: u64) -> f64 {
-    u32::try_from(count).map_or(f64::INFINITY, f64::from)
 }
 
 /// A table of what came of several scenarios.

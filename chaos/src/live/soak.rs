@@ -7,7 +7,8 @@ use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-use super::record::{EdgeFigures, Record, exact};
+use super::record::{EdgeFigures, Record};
+use crate::count::exact;
 use crate::scenario::{Scenario, ScenarioError};
 
 /// How far apart faults begin, in seconds.

@@ -355,24 +355,10 @@ impl<'a> Stage<'a> {
 
     /// How much of an event is in force against a version.
     fn part(&self, active: &Active, version: &VersionId) -> Option<(&'a Fault, f64)> {
-        match &self.scenario.events.get(active.index)?.what {
-            What::Fault(fault) if fault.version == *version => {
-                // Steps of a fiftieth: each change is told to every endpoint.
-                let lasted = active.since.elapsed().mul_f64(self.scenario.live.speed);
-                Some((fault, (fault.part_after(lasted) * 50.0).floor() / 50.0))
-            }
-            What::Fault(_)
-            | What::Down(_)
-            | What::Traffic(_)
-            | What::Edge { .. }
-            | What::State(_)
-            | What::Config(_)
-            | What::Clients(_)
-            | What::Names
-            | What::Api(_)
-            | What::Order(_)
-            | What::Edit(_) => None,
-        }
+        let fault = self.scenario.events.get(active.index)?.what.fault_of(version)?;
+        // Steps of a fiftieth: each change is told to every endpoint.
+        let lasted = active.since.elapsed().mul_f64(self.scenario.live.speed);
+        Some((fault, (fault.part_after(lasted) * 50.0).floor() / 50.0))
     }
 
     async fn flap(&mut self) -> Result<(), LiveError> {

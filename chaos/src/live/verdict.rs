@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use pointsman_config::VersionId;
 
-use super::record::{EdgeFigures, Record, exact};
+use super::record::{EdgeFigures, Record};
 use super::traffic::{Sums, is_within};
 use super::watch::Watcher;
+use crate::count::exact;
 use crate::load::{Ended, Told};
 use crate::scenario::{Clients, ConfigFault, EdgeFault, Fault, Holds, Scenario, StateFault, What};
 

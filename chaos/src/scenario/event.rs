@@ -76,6 +76,23 @@ impl What {
     }
 }
 
+impl What {
+    /// How `version` answers worse, if that is what happens.
+    pub fn fault_of(&self, version: &VersionId) -> Option<&Fault> {
+        if let Self::Fault(fault) = self { Some(fault).filter(|fault| fault.version == *version) } else { None }
+    }
+
+    /// Which endpoints of `version` are gone, if that is what happens.
+    pub fn down_of(&self, version: &VersionId) -> Option<&Down> {
+        if let Self::Down(down) = self { Some(down).filter(|down| down.version == *version) } else { None }
+    }
+
+    /// By what the load is multiplied, if that is what happens.
+    pub fn traffic(&self) -> Option<f64> {
+        if let Self::Traffic(times) = self { Some(*times) } else { None }
+    }
+}
+
 /// How a version answers worse; shares are ratios of its requests and add to its own.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Fault {

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use pointsman_config::VersionId;
 use pointsman_rollout::Tally;
 
+use crate::count::exact;
+
 /// Requests and what came of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Books {
@@ -68,9 +70,4 @@ impl Books {
         let accounted = known + self.cut_off + self.under_way;
         (assigned != accounted).then(|| format!("{assigned} requests were assigned and {accounted} are accounted for"))
     }
-}
-
-/// Exact for every count that a simulation reaches.
-fn exact(count: u64) -> f64 {
-    u32::try_from(count).map_or(f64::INFINITY, f64::from)
 }

@@ -8,7 +8,7 @@ use pointsman_rollout::Ready;
 
 use super::TICK;
 use super::policy::ReadyMap;
-use crate::scenario::{Behaviour, Event, Fault, Scenario, What};
+use crate::scenario::{Behaviour, Event, Fault, Scenario};
 
 /// Every version's endpoints.
 pub(super) struct Fleet {
@@ -45,24 +45,10 @@ pub(super) struct Answers {
 impl Fleet {
     pub(super) fn new(scenario: &Scenario) -> Self {
         let member = |version: &VersionId, behaviour: Behaviour| {
-            let (mut faults, mut downs) = (Vec::new(), Vec::new());
-            for event in &scenario.events {
-                match &event.what {
-                    What::Fault(fault) if fault.version == *version => faults.push((event.clone(), fault.clone())),
-                    What::Down(down) if down.version == *version => downs.push((event.clone(), down.endpoints)),
-                    What::Fault(_)
-                    | What::Down(_)
-                    | What::Traffic(_)
-                    | What::Edge { .. }
-                    | What::State(_)
-                    | What::Config(_)
-                    | What::Clients(_)
-                    | What::Names
-                    | What::Api(_)
-                    | What::Order(_)
-                    | What::Edit(_) => {}
-                }
-            }
+            let events = scenario.events.iter();
+            let fault = |event: &Event| Some((event.clone(), event.what.fault_of(version)?.clone()));
+            let down = |event: &Event| Some((event.clone(), event.what.down_of(version)?.endpoints));
+            let (faults, downs) = (events.clone().filter_map(fault).collect(), events.filter_map(down).collect());
             Member { behaviour, faults, downs, gone: 0, thought_gone: 0, differ_since: Duration::ZERO }
         };
         let of = |(version, behaviour): (&VersionId, &Behaviour)| (version.clone(), member(version, *behaviour));

@@ -17,6 +17,7 @@ use pointsman_config::{Plan, Share, Split, Step, Strategy, VersionId};
 use pointsman_rollout::{Decision, Observed, Tally, Time};
 
 use super::policy::{Policy, ReadyMap, Told};
+use crate::count::exact;
 use crate::scenario::Scenario;
 
 const SCRAPE_EVERY: Duration = Duration::from_secs(15);
@@ -65,7 +66,6 @@ impl Scraped {
 }
 
 fn share_of(part: u64, tally: Tally) -> f64 {
-    let exact = |count: u64| u32::try_from(count).map_or(f64::INFINITY, f64::from);
     exact(part) / exact(tally.requests)
 }
 

@@ -11,7 +11,7 @@ use rand_distr::{Binomial, Distribution, Poisson};
 use super::TICK;
 use super::books::Books;
 use super::fleet::{Answers, Fleet};
-use crate::scenario::{Scenario, What};
+use crate::scenario::{Event, Scenario};
 
 /// The stream of requests, and those whose outcome is not known yet.
 pub(super) struct Traffic {
@@ -38,19 +38,7 @@ struct Fates {
 
 impl Traffic {
     pub(super) fn new(scenario: &Scenario, chance: ChaCha8Rng) -> Self {
-        let burst = |event: &crate::scenario::Event| match event.what {
-            What::Traffic(times) => Some((event.at, event.until, times)),
-            What::Fault(_)
-            | What::Down(_)
-            | What::Edge { .. }
-            | What::State(_)
-            | What::Config(_)
-            | What::Clients(_)
-            | What::Names
-            | What::Api(_)
-            | What::Order(_)
-            | What::Edit(_) => None,
-        };
+        let burst = |event: &Event| event.what.traffic().map(|times| (event.at, event.until, times));
         let route = &scenario.route;
         Self {
             chance,
