@@ -72,3 +72,64 @@ impl Memory {
         self.route.versions.keys().filter(|version| self.taken_back.contains(&self.build(version))).cloned().collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use pointsman_rollout::{Cause, PhaseName};
+
+    use super::*;
+    use crate::scenario::Scenario;
+
+    fn route(stable: &str, canary: &str, revision: &str) -> Arc<Route> {
+        let text = format!(
+            "
+about: a route
+route:
+  stable: {stable}
+  rollout: {{ canary: {canary}, steps: [ {{ weight: 50%, hold: 1m }} ] }}
+  revisions: {{ v2: {revision} }}
+versions: {{ v1: {{}}, v2: {{}} }}
+rate: 1
+end: 1m
+"
+        );
+        Scenario::parse(&text, "small").unwrap().route
+    }
+
+    fn rollback() -> Change {
+        let whole = Split::Whole("v1".parse().unwrap());
+        Change {
+            decision: Decision::Rollback,
+            from: PhaseName::Shifting,
+            to: PhaseName::RollingBack,
+            stable: "v1".parse().unwrap(),
+            canary: Some("v2".parse().unwrap()),
+            before: whole.clone(),
+            after: whole,
+            cause: Cause::File,
+            evidence: None,
+        }
+    }
+
+    #[test]
+    fn a_build_that_was_taken_back_stays_barred_until_somebody_tries_it_again_or_trusts_it() {
+        let (first, second) = (route("v1", "v2", "first"), route("v1", "v2", "second"));
+        let v2: VersionId = "v2".parse().unwrap();
+        let mut memory = Memory::new(&first);
+        assert_eq!(memory.barred(), []);
+        memory.decided(&rollback());
+        assert_eq!(memory.barred(), [v2.clone()]);
+        memory.edited(&second);
+        assert_eq!((memory.barred(), memory.beginnings()), (Vec::new(), 1));
+        memory.edited(&first);
+        assert_eq!((memory.barred(), memory.beginnings()), (vec![v2.clone()], 2), "the old build is the old build");
+        memory.obeyed(&OrderKind::Pause);
+        assert_eq!(memory.barred(), [v2.clone()]);
+        memory.obeyed(&OrderKind::Retry(v2));
+        assert_eq!((memory.barred(), memory.beginnings()), (Vec::new(), 3));
+        memory.decided(&rollback());
+        memory.edited(&route("v2", "v1", "first"));
+        memory.edited(&first);
+        assert_eq!(memory.barred(), [], "it was named as stable meanwhile");
+    }
+}
