@@ -118,13 +118,13 @@ end: 1m
         let mut memory = Memory::new(&first);
         assert_eq!(memory.barred(), []);
         memory.decided(&rollback());
-        assert_eq!(memory.barred(), [v2.clone()]);
+        assert_eq!(memory.barred(), std::slice::from_ref(&v2));
         memory.edited(&second);
         assert_eq!((memory.barred(), memory.beginnings()), (Vec::new(), 1));
         memory.edited(&first);
         assert_eq!((memory.barred(), memory.beginnings()), (vec![v2.clone()], 2), "the old build is the old build");
         memory.obeyed(&OrderKind::Pause);
-        assert_eq!(memory.barred(), [v2.clone()]);
+        assert_eq!(memory.barred(), std::slice::from_ref(&v2));
         memory.obeyed(&OrderKind::Retry(v2));
         assert_eq!((memory.barred(), memory.beginnings()), (Vec::new(), 3));
         memory.decided(&rollback());
