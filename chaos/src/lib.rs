@@ -9,6 +9,7 @@ pub mod fault;
 pub mod invariant;
 pub mod live;
 pub mod load;
+mod memory;
 pub mod report;
 pub mod scenario;
 mod serve;

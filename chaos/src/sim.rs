@@ -11,7 +11,6 @@
 
 mod books;
 mod fleet;
-mod memory;
 mod peers;
 mod pointsman;
 mod policy;
@@ -32,9 +31,9 @@ pub use policy::Chosen;
 pub use shrink::smallest;
 
 use crate::invariant::{Broken, Invariants, Moment};
+use crate::memory::Memory;
 use crate::scenario::{Event, Scenario, What};
 use fleet::Fleet;
-use memory::Memory;
 use policy::{Policy, Told};
 use traffic::Traffic;
 

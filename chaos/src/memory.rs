@@ -11,7 +11,7 @@ use pointsman_rollout::{Change, Decision, OrderKind};
 type Build = (VersionId, Option<String>);
 
 /// What has happened so far.
-pub(super) struct Memory {
+pub(crate) struct Memory {
     /// As the config file has it now.
     route: Arc<Route>,
     taken_back: BTreeSet<Build>,
@@ -19,7 +19,7 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    pub(super) fn new(route: &Arc<Route>) -> Self {
+    pub(crate) fn new(route: &Arc<Route>) -> Self {
         Self { route: Arc::clone(route), taken_back: BTreeSet::new(), beginnings: 0 }
     }
 
@@ -29,7 +29,7 @@ impl Memory {
     }
 
     /// The file was edited: another rollout may be promoted again, and naming a version as stable is trusting it.
-    pub(super) fn edited(&mut self, route: &Arc<Route>) {
+    pub(crate) fn edited(&mut self, route: &Arc<Route>) {
         let tried = |route: &Route| {
             let canary = match &route.plan {
                 Plan::Rollout(plan) => Some(plan.canary.clone()),
@@ -46,7 +46,7 @@ impl Memory {
     }
 
     /// An operator's order was carried out.
-    pub(super) fn obeyed(&mut self, kind: &OrderKind) {
+    pub(crate) fn obeyed(&mut self, kind: &OrderKind) {
         if let OrderKind::Retry(version) = kind {
             let build = self.build(version);
             self.taken_back.remove(&build);
@@ -55,7 +55,7 @@ impl Memory {
     }
 
     /// Something was decided.
-    pub(super) fn decided(&mut self, change: &Change) {
+    pub(crate) fn decided(&mut self, change: &Change) {
         if let (Decision::Rollback, Some(canary)) = (change.decision, &change.canary) {
             let build = self.build(canary);
             self.taken_back.insert(build);
@@ -63,12 +63,12 @@ impl Memory {
     }
 
     /// How often the story began anew because somebody asked for it.
-    pub(super) fn beginnings(&self) -> u64 {
+    pub(crate) fn beginnings(&self) -> u64 {
         self.beginnings
     }
 
     /// The versions whose present build was taken back.
-    pub(super) fn barred(&self) -> Vec<VersionId> {
+    pub(crate) fn barred(&self) -> Vec<VersionId> {
         self.route.versions.keys().filter(|version| self.taken_back.contains(&self.build(version))).cloned().collect()
     }
 }
