@@ -113,8 +113,9 @@ pub struct Terms {
     pub others: Vec<VersionId>,
     /// Which outcomes count as errors.
     pub errors: ErrorPolicy,
-    /// A version that takes longer counts as slow: from the whole request to its answer's head. What a client adds on
-    /// either side, by sending slowly or by reading slowly, says nothing about the version.
+    /// A version that takes longer counts as slow: from the whole request to the end of its answer where that is small, and
+    /// else to its head. What a client adds, by sending slowly or by reading a large answer slowly, says nothing about the
+    /// version.
     pub slow_after: Duration,
     /// A whole request without an answer's head by then is judged as a timeout, whatever comes of it later.
     pub unanswered_after: Duration,
@@ -269,6 +270,13 @@ impl Epoch {
                 (Ticket::User(place), Some(waiting)) => waiting.leave(place),
                 (Ticket::User(_) | Ticket::None, _) => true,
             };
+        }
+    }
+
+    /// The version's answer was whole at `now`, and its client cannot have been what took time: all of it counts.
+    pub fn whole(&self, entry: &mut Entry, now: Instant) {
+        if let Some(asked) = entry.asked {
+            entry.waited = now.saturating_duration_since(asked.at);
         }
     }
 

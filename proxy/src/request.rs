@@ -36,6 +36,8 @@ use crate::retry::{self, AnswerSigns, Attempt, Failed, Next, Repeatable, Side};
 use crate::snapshot::{ServedRoute, Snapshot};
 use crate::trace::{TRACEPARENT, Trace};
 
+/// An answer of so many bytes at most is judged when it is whole: it fits into what a socket takes for a client that does not read.
+const JUDGED_WHOLE: u64 = 16 << 10;
 /// The status of an answer after which the connection is no HTTP any more.
 const SWITCHED: u16 = 101;
 
@@ -543,8 +545,20 @@ impl RequestCtx {
         Copying::answer_head(&mut self.copy, status, headers, mirror::since(self.sent));
     }
 
-    /// The version's answer is whole.
+    /// The version's answer was whole at `now`. One that fits into the client's socket is judged by that: a body that comes drop
+    /// by drop is as late as one that comes late. A larger one may have waited for its reader, and a stream ends when it ends.
+    pub(crate) fn whole(&mut self, now: Instant) {
+        if self.answer_bytes > JUDGED_WHOLE || self.streams() {
+            return;
+        }
+        if let Some((epoch, entry)) = self.open_entry() {
+            epoch.whole(entry, now);
+        }
+    }
+
+    /// The version has nothing more to say.
     pub(crate) fn told_all(&mut self) {
+        self.whole(Instant::now());
         self.is_whole = true;
         Copying::answer_end(&mut self.copy);
         if let Some(exchange) = &self.exchange {

@@ -292,6 +292,7 @@ impl Relay<'_> {
     }
 
     fn become_whole(&mut self, now: Instant) {
+        self.ctx.whole(now);
         self.state.stage = Stage::Whole(now);
         self.state.holds = false;
         self.ctx.told_all();

@@ -36,6 +36,13 @@ async fn status_of(sender: &mut SendRequest<Bytes>, request: http::Request<()>) 
     Ok(head.status.as_u16())
 }
 
+/// The status of one request on a connection of its own, once its answer is whole.
+pub async fn get(address: std::net::SocketAddr) -> u16 {
+    let (mut sender, connection) = h2::client::handshake(tcp(address).await).await.unwrap();
+    tokio::spawn(connection);
+    status_of(&mut sender, request("GET", "http://m.test/")).await.unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_on_one_connection_do_not_wait_for_each_other() {
     let v1 = FakeModel::start("v1").await.unwrap();

@@ -1,9 +1,11 @@
 //! Each fault of a version, and each fault of a client, is exactly one outcome.
 
+use std::time::Duration;
+
 use pointsman::outcome::Outcome;
 use pointsman_chaos::fakes::FakeModel;
 
-use super::harness::{RawServer, TestEdge, dead_address, eventually, get, post};
+use super::harness::{RawServer, TestEdge, dead_address, eventually, get, post, route};
 
 /// Has a version with `faults` answer one request, which must end as said, for the client and in the books.
 async fn check(faults: &str, status: Option<u16>, code: Option<&str>, outcome: Outcome) {
@@ -159,4 +161,41 @@ async fn failing_requests_are_remembered_with_their_ids() {
             .iter()
             .all(|failure| failure.status == Some(500) && failure.outcome == "error" && failure.at_unix_ms > 0)
     );
+}
+
+/// What is slow here: longer than a busy machine takes to pass a head on.
+const SLOW: Duration = Duration::from_secs(1);
+
+/// A version that answers at once with a head of this content type, and with `bytes` of body after a while.
+async fn late_body(content_type: &'static str, bytes: usize) -> RawServer {
+    RawServer::start(move |mut connection| async move {
+        while connection.request().await.is_some() {
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\ncontent-length: {bytes}\r\n\r\n{{");
+            connection.send(&head).await;
+            tokio::time::sleep(SLOW + SLOW / 5).await;
+            connection.send(&"x".repeat(bytes - 1)).await;
+        }
+    })
+    .await
+}
+
+/// How many of two such answers are slow, one over the fast lane and one over HTTP/2.
+async fn slow_of_two(content_type: &'static str, bytes: usize) -> u64 {
+    let v1 = late_body(content_type, bytes).await;
+    let mut route = route();
+    route.guard.latency_threshold = SLOW;
+    let edge = TestEdge::with(route, &[v1.address], &[]);
+    let request = get("/");
+    let (plain, framed) = tokio::join!(edge.ask(&request), crate::http2::get(edge.address));
+    assert_eq!((plain.status, framed), (200, 200));
+    assert!(eventually(|| edge.counts("v1").judged.requests == 2).await);
+    edge.counts("v1").judged.slow
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_small_answer_is_as_late_as_its_last_byte_and_a_large_one_or_a_stream_as_its_head() {
+    let small = slow_of_two("application/json", 64);
+    let large = slow_of_two("application/json", 100_000);
+    let stream = slow_of_two("text/event-stream", 64);
+    assert_eq!(tokio::join!(small, large, stream), (2, 0, 0));
 }
