@@ -137,6 +137,16 @@ impl Quarantine {
         }
     }
 
+    /// The same of a book whose holder takes the present build of `stable` for the version in production: that it trusts it says
+    /// nothing to whoever tries it.
+    pub(crate) fn merge_from_another(&mut self, other: &Self, stable: &VersionId) {
+        for (version, builds) in &other.0 {
+            for held in builds.iter().filter(|held| !(held.lifted && version == stable)) {
+                self.note(version, held.clone());
+            }
+        }
+    }
+
     /// Bars what `other` bars as well, and lifts nothing.
     pub(crate) fn adopt(&mut self, other: &Self) {
         for (version, builds) in &other.0 {

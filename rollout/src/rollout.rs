@@ -260,7 +260,7 @@ impl Rollout {
     pub fn adopt_quarantine(&mut self, saved: &Saved) {
         match self.lineage {
             Lineage::Own => self.quarantine.adopt(&saved.quarantine),
-            Lineage::Shared => self.quarantine.merge(&saved.quarantine),
+            Lineage::Shared => self.quarantine.merge_from_another(&saved.quarantine, &saved.identity.stable),
         }
         self.trust_stable();
         self.set_back_if_barred();

@@ -622,12 +622,9 @@ impl Control {
             (!changes.is_empty()).then_some(Decided { position, changes })
         });
         let decided: Vec<_> = decided.collect();
-        if decided.is_empty() {
-            // A build that is on trial elsewhere may be barred now, and nobody else writes that down.
-            self.keep_all(now);
-        } else {
-            self.settle(decided).await;
-        }
+        // A build that is on trial elsewhere may be barred now without a word, and nobody else writes that down.
+        self.keep_all(now);
+        self.settle(decided).await;
     }
 
     /// As the leader, says where every route stands, if that is due or has changed; as a follower, tells of what it took back

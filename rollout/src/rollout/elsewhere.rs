@@ -36,11 +36,24 @@ impl Elsewhere {
         self.saved.edition
     }
 
-    /// The build that is tried there, or was promoted and may be taken back.
+    /// The build that is tried there, or was promoted, and may be taken back.
     fn on_trial(&self) -> Option<(&VersionId, Option<&str>)> {
         let is_set_back = matches!(self.saved.phase(), PhaseName::RollingBack | PhaseName::RolledBack);
         let identity = &self.saved.identity;
-        identity.canary.as_ref().filter(|_| !is_set_back).map(|canary| (canary, identity.revision.as_deref()))
+        let canary = identity.canary.as_ref().filter(|_| !is_set_back)?;
+        let revision = identity.revision.as_deref();
+        self.saved.quarantine.held_build(canary, revision).is_none().then_some((canary, revision))
+    }
+
+    /// Writes into its own book that the build is barred, where it is the one that is tried there. To this edge's file the same
+    /// build may be the version in production, which its own book trusts.
+    fn bar(&mut self, trip: &Trip) -> bool {
+        let is_it = self.on_trial() == Some((&trip.version, trip.revision.as_deref()));
+        if is_it {
+            self.saved.quarantine.bar_tripped(trip);
+            self.saved.serial = self.saved.serial.max(trip.serial);
+        }
+        is_it
     }
 }
 
@@ -50,7 +63,7 @@ impl Rollout {
     pub fn kept(&self, now: Time) -> Saved {
         let Some(newer) = &self.elsewhere else { return self.saved(now) };
         let mut kept = newer.saved.clone();
-        kept.quarantine.merge(&self.quarantine);
+        kept.quarantine.merge_from_another(&self.quarantine, &self.route.stable);
         kept.serial = kept.serial.max(kept.quarantine.newest());
         kept
     }
@@ -60,7 +73,12 @@ impl Rollout {
     pub(super) fn let_alone(&mut self, kept: Saved) {
         let known = self.elsewhere.as_ref().map_or(self.edition, Elsewhere::edition);
         if kept.edition >= known {
-            self.elsewhere = Some(Elsewhere { saved: kept, unopposed_since: None });
+            let mut newer = Elsewhere { saved: kept, unopposed_since: None };
+            if let Some(before) = self.elsewhere.take().filter(|before| before.saved.identity == newer.saved.identity) {
+                // What was barred there may not be written yet.
+                newer.saved.quarantine.merge(&before.saved.quarantine);
+            }
+            self.elsewhere = Some(newer);
         }
     }
 
@@ -85,13 +103,24 @@ impl Rollout {
     /// every edge that serves has said that it has this file. It was put back, then, to what it had been before.
     pub(super) fn begin_unopposed(&mut self, acknowledged: bool, now: Time) -> Option<Change> {
         let newer = self.elsewhere.as_mut()?;
-        newer.unopposed_since = if acknowledged { newer.unopposed_since.or(Some(now)) } else { None };
+        if acknowledged {
+            newer.unopposed_since.get_or_insert(now);
+        }
         let is_over = newer.unopposed_since.is_some_and(|since| now.since(since) >= EDIT_TRAVELS);
         let newer = self.elsewhere.take_if(|_| is_over)?;
+        let (before, from) = (self.desired().granted, self.phase.name());
         let served = Some(self.serving().clone()).filter(|served| *served != self.route.stable);
         let began = self.go_on_from(newer.saved, now).pop();
         self.formerly = self.formerly.take().or(served);
-        began
+        // From here on the live Service is this edge's again: that is told, and kept, even where no request goes another way.
+        began.or_else(|| Some(self.change((Decision::Edit, Cause::File), from, before)))
+    }
+
+    /// An edge that does not say what this one says may have the newer file.
+    pub(super) fn is_opposed(&mut self) {
+        if let Some(newer) = &mut self.elsewhere {
+            newer.unopposed_since = None;
+        }
     }
 
     /// Refuses to move what only the newer file says how to move. Going back is never refused for it.
@@ -103,24 +132,33 @@ impl Rollout {
     }
 
     /// Takes back what the newer rollout tries: whoever orders a rollback means that. Every edge that has its file does so
-    /// once it hears of it. None if there is no newer one, or it has nothing to take back.
+    /// once it hears of it. None if there is no newer one; refused if that has nothing to take back, for what this edge's own
+    /// file tried may be in production there.
     pub(super) fn take_back_elsewhere(&mut self, cause: &Cause) -> Option<Result<Change, Refusal>> {
         let newer = self.elsewhere.as_ref().filter(|_| self.role == Role::Leader)?;
-        let (version, revision) = newer.on_trial()?;
-        if self.quarantine.held_build(version, revision).is_some() {
-            return None;
-        }
-        let stable = newer.saved.identity.stable.clone();
+        let (route, stable) = (self.route.name.to_string(), newer.saved.identity.stable.clone());
+        let is_free =
+            |(version, revision): &(&VersionId, Option<&str>)| self.quarantine.held_build(version, *revision).is_none();
+        let Some((version, revision)) = newer.on_trial().filter(is_free) else {
+            return Some(Err(Refusal::NothingToTakeBack { route, stable }));
+        };
         if self.readiness(&stable).up == 0 {
-            return Some(Err(Refusal::NoWayBack { route: self.route.name.to_string(), stable }));
+            return Some(Err(Refusal::NoWayBack { route, stable }));
         }
         let (version, revision) = (version.clone(), revision.map(str::to_owned));
-        let trip = Trip { version: version.clone(), revision, why: cause.to_string(), serial: self.next_serial() };
+        let serial = self.next_serial().max(newer.saved.serial + 1);
+        let trip = Trip { version: version.clone(), revision, why: cause.to_string(), serial };
+        self.bar_there(&trip);
         self.quarantine.bar_tripped(&trip);
         self.tripped = Some(trip);
         let told = (Decision::Rollback, cause.clone());
         let change = self.change(told, self.phase.name(), self.desired().granted);
         Some(Ok(Change { canary: Some(version), ..change }))
+    }
+
+    /// Bars the build in the book of the newer rollout; false if that does not try it.
+    pub(super) fn bar_there(&mut self, trip: &Trip) -> bool {
+        self.elsewhere.as_mut().is_some_and(|newer| newer.bar(trip))
     }
 
     /// What an edge waits for that lets a newer rollout alone.

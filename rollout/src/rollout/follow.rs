@@ -224,15 +224,16 @@ impl Rollout {
     /// meanwhile is production, and where stable has no ready endpoint there is nothing to go back to; that is told, and
     /// traffic stays.
     pub fn take_trip(&mut self, trip: &Trip, by: &str, now: Time) -> Vec<Change> {
+        let is_tried_elsewhere = self.bar_there(trip);
         if self.quarantine.lifts(trip) {
             return Vec::new();
         }
         let same_build = revision_of(&self.route, &trip.version) == trip.revision;
-        let is_stable = trip.version == self.route.stable && same_build;
+        let is_stable = self.is_stable(trip);
         let set_back = matches!(self.phase, Phase::RollingBack(_) | Phase::RolledBack(_));
         let on_trial = !is_stable && !set_back && same_build && self.canary().as_ref() == Some(&trip.version);
         if !on_trial {
-            if !is_stable {
+            if !is_stable || is_tried_elsewhere {
                 self.quarantine.bar_tripped(trip);
             }
             return Vec::new();
@@ -245,6 +246,11 @@ impl Rollout {
         let changes: Vec<Change> = change.into_iter().collect();
         self.count_decision(&changes);
         changes
+    }
+
+    /// Whether it is about the build that this edge's file calls stable.
+    fn is_stable(&self, trip: &Trip) -> bool {
+        trip.version == self.route.stable && revision_of(&self.route, &trip.version) == trip.revision
     }
 
     fn answer_trip(&mut self, trip: &Trip, cause: Cause, now: Time) -> Change {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use pointsman_config::{OnRegression, Plan, Promotion, Route, Split, VersionId};
+use pointsman_config::{OnRegression, Plan, Promotion, Rollout as RolloutPlan, Route, Split, VersionId};
 use pointsman_rollout::{
     Cause, Change, Decision, Drawn, Input, Observed, Order, OrderKind, PhaseName, Ready, Regression, Resume, Role,
     Rollout, Row, Saved, Seen, Selected, ServiceSeen, Tally, Time, WayBack,
@@ -364,12 +364,90 @@ fn a_rollback_ordered_without_the_newer_file_takes_back_what_that_tries() {
     let taken_back = world.order(OrderKind::Rollback).unwrap();
     assert_eq!((taken_back[0].decision, taken_back[0].canary.clone()), (Decision::Rollback, Some(version("v2"))));
     assert_eq!(world.phase(), phase, "what it serves itself is another build, and stays");
+    let granted = world.rollout.desired().granted;
+    assert_eq!(
+        world.order(OrderKind::Rollback).unwrap_err().code(),
+        "nothing_to_take_back",
+        "it is taken back already"
+    );
+    assert_eq!(world.rollout.desired().granted, granted, "and nobody meant what this edge's own file tried before");
 
     assert!(!newer.follow(world.rollout.saved(world.now()), world.now()));
     assert_eq!(newer.desired().granted, Split::Whole(version("v1")), "whoever has the file hears of it");
     let (mut resumed, _) = Rollout::resume(with_the_file, kept, world.now());
     resumed.weigh(Some(world.rollout.kept(world.now())), world.now());
     assert_eq!(resumed.desired().granted, Split::Whole(version("v1")), "and so does whoever reads the live Service");
+}
+
+/// The way back from v2, which has come through its bake, to v1.
+fn turned_around() -> Route {
+    let canary = RolloutPlan { canary: version("v1"), ..canary_plan(Promotion::Automatic) };
+    Route { stable: version("v2"), ..live(Plan::Rollout(canary)) }
+}
+
+/// Who has turned the roles of v1 and v2 around and shifts, and two whom that edit has not reached.
+fn at_turned_roles() -> (World, [Follower; 2]) {
+    let (mut leader, _) = pair(PhaseName::Baking);
+    leader.run_until(PhaseName::Steady, Duration::from_mins(5));
+    let mut old = [Follower::of(&leader), Follower::of(&leader)];
+    leader.edit(turned_around());
+    leader.run_until(PhaseName::Shifting, Duration::from_mins(5));
+    for follower in &mut old {
+        follower.now = leader.now();
+        assert!(!follower.rollout.follow(leader.rollout.saved(leader.now()), follower.now));
+        follower.tick(100, 0.0);
+    }
+    (leader, old)
+}
+
+#[test]
+fn that_an_old_file_trusts_its_stable_version_lifts_nothing_where_that_is_on_trial() {
+    let rollback = Order { kind: OrderKind::Rollback, actor: "ada".to_owned(), reason: String::new() };
+    for is_ordered in [true, false] {
+        let (newer, [mut next, mut last]) = at_turned_roles();
+        let (now, kept) = (newer.now(), newer.rollout.saved(newer.now()));
+        let mut tried = Follower::of(&newer);
+        tried.tick(100, 0.0);
+        assert_eq!(next.rollout.lead(Some(kept), now), []);
+        if is_ordered {
+            next.rollout.step(Input::Order(&rollback), now).unwrap();
+            assert!(!tried.rollout.follow(next.rollout.saved(now), now));
+        } else {
+            tried.rollout.step(Input::Order(&rollback), now).unwrap();
+            let trip = tried.rollout.trip().cloned().unwrap();
+            assert_eq!(next.rollout.take_trip(&trip, "edge-1", now), []);
+        }
+        assert_eq!(tried.rollout.desired().granted, Split::Whole(version("v2")));
+        assert_eq!(next.rollout.desired().granted, Split::Whole(version("v2")), "its own route stays as it is");
+
+        // The edge that leads after it trusts v1 as well, and writes down what it knows.
+        last.rollout.follow(next.rollout.saved(now), now);
+        assert_eq!(last.rollout.lead(Some(next.rollout.kept(now)), now), []);
+        let written = last.rollout.kept(now);
+        tried.rollout.follow(last.rollout.saved(now), now);
+        tried.rollout.lead(Some(written.clone()), now);
+        assert_eq!(tried.rollout.desired().granted, Split::Whole(version("v2")), "ordered: {is_ordered}");
+        let (mut resumed, _) = Rollout::resume(Arc::new(turned_around()), written, now);
+        resumed.weigh(None, now);
+        assert_eq!(resumed.desired().granted, Split::Whole(version("v2")), "ordered: {is_ordered}");
+    }
+}
+
+#[test]
+fn a_file_that_is_put_back_and_moves_no_request_is_told_all_the_same() {
+    let weights = live(Plan::Weights(Split::Whole(version("v1"))));
+    let mut newer = World::in_cluster(weights.clone()).fails("v1", 1000).fails("v2", 1000);
+    let old = Follower::of(&newer);
+    newer.edit(plan(Promotion::Automatic));
+    newer.run_until(PhaseName::Baking, Duration::from_mins(5));
+    let mut world = World::in_cluster(weights);
+    world.rollout = old.rollout;
+    world.run_for(newer.now().since(world.now()));
+    assert_eq!(world.rollout.lead(Some(newer.rollout.saved(newer.now())), world.now()), []);
+    world.run_for(Duration::from_secs(130));
+    let told: Vec<_> = world.changes.iter().map(|change| (change.decision, &change.cause)).collect();
+    assert_eq!(told, [(Decision::Edit, &Cause::File)], "the live Service is this edge's from there on");
+    assert_eq!(world.rollout.kept(world.now()).identity().canary, None);
 }
 
 #[test]
