@@ -32,7 +32,7 @@ pub struct Query {
     /// So many breaches in a row take the canary back. Default 3.
     pub breaches: u32,
     /// For so long after the canary's first request of a trial a breach only holds: the numbers are still about the time
-    /// before. Default twice `every`, or the largest range in the query, whichever is longer.
+    /// before. Default twice `every`, or as far back as the query looks, whichever is longer.
     pub delay: Duration,
     /// How long an answer may take. Default 5 s.
     pub timeout: Duration,
@@ -149,12 +149,21 @@ impl Template {
         filled
     }
 
-    /// How far back it looks at most, in PromQL: the longest of its ranges, such as that of `rate(x[5m])`.
-    pub(crate) fn longest_range(&self) -> Duration {
-        let ranges = self.0.split('[').skip(1).filter_map(|behind| behind.split_once(']'));
-        // Of a subquery, `[1h:1m]`, the range comes first.
-        let ranges = ranges.filter_map(|(range, _)| promql_duration(range.split(':').next().unwrap_or(range).trim()));
-        ranges.max().unwrap_or_default()
+    /// How far back it may look, in PromQL: its longest range, such as that of `rate(x[5m])`, what all its subqueries add,
+    /// `[1h:1m]`, and its longest `offset`. Rather too far than not far enough: which of them stand in each other is not read.
+    pub(crate) fn looks_back(&self) -> Duration {
+        let (mut longest, mut subqueries) = (Duration::ZERO, Duration::ZERO);
+        for (range, _) in self.0.split('[').skip(1).filter_map(|behind| behind.split_once(']')) {
+            match range.split_once(':') {
+                Some((range, _)) => {
+                    subqueries = subqueries.saturating_add(promql_duration(range.trim()).unwrap_or_default());
+                }
+                None => longest = longest.max(promql_duration(range.trim()).unwrap_or_default()),
+            }
+        }
+        let offsets = self.0.split("offset").skip(1).filter_map(|behind| behind.split_ascii_whitespace().next());
+        let offset = offsets.filter_map(|text| promql_duration(text.trim_end_matches([')', ',', ']', '}']))).max();
+        longest.saturating_add(subqueries).saturating_add(offset.unwrap_or_default())
     }
 
     /// Whether it says which version it is about.
@@ -165,6 +174,10 @@ impl Template {
 
 /// A duration as PromQL writes it, `1h30m`; none if it is none, such as what stands between brackets in a regular expression.
 fn promql_duration(text: &str) -> Option<Duration> {
+    // Newer servers take a number for seconds.
+    if let Ok(seconds) = text.parse() {
+        return Duration::try_from_secs_f64(seconds).ok();
+    }
     let (mut sum, mut rest) = (Duration::ZERO, text);
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit())?;
@@ -202,16 +215,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_query_looks_as_far_back_as_its_longest_range() {
+    fn a_query_looks_as_far_back_as_its_ranges_subqueries_and_offsets_may_reach() {
         for (text, seconds) in [
             ("x{v=\"{{version}}\"}", 0),
             ("sum(rate(x{v=\"{{version}}\"}[2m])) / sum(rate(y[1h30m]))", 5_400),
-            ("max_over_time(rate(x[5m])[1d:1m])", 86_400),
+            ("max_over_time(rate(x[5m])[1d:1m])", 86_700),
+            ("max_over_time(avg_over_time(rate(x[5m])[10m:])[1h:])", 4_500),
+            ("rate(x[300])", 300),
+            ("sum(rate(x[5m] offset 10m)) / (y offset 1h)", 3_900),
+            ("x offset -5m", 0),
+            ("x{path=\"offset\"}", 0),
             ("rate(x{path=~\"[0-9]+[ab]\"}[90s])", 90),
             ("x[ 250ms ]", 0),
             ("x[5", 0),
         ] {
-            assert_eq!(Template::read(text).unwrap().longest_range().as_secs(), seconds, "{text}");
+            assert_eq!(Template::read(text).unwrap().looks_back().as_secs(), seconds, "{text}");
         }
     }
 

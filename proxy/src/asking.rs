@@ -24,7 +24,7 @@ use tracing::info;
 
 use self::calendar::Calendar;
 pub(crate) use self::calendar::{Frozen, is_freeze};
-use self::limits::{Numbers, Streak};
+use self::limits::{Noted, Numbers, Streak};
 
 /// Questions on their way at once; each blocks a thread for its timeout at most.
 const MOST_ON_THE_WAY: usize = 64;
@@ -53,6 +53,9 @@ pub(crate) struct Subject {
     /// Whether it has traffic.
     #[serde(skip)]
     pub(crate) has_traffic: bool,
+    /// Since when at least, whichever edge decided then.
+    #[serde(skip)]
+    pub(crate) traffic_since: Option<Time>,
     /// Whether a step or a promotion can come next at all: not during a bake, or with weights by hand.
     #[serde(skip)]
     pub(crate) goes_forward: bool,
@@ -182,7 +185,8 @@ impl Desk {
     fn turn_to(&mut self, subject: &Subject, now: Time) {
         let same_trial = |before: &Subject| before.canary == subject.canary && before.trial == subject.trial;
         let traffic_since = self.traffic_since.filter(|_| self.about.as_ref().is_some_and(same_trial));
-        self.traffic_since = if subject.has_traffic { traffic_since.or(Some(now)) } else { None };
+        let earliest = [traffic_since, subject.traffic_since].into_iter().flatten().min().unwrap_or(now);
+        self.traffic_since = subject.has_traffic.then_some(earliest);
         if self.about.as_ref().is_some_and(|before| self.question.is_the_same(before, subject)) {
             self.about = Some(subject.clone());
             return;
@@ -207,16 +211,18 @@ impl Desk {
     fn take(&mut self, said: Said) -> bool {
         self.is_on_the_way = false;
         let (Some(subject), Some(at)) = (&self.about, self.asked_at) else { return false };
-        let (outcome, words) = match (said, &self.question) {
+        let (outcome, is_suspicion, words) = match (said, &self.question) {
             (Said::Numbers(seen), Question::Query(query)) => {
                 let of_before = self.is_of_before(query.delay, at);
-                self.streak.note(query, seen, of_before)
+                let Noted { outcome, is_breach, words } = self.streak.note(query, seen, of_before);
+                (outcome, is_breach && outcome == Outcome::Holds, words)
             }
-            (Said::Verdict(outcome, words), _) => (outcome, words),
+            (Said::Verdict(outcome, words), _) => (outcome, false, words),
             (Said::Numbers(_), Question::Gate(_)) => return false,
         };
         let is_news = self.finding.as_ref().is_none_or(|before| before.outcome != outcome);
-        self.finding = Some(Finding { version: subject.canary.clone(), trial: subject.trial, outcome, words, at });
+        let (version, trial) = (subject.canary.clone(), subject.trial);
+        self.finding = Some(Finding { version, trial, outcome, is_suspicion, words, at });
         is_news
     }
 
@@ -236,7 +242,7 @@ impl Desk {
 }
 
 fn finding(subject: &Subject, (outcome, words): (Outcome, String), at: Time) -> Finding {
-    Finding { version: subject.canary.clone(), trial: subject.trial, outcome, words, at }
+    Finding { version: subject.canary.clone(), trial: subject.trial, outcome, is_suspicion: false, words, at }
 }
 
 /// Everybody who is asked about canaries.
@@ -385,6 +391,7 @@ routes:
             step: Some(step),
             weight_ppm: 50_000,
             has_traffic: true,
+            traffic_since: None,
             goes_forward: true,
         }
     }

@@ -13,7 +13,8 @@
 //!   (`guard.on_regression` counts, and so does whether stable can take the traffic).
 //!
 //! A gate that is asked [`WithTraffic`](Asked::WithTraffic) means nothing while the canary has none, so it cannot keep the
-//! first request from it; in blue-green it has its say during the bake, when it can only take back. An operator's order
+//! first request from it; in blue-green it has its say during the bake, when it can only take back, and which does not end while
+//! something [speaks against](Finding::is_suspicion) the canary that may count soon. An operator's order
 //! goes past a gate that holds, as past every other doubt. Nothing of this is kept: a new leader, and an edge that starts
 //! anew, holds until it has been told afresh.
 
@@ -64,6 +65,9 @@ pub struct Finding {
     pub trial: u64,
     /// What follows from it.
     pub outcome: Outcome,
+    /// Whether it holds by something that speaks against the canary, and does not count yet or not often enough: a bake does
+    /// not end on that. It is over soon, by an end of what speaks against it or by a failure.
+    pub is_suspicion: bool,
     /// What was found, for people, as the end of a sentence: figures, limits, what was asked.
     pub words: String,
     /// When it was observed, which is when the asking began.
@@ -120,6 +124,8 @@ pub struct Subject {
     pub trial: u64,
     /// Whether it is granted traffic.
     pub has_traffic: bool,
+    /// Since when at least; none without traffic.
+    pub traffic_since: Option<Time>,
 }
 
 /// The gates of a route as of the last tick.
@@ -142,6 +148,7 @@ pub(crate) struct Gates {
 struct Standing {
     gate: String,
     outcome: Outcome,
+    is_suspicion: bool,
     words: String,
     since: Time,
     observed: Option<Time>,
@@ -206,6 +213,11 @@ impl Gates {
         self.standings.iter().all(|standing| standing.outcome == Outcome::Passes)
     }
 
+    /// Whether something speaks against the canary that may count soon.
+    pub(crate) fn are_suspicious(&self) -> bool {
+        self.standings.iter().any(|standing| standing.is_suspicion)
+    }
+
     /// The first one that keeps the rollout from going on, in words: which, why, for how long.
     pub(crate) fn hold_in_words(&self) -> Option<String> {
         self.first_closed().map(|closed| {
@@ -258,13 +270,15 @@ impl Gate {
     fn stand(&self, subject: &Subject, now: Time) -> Standing {
         let about_it = |finding: &&Finding| finding.version == subject.version && finding.trial == subject.trial;
         let finding = self.finding.as_ref().filter(about_it);
-        let (outcome, words) = match finding {
-            None => (Outcome::Holds, "nothing has been found out yet".to_owned()),
-            Some(old) if now.since(old.at) > self.stale_after => (Outcome::Holds, self.stale_in_words(old)),
-            Some(fresh) => (fresh.outcome, fresh.words.clone()),
+        let fresh = finding.filter(|finding| now.since(finding.at) <= self.stale_after);
+        let (outcome, words) = match (fresh, finding) {
+            (Some(fresh), _) => (fresh.outcome, fresh.words.clone()),
+            (None, Some(old)) => (Outcome::Holds, self.stale_in_words(old)),
+            (None, None) => (Outcome::Holds, "nothing has been found out yet".to_owned()),
         };
+        let is_suspicion = fresh.is_some_and(|fresh| fresh.is_suspicion && fresh.outcome == Outcome::Holds);
         let observed = finding.map(|finding| finding.at);
-        Standing { gate: self.name.clone(), outcome, words, since: now, observed }
+        Standing { gate: self.name.clone(), outcome, is_suspicion, words, since: now, observed }
     }
 
     fn stale_in_words(&self, old: &Finding) -> String {

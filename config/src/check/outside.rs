@@ -92,7 +92,7 @@ fn query(spot: &Spot, file: &QueryFile, findings: &Findings) -> Option<Query> {
 
 /// How long numbers are of the time before: as far back as one of the queries looks.
 fn delay(every: Duration, query: &Template, baseline: Option<&Template>) -> Duration {
-    let ranges = [Some(query), baseline].into_iter().flatten().map(Template::longest_range);
+    let ranges = [Some(query), baseline].into_iter().flatten().map(Template::looks_back);
     let longest = ranges.max().unwrap_or_default();
     longest.max(every.saturating_mul(PACES_BEFORE)).min(*DELAYS.end())
 }

@@ -43,8 +43,8 @@ pub(crate) struct QueryFile {
     #[schemars(extend("default" = 3))]
     pub(crate) breaches: Value<Count>,
     /// Until the canary has had traffic for so long, a breach only holds and is not counted, at most 1d: what `rate(…[5m])`
-    /// says in the first five minutes is about the build before, or about nothing yet. Left out: twice `every`, or the
-    /// largest range in the query, whichever is longer.
+    /// says in the first five minutes is about the build before, or about nothing yet. Left out: twice `every`, or as
+    /// far back as the query looks, whichever is longer.
     pub(crate) delay: Value<Duration>,
     /// How long an answer may take, 100ms to 30s.
     #[schemars(extend("default" = "5s"))]

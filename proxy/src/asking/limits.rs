@@ -19,6 +19,25 @@ enum Look {
     Unclear(String),
 }
 
+/// What follows from a look.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Noted {
+    pub(super) outcome: Outcome,
+    /// Whether the number was outside of its limits, counted or not.
+    pub(super) is_breach: bool,
+    pub(super) words: String,
+}
+
+impl Noted {
+    fn no_breach(outcome: Outcome, words: String) -> Self {
+        Self { outcome, is_breach: false, words }
+    }
+
+    fn breach(outcome: Outcome, words: String) -> Self {
+        Self { outcome, is_breach: true, words }
+    }
+}
+
 /// Breaches of one query, one after the other.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Streak {
@@ -28,27 +47,30 @@ pub(super) struct Streak {
 impl Streak {
     /// What follows from one more look, at numbers that may be `of_before` the canary's trial. What is unclear is no breach,
     /// and no pass either: it holds, and breaches before it count no more.
-    pub(super) fn note(&mut self, query: &Query, seen: Result<Numbers, String>, of_before: bool) -> (Outcome, String) {
+    pub(super) fn note(&mut self, query: &Query, seen: Result<Numbers, String>, of_before: bool) -> Noted {
         match look(query, seen) {
             Look::Within(words) => {
                 self.breaches = 0;
-                (Outcome::Passes, words)
+                Noted::no_breach(Outcome::Passes, words)
             }
             Look::Unclear(why) => {
                 self.breaches = 0;
-                (Outcome::Holds, format!("`{}` gives no clear number: {why}", query.name))
+                Noted::no_breach(Outcome::Holds, format!("`{}` gives no clear number: {why}", query.name))
             }
             Look::Breach(words) if of_before => {
                 self.breaches = 0;
                 let delay = print_duration(query.delay);
                 let why = "until then its numbers may be of the time before";
-                (Outcome::Holds, format!("{words}; it counts once the canary has had traffic for {delay}, {why}"))
+                Noted::breach(
+                    Outcome::Holds,
+                    format!("{words}; it counts once the canary has had traffic for {delay}, {why}"),
+                )
             }
             Look::Breach(words) => {
                 self.breaches = self.breaches.saturating_add(1);
                 let times = format!("{} of {} times in a row", self.breaches.min(query.breaches), query.breaches);
                 let outcome = if self.breaches >= query.breaches { Outcome::Fails } else { Outcome::Holds };
-                (outcome, format!("{words}, {times}"))
+                Noted::breach(outcome, format!("{words}, {times}"))
             }
         }
     }
@@ -150,7 +172,7 @@ routes:
             seen.iter()
                 .map(|number| {
                     let seen = if number.is_nan() { Err("no data".to_owned()) } else { Ok(numbers(*number, 1.0)) };
-                    streak.note(&query, seen, false).0
+                    streak.note(&query, seen, false).outcome
                 })
                 .collect()
         };
@@ -164,19 +186,22 @@ routes:
         let query = query("max: 5, breaches: 2, every: 30s");
         let mut streak = Streak::default();
         let mut note = |canary, of_before| streak.note(&query, Ok(numbers(canary, 1.0)), of_before);
-        let (outcome, words) = note(6.0, true);
-        assert_eq!(outcome, Holds);
+        let Noted { outcome, is_breach, words } = note(6.0, true);
+        assert_eq!((outcome, is_breach), (Holds, true));
         assert!(words.contains("it counts once the canary has had traffic for 1m"), "{words}");
-        assert_eq!(note(6.0, true).0, Holds);
-        assert_eq!(note(4.0, true).0, Passes);
-        assert_eq!((note(6.0, false).0, note(6.0, false).0), (Holds, Fails));
+        assert_eq!(note(6.0, true).outcome, Holds);
+        assert_eq!(
+            note(4.0, true),
+            Noted::no_breach(Passes, "`orders`: the canary has 4, within its limits".to_owned())
+        );
+        assert_eq!((note(6.0, false).outcome, note(6.0, false).outcome), (Holds, Fails));
     }
 
     #[track_caller]
     fn check(rest: &str, seen: Result<Numbers, String>, outcome: Outcome, words: &str) {
         let query = query(&format!("breaches: 1, {rest}"));
-        let (found, said) = Streak::default().note(&query, seen, false);
-        assert_eq!((found, said.as_str()), (outcome, words));
+        let noted = Streak::default().note(&query, seen, false);
+        assert_eq!((noted.outcome, noted.words.as_str()), (outcome, words));
     }
 
     #[test]

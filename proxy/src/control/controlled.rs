@@ -296,6 +296,7 @@ impl ControlledRoute {
             step,
             weight_ppm: weight.ppm(),
             has_traffic: tried.has_traffic,
+            traffic_since: tried.traffic_since,
             goes_forward,
         })
     }

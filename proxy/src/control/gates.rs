@@ -68,6 +68,7 @@ impl Board {
             version: found.version.clone(),
             trial: found.trial,
             outcome: found.outcome,
+            is_suspicion: false,
             words: found.words.clone(),
             at: now.minus(clock.saturating_duration_since(found.at)),
         })

@@ -33,6 +33,9 @@ impl Rollout {
             return self.tick_following(seen, now).into_iter().collect();
         }
         self.look_at_gates(seen, now);
+        if !seen.acknowledged {
+            self.is_opposed();
+        }
         let found = self.judge(seen.rows);
         self.compare_mirrored(seen.mirrored);
         self.note_readiness(now);
@@ -158,7 +161,9 @@ impl Rollout {
             Phase::Steady => has_traffic && (!self.promoted || self.by_hand.is_some()),
             Phase::RollingBack(_) | Phase::RolledBack(_) => false,
         };
-        is_tried.then_some(Subject { version, trial: self.trial, has_traffic })
+        // The phase, or its step, came with the traffic that it has now, whichever edge decided that.
+        let traffic_since = has_traffic.then_some(self.since);
+        is_tried.then_some(Subject { version, trial: self.trial, has_traffic, traffic_since })
     }
 
     /// What copies of requests say about the canary of this rollout, as long as there is something to hold: not once it
@@ -434,6 +439,9 @@ impl Rollout {
         let bake = self.plan()?.bake;
         if now.since(self.since) < bake {
             return None;
+        }
+        if self.gates.are_suspicious() {
+            return self.tell_hold();
         }
         self.promoted = true;
         self.by_hand = None;

@@ -174,6 +174,11 @@ impl Rollout {
             Phase::Promoting(promoting) => self.promotion_in_words(*promoting),
             Phase::Baking => {
                 let bake = self.plan().map_or(std::time::Duration::ZERO, |plan| plan.bake);
+                if now.since(self.since) >= bake
+                    && let Some(held) = self.gates.hold_in_words().filter(|_| self.gates.are_suspicious())
+                {
+                    return format!("the bake is over and does not end, since {held}");
+                }
                 let left = span_in_words(bake.saturating_sub(now.since(self.since)));
                 format!("{} stays warm for {left} more, then the rollout is finished", self.route.stable)
             }

@@ -33,7 +33,8 @@ fn gated(route: Route, asked: Asked) -> World {
 fn find(world: &mut World, gate: usize, outcome: Outcome) {
     let (trial, at) = (world.rollout.trial(), world.now());
     let words = format!("{} at {} s", outcome.as_str(), at.since(Time::default()).as_secs());
-    world.gates[gate].finding = Some(Finding { version: version("v2"), trial, outcome, words, at });
+    world.gates[gate].finding =
+        Some(Finding { version: version("v2"), trial, outcome, is_suspicion: false, words, at });
 }
 
 /// Ticks for `span` while every gate finds `outcome` anew each second.
@@ -109,6 +110,37 @@ fn a_gate_that_holds_through_a_bake_does_not_keep_it_from_ending() {
     let mut world = gated(route(Plan::Rollout(blue_green(Promotion::Automatic))), Asked::WithTraffic);
     run_finding(&mut world, Outcome::Holds, MINUTE);
     assert_eq!((world.phase(), world.rollout.serving()), (PhaseName::Steady, &version("v2")));
+}
+
+/// A breach that does not count yet: until it does, or has gone, nothing of the way back is given up.
+#[test]
+fn a_bake_does_not_end_on_a_breach_that_may_count_soon() {
+    for (then, phase) in [(Outcome::Passes, PhaseName::Steady), (Outcome::Fails, PhaseName::RolledBack)] {
+        let mut world = gated(route(Plan::Rollout(blue_green(Promotion::Automatic))), Asked::WithTraffic);
+        for _ in 0..60 {
+            find(&mut world, 0, Outcome::Holds);
+            world.gates[0].finding.as_mut().unwrap().is_suspicion = true;
+            world.run_for(SECOND);
+        }
+        assert_eq!(world.phase(), PhaseName::Baking, "for three times as long as it was to take");
+        let next = world.rollout.status(world.now()).next;
+        assert!(next.starts_with("the bake is over and does not end, since the gate `drift` holds"), "{next}");
+        assert_eq!(decisions(&world).iter().filter(|decision| **decision == D::Hold).count(), 1, "told once");
+        find(&mut world, 0, then);
+        world.run_for(SECOND);
+        assert_eq!(world.phase(), phase);
+    }
+}
+
+#[test]
+fn since_when_the_canary_has_traffic_outlives_the_edge_that_gave_it() {
+    let mut world = World::new(automatic());
+    world.run_until(PhaseName::Shifting, MINUTE);
+    world.run_for(5 * SECOND);
+    let since = world.rollout.on_trial().unwrap().traffic_since.unwrap();
+    world.restart();
+    let after = world.rollout.on_trial().unwrap().traffic_since.unwrap();
+    assert!(after.since(since).max(since.since(after)) < SECOND, "{since:?} {after:?}");
 }
 
 #[test]

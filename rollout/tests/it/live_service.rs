@@ -166,7 +166,7 @@ fn an_empty_service_goes_back_although_a_gate_fails_that_is_only_told_of() {
     world.run_until(PhaseName::Baking, 3 * SECOND);
     let (trial, at) = (world.rollout.trial(), world.now());
     let words = "fewer orders than stable".to_owned();
-    let finding = Finding { version: version("v2"), trial, outcome: Outcome::Fails, words, at };
+    let finding = Finding { version: version("v2"), trial, outcome: Outcome::Fails, is_suspicion: false, words, at };
     let (name, stale_after) = ("orders".to_owned(), MINUTE);
     world.gates = vec![Gate { name, asked: Asked::WithTraffic, stale_after, finding: Some(finding) }];
     world.run_until(PhaseName::Paused, SECOND);
