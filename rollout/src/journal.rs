@@ -132,6 +132,17 @@ impl Events {
         self.open.push(event);
     }
 
+    /// Whether nothing became known in the last tick, and nothing else happened since.
+    fn ends_idle(&self) -> bool {
+        match self.open.last() {
+            Some(Event::Tick(_, rows)) => rows.is_empty(),
+            Some(Event::Idle(..)) => true,
+            Some(Event::Ready(_) | Event::Applied(_) | Event::Order(..) | Event::Edited | Event::Decided(_)) | None => {
+                false
+            }
+        }
+    }
+
     /// One more tick in which nothing became known; true if it took no place of its own.
     fn go_on_idle(&mut self, since_ns: u64) -> bool {
         let Some(Event::Idle(ticks, before_ns, last_ns)) = self.open.last_mut() else { return false };
@@ -416,7 +427,9 @@ impl Present {
 
     fn tick(&mut self, rows: &[Observed], trial: u64, now: Time) {
         let since_ns = self.pass(now);
-        if !rows.is_empty() {
+        let was_idle = self.record.events.ends_idle();
+        if !rows.is_empty() || !was_idle {
+            // Spans run from the first tick that saw something new, so that one keeps its moment.
             self.note(Event::Tick(since_ns, rows.iter().map(|row| Counted::of(row, trial)).collect()));
         } else if self.record.complete && !self.record.events.go_on_idle(since_ns) {
             self.note(Event::Idle(1, 0, since_ns));

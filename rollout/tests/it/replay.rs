@@ -122,6 +122,22 @@ fn ticks_in_which_nothing_becomes_known_take_no_place() {
     assert!(decisions(&replayed).contains(&Decision::Promote), "{replayed:?}");
 }
 
+/// Ten seconds without an endpoint are a hundred ticks or one more, as the first of them comes early or late.
+#[test]
+fn a_span_that_begins_in_a_quiet_tick_is_replayed_from_the_very_moment() {
+    let mut world = begun(&plan());
+    world.run_until(PhaseName::Shifting, Duration::from_secs(5));
+    world.requests = 0;
+    world.run_for(Duration::from_secs(2));
+    world.set_ready("v2", 0);
+    world.pace = Duration::from_micros(100_900);
+    world.tick();
+    world.pace = Duration::from_micros(99_995);
+    world.run_until(PhaseName::RolledBack, Duration::from_mins(1));
+    let replayed = replay(&plan(), &written(&world.journal)).unwrap();
+    assert_eq!((replayed.differs_at, replayed.complete), (None, true), "{replayed:?}");
+}
+
 #[test]
 fn records_take_no_more_than_they_are_given_and_keep_their_beginning() {
     let mut world = begun(&plan());

@@ -101,6 +101,8 @@ pub(crate) struct World {
     pub(crate) cluster: Option<Cluster>,
     /// What was recorded of it.
     pub(crate) journal: Journal,
+    /// How long a tick is.
+    pub(crate) pace: Duration,
     now: Time,
     applied: Split,
     served: BTreeMap<VersionId, u64>,
@@ -125,6 +127,7 @@ impl World {
             late: Vec::new(),
             cluster: None,
             journal: Journal::default(),
+            pace: TICK,
             now: Time::default(),
             applied,
             served: BTreeMap::new(),
@@ -177,7 +180,7 @@ impl World {
 
     /// One tick: the edge applies what is desired, traffic flows, the rollout decides.
     pub(crate) fn tick(&mut self) -> Vec<Change> {
-        self.now = self.now.plus(TICK);
+        self.now = self.now.plus(self.pace);
         let rows: Vec<Observed> = self.traffic().into_iter().chain(std::mem::take(&mut self.late)).collect();
         let applied = self.applied.clone();
         let mirrored = [Mirrored { stable: version("v1"), version: version("v2"), tally: self.mirrored }];
