@@ -5382,6 +5382,8 @@ var Store = class {
   begun = 0;
   sign = 0;
   asleep = false;
+  /** Which line of glances counts. */
+  glances = 0;
   /** What the last glance saw move. */
   pulse = "";
   watch(watcher) {
@@ -5424,8 +5426,7 @@ var Store = class {
       if (this.link.state === "live") this.link = { state: "connecting" };
       this.connect();
     } else {
-      this.letGo();
-      void this.glance();
+      this.connect();
     }
   }
   /** Keeps a route on the page until what is given back is called. */
@@ -5464,7 +5465,11 @@ var Store = class {
   }
   connect() {
     this.letGo();
-    if (this.asleep) return;
+    if (this.asleep) {
+      this.glances += 1;
+      void this.glance(this.glances);
+      return;
+    }
     this.connected = Date.now();
     const stream = new AbortController();
     this.stream = stream;
@@ -5504,10 +5509,11 @@ var Store = class {
     return true;
   }
   /** What a page that nobody sees tells in its title. */
-  async glance() {
+  async glance(number) {
+    const isOver = () => !this.asleep || number !== this.glances;
     try {
       const { routes } = await read("api/v1/routes");
-      if (!this.asleep) return;
+      if (isOver()) return;
       const names = new Set(routes.map((route) => route.name));
       for (const name of [...this.routes.keys()]) if (!names.has(name)) this.forget(name);
       for (const route of routes) this.takeRoute(route);
@@ -5517,13 +5523,13 @@ var Store = class {
       if (!stands) this.heard = Date.now();
       this.link = stands ? { state: "stale", since: this.heard || null } : { state: "live" };
     } catch (error) {
-      if (!this.asleep) return;
+      if (isOver()) return;
       if (this.isLocked(error)) return this.changed();
       const since = this.link.state === "lost" ? this.link.since : this.heard || null;
       const why = error instanceof Error ? error.message : "the connection broke off";
       this.link = { state: "lost", since, why, nextTry: Date.now() + GLANCE_MS };
     }
-    this.retry = window.setTimeout(() => void this.glance(), GLANCE_MS);
+    this.retry = window.setTimeout(() => void this.glance(number), GLANCE_MS);
     this.changed();
   }
   forgetUnseen(unseen) {

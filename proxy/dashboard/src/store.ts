@@ -63,6 +63,8 @@ class Store {
   private begun = 0;
   private sign = 0;
   private asleep = false;
+  /** Which line of glances counts. */
+  private glances = 0;
   /** What the last glance saw move. */
   private pulse = "";
 
@@ -112,8 +114,7 @@ class Store {
       if (this.link.state === "live") this.link = { state: "connecting" };
       this.connect();
     } else {
-      this.letGo();
-      void this.glance();
+      this.connect();
     }
   }
 
@@ -157,7 +158,11 @@ class Store {
 
   connect(): void {
     this.letGo();
-    if (this.asleep) return;
+    if (this.asleep) {
+      this.glances += 1;
+      void this.glance(this.glances);
+      return;
+    }
     this.connected = Date.now();
     const stream = new AbortController();
     this.stream = stream;
@@ -203,10 +208,12 @@ class Store {
   }
 
   /** What a page that nobody sees tells in its title. */
-  private async glance(): Promise<void> {
+  private async glance(number: number): Promise<void> {
+    // One that is late says nothing any more, and is followed by none: there is one line of them at a time.
+    const isOver = (): boolean => !this.asleep || number !== this.glances;
     try {
       const { routes } = await read<{ routes: Route[] }>("api/v1/routes");
-      if (!this.asleep) return;
+      if (isOver()) return;
       const names = new Set(routes.map((route) => route.name));
       for (const name of [...this.routes.keys()]) if (!names.has(name)) this.forget(name);
       for (const route of routes) this.takeRoute(route);
@@ -217,13 +224,13 @@ class Store {
       if (!stands) this.heard = Date.now();
       this.link = stands ? { state: "stale", since: this.heard || null } : { state: "live" };
     } catch (error) {
-      if (!this.asleep) return;
+      if (isOver()) return;
       if (this.isLocked(error)) return this.changed();
       const since = this.link.state === "lost" ? this.link.since : this.heard || null;
       const why = error instanceof Error ? error.message : "the connection broke off";
       this.link = { state: "lost", since, why, nextTry: Date.now() + GLANCE_MS };
     }
-    this.retry = window.setTimeout(() => void this.glance(), GLANCE_MS);
+    this.retry = window.setTimeout(() => void this.glance(number), GLANCE_MS);
     this.changed();
   }
 

@@ -135,6 +135,31 @@ test("a page that nobody sees holds no stream, and its title tells all the same"
   expect(edge.listeners).toBe(1);
 });
 
+test("a page that nobody sees goes on looking when its order is answered late", async ({ page, edge }) => {
+  await page.goto(edge.url);
+  await expect(link(page)).toHaveText(/Live/);
+  let answer = (): void => {};
+  const held = new Promise<void>((resolve) => (answer = resolve));
+  await page.route("**/rollback", async (route) => {
+    await held;
+    await route.continue();
+  });
+  await page.getByRole("button", { name: /^Roll back/ }).click();
+  const sent = page.waitForRequest("**/rollback");
+  await page.getByRole("dialog").getByRole("button", { name: "Roll back" }).click();
+  await sent;
+  await turn(page, "hidden");
+  // It lets go of its connections for the order by and by, and looks on once that is answered.
+  const before = edge.count("GET /api/v1/routes");
+  await expect.poll(() => edge.count("GET /api/v1/routes")).toBeGreaterThan(0);
+  await page.waitForTimeout(1_500);
+  answer();
+  await expect.poll(() => edge.count("POST /api/v1/routes/delivery-time/rollback")).toBe(1);
+  edge.routes = [sample("delivery-time", { phase: "rolled_back", since_s: 1 })];
+  await expect(page).toHaveTitle(/rolled back/);
+  expect(edge.count("GET /api/v1/routes")).toBeGreaterThan(before);
+});
+
 test("an order gets through where the pages of a browser hold all of its connections", async ({ context, edge }) => {
   const pages: Page[] = [];
   for (let count = 0; count < 6; count += 1) {
