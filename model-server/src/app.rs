@@ -24,7 +24,7 @@ use crate::health::{Health, Stage};
 use crate::http::Site;
 use crate::listener::{self, ListenError};
 use crate::metrics::{Metrics, MetricsError};
-use crate::model::ModelError;
+use crate::model::{DeviceName, ModelError};
 use crate::predict::Served;
 use crate::settings::Settings;
 use crate::source::{self, Brought, SourceError};
@@ -202,12 +202,13 @@ fn load(settings: &Settings, site: &Site) -> Result<Brought, AppError> {
     let brought = source::bring(&settings.model_path, &settings.cache(), promised)?;
     let mut bundle = Bundle::load(&brought.folder, promised)?;
     let golden = bundle.take_golden();
+    let device = settings.device.for_shape(&bundle.shape);
     let served = Served::new(bundle, settings.device)?;
     site.health.advance(Stage::Checking);
     let golden_examples = golden::check(&served, &golden)?.examples;
     site.metrics.serve(served.name(), served.version());
     let example = golden.examples.first().map(|example| example.input.to_string()).unwrap_or_default();
-    let deployment = Deployment::start(served, example.as_bytes(), &terms(settings, site))?;
+    let deployment = Deployment::start(served, example.as_bytes(), &terms(settings, site, device))?;
     let served = deployment.served();
     info!(
         model = served.name(),
@@ -223,11 +224,11 @@ fn load(settings: &Settings, site: &Site) -> Result<Brought, AppError> {
     Ok(brought)
 }
 
-fn terms(settings: &Settings, site: &Site) -> Terms {
+fn terms(settings: &Settings, site: &Site, device: DeviceName) -> Terms {
     Terms {
         limits: settings.limits(),
         queue: settings.queue_limits(),
-        workers: settings.device.at_a_time(settings.threads()),
+        workers: device.at_a_time(settings.threads()),
         health: Arc::clone(&site.health),
         drift_window: settings.drift_window(),
     }

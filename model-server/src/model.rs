@@ -190,6 +190,12 @@ impl DeviceName {
         }
     }
 
+    /// Where a model of this shape is calculated when this is asked for.
+    #[must_use]
+    pub fn for_shape(self, shape: &Shape) -> Self {
+        if shape.uses_a_device() { self } else { Self::Cpu }
+    }
+
     fn open(self) -> Result<Device, ModelError> {
         match self {
             Self::Cpu => Ok(Device::Cpu),
@@ -206,6 +212,7 @@ impl DeviceName {
 /// When the weights do not fit the description, or the device is not there.
 pub fn build(bundle: &Bundle, device: DeviceName) -> Result<Box<dyn Model>, ModelError> {
     let opened = device.open()?;
+    let device = device.for_shape(&bundle.shape);
     let model: Box<dyn Model> = match &bundle.shape {
         Shape::Mlp(shape) => Box::new(mlp::Mlp::build(bundle, shape, &opened)?),
         Shape::Trees(shape) => Box::new(trees::Trees::build(bundle, shape)?),

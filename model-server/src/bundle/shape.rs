@@ -47,6 +47,14 @@ pub enum Shape {
 }
 
 impl Shape {
+    /// Whether a model of it can be calculated on a device; one that cannot is calculated on the processor.
+    pub fn uses_a_device(&self) -> bool {
+        match self {
+            Self::Mlp(_) | Self::Bert(_) => true,
+            Self::Trees(_) => false,
+        }
+    }
+
     /// The part that the architecture names; there may be no other.
     pub(super) fn of(manifest: &mut Manifest) -> Result<Self, BundleError> {
         let architecture = manifest.architecture;
