@@ -85,6 +85,9 @@ fn what_is_described_is_what_is_done() {
     let server = Server::of("v1");
     let cases = std::env::var("SCHEMATHESIS_CASES").unwrap_or_else(|_| "50".to_owned());
     let folder = tempfile::tempdir().unwrap();
+    // Among what fits is a deadline of one millisecond, which a busy machine misses: 504, as described.
+    let expected = "[checks.not_a_server_error]\nexpected-statuses = [\"2xx\", \"3xx\", \"4xx\", \"504\"]\n";
+    std::fs::write(folder.path().join("schemathesis.toml"), expected).unwrap();
     let mut schemathesis = Command::new(python.program().with_file_name("schemathesis"));
     schemathesis.current_dir(folder.path()).arg("run").arg(server.url("/openapi.json"));
     let ended = schemathesis.args(["--seed", "1", "--max-examples", &cases]).output().unwrap();
