@@ -130,7 +130,7 @@ pub const ALL: &[Metric] = &[
         name: "pointsman_refusals_total",
         kind: Kind::Counter,
         labels: &["route", "code"],
-        help: "Requests that the edge answered itself, by the code of the answer, such as rate_limited, overloaded or bad_request; route is empty where none took the request. A series begins with its first refusal.",
+        help: "Requests that the edge answered itself, by the code of the answer, such as rate_limited, overloaded or bad_request; route is empty where none took the request. One that was assigned before, such as with upstream_timeout, is in pointsman_requests_total as well. A series begins with its first refusal.",
         read: read::refusals,
     },
     Metric {

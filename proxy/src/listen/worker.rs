@@ -115,6 +115,9 @@ struct Worker {
 
 impl Worker {
     fn new(task: Task) -> Self {
+        if let Err(error) = std::fs::File::open(NO_CERTIFICATES) {
+            end_without(&format!("cannot read {NO_CERTIFICATES} ({error}; give this file system a /dev)"));
+        }
         let (draining, drain) = watch::channel(false);
         let conf = ServerConf {
             threads: 1,
