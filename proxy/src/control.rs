@@ -656,10 +656,9 @@ impl Control {
     fn take_turns(&mut self, first: Turned, waiting: &mut mpsc::UnboundedReceiver<Turned>) {
         let (mut next, mut moved) = (Some(first), false);
         while let Some(turned) = next {
-            if let Some(turn) = self.endpoints.note(turned) {
+            if let Some(noted) = self.endpoints.note(turned) {
                 moved = true;
-                let route = turn.route.clone();
-                self.endpoints_moved(&route, [turn]);
+                self.endpoints_moved(&noted.route, noted.turn);
             }
             next = waiting.try_recv().ok();
         }

@@ -72,6 +72,15 @@ struct Placed {
     addresses: Vec<SocketAddr>,
 }
 
+/// What a check changed.
+#[derive(Debug)]
+pub(crate) struct Noted {
+    /// Other endpoints of this route may take requests now.
+    pub(crate) route: RouteName,
+    /// The target came up or went down.
+    pub(crate) turn: Option<EndpointTurn>,
+}
+
 /// What checks found of one address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Standing {
@@ -180,9 +189,8 @@ impl Endpoints {
         self.routes.remove(route);
     }
 
-    /// Takes in what a check found; the turn if the target came up or went down. What an outdated check still says, or what
-    /// is known already, changes nothing.
-    pub(crate) fn note(&mut self, turned: Turned) -> Option<EndpointTurn> {
+    /// Takes in what a check found; none if that changes nothing: what an outdated check still says, or what is known already.
+    pub(crate) fn note(&mut self, turned: Turned) -> Option<Noted> {
         let Turned { target: Target { route, version, address }, number, up, problem } = turned;
         let known = self.routes.get_mut(&route)?;
         let shown = known.shown(&version, address);
@@ -194,9 +202,18 @@ impl Endpoints {
             (_, false) => {}
         }
         *standing = Standing { up, problem: problem.clone() };
-        known.find_misfits(&route);
+        // What one of stable says of its model may be what others were waiting for.
+        let fit_otherwise = known.find_misfits(&route);
         let state = if up { "up" } else { "down" }.to_owned();
-        moved.then(|| EndpointTurn { at: now_in_words(), route, version, endpoint: shown, state, why: problem })
+        let turn = moved.then(|| EndpointTurn {
+            at: now_in_words(),
+            route: route.clone(),
+            version,
+            endpoint: shown,
+            state,
+            why: problem,
+        });
+        (moved || fit_otherwise).then_some(Noted { route, turn })
     }
 
     /// Looks at what became of the requests of `route`: endpoints that fail sit out for a while, others come back.
@@ -468,14 +485,13 @@ impl OfRoute {
         }
     }
 
-    /// Holds what every model takes against what stable's takes, where the route wants that.
-    fn find_misfits(&mut self, route: &RouteName) {
-        let Some(stable) = self.rules.stable.clone() else { return };
+    /// Holds what every model takes against what stable's takes, where the route wants that; whether other ones fit than before.
+    fn find_misfits(&mut self, route: &RouteName) -> bool {
+        let Some(stable) = self.rules.stable.clone() else { return false };
         let compared = self.checks.iter().filter(|(_, check)| check.compares_features());
         let (of_stable, others): (Vec<_>, Vec<_>) = compared.partition(|((version, _), _)| *version == stable);
         if of_stable.is_empty() {
-            self.misfits.clear();
-            return;
+            return !std::mem::take(&mut self.misfits).is_empty();
         }
         let known: Vec<Arc<Takes>> = of_stable.iter().filter_map(|(_, check)| check.proof.takes()).collect();
         let mut misfits = BTreeMap::new();
@@ -494,7 +510,8 @@ impl OfRoute {
                 warn!(%route, %version, endpoint = %address, why, "endpoint counts as not ready");
             }
         }
-        self.misfits = misfits;
+        let before = std::mem::replace(&mut self.misfits, misfits);
+        !before.keys().eq(self.misfits.keys())
     }
 
     /// Logs an ejection or its end; gives it for everybody else.

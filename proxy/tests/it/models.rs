@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use pointsman_chaos::fakes::Link;
 use serde_json::{Map, Value};
 
 use crate::endpoints::{config, endpoint};
@@ -165,6 +166,25 @@ async fn a_model_that_takes_other_features_than_stable_gets_no_weight_and_says_w
     site.write(&with(", signature: any"));
     edge.wait_for_weight(50.0).await;
     edge.wait_for_route("no problem", |route| problem(route).is_empty()).await;
+}
+
+/// Stable counts as up from the start, so nobody hears of it that it is: only of what its model takes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_canary_that_was_ready_before_stable_said_what_its_model_takes_is_ready_once_it_does() {
+    let (site, v1, v2) = (Site::new().await, ModelServer::start("v1").await, ModelServer::start("v2").await);
+    let stable = Link::to(v1.address).await.unwrap();
+    stable.hold(true);
+    let rest = "health_check: { path: /ready, interval: 100ms, timeout: 30s }
+    warm_up: { model: /v1/model, calls: 2 }
+    weights: { v1: 50%, v2: 50% }";
+    site.write(&config(&[stable.address()], &[v2.address], rest));
+    let edge = site.start().await;
+    let waits =
+        |route: &Value| endpoint(route, "v2", v2.address)["problem"].as_str().is_some_and(|it| it.contains("v1"));
+    let route = edge.wait_for_route("a canary that waits for stable", waits).await;
+    assert_eq!(weight_of(&route), 0.0, "{route:#}");
+    stable.hold(false);
+    edge.wait_for_weight(50.0).await;
 }
 
 /// Rows that no training saw, as requests, and what the notebook predicts for them.
