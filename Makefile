@@ -79,6 +79,7 @@ simulate: prepare ## every comparable scenario in virtual time, beside models of
 
 .PHONY: chaos
 chaos: prepare ## every scenario on real processes, with real faults under load: chaos/results/live.md in under 15 minutes
+	@.ci/install faketime || echo "without faketime no clock is set off" >&2
 	@echo "building (the first time takes some minutes) ..."
 	@cargo build --quiet --release -p pointsman -p model-server -p pointsman-chaos
 	target/release/chaos live chaos/scenarios/*.yaml --out chaos/results $(ARGS)

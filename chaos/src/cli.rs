@@ -46,6 +46,8 @@ pub(crate) enum CliError {
     Broken { scenario: String, broke: u64, seeds: u64 },
     #[error("the live world broke down")]
     Live(#[source] LiveError),
+    #[error("{scenario} cannot be played here: {why}")]
+    NotAtHand { scenario: String, why: String },
     #[error("{broke} of {of} scenarios did not hold")]
     LiveBroken { broke: usize, of: usize },
     #[error("the report {} cannot be written; name a folder that can be written with --out", path.display())]
@@ -58,9 +60,12 @@ impl CliError {
     /// 2 for what the caller should write differently, 1 for the rest.
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Logs(_) | Self::Body { .. } | Self::Header { .. } | Self::Scenario(_) | Self::Report { .. } => {
-                ExitCode::from(2)
-            }
+            Self::Logs(_)
+            | Self::Body { .. }
+            | Self::Header { .. }
+            | Self::Scenario(_)
+            | Self::NotAtHand { .. }
+            | Self::Report { .. } => ExitCode::from(2),
             Self::Load(error) if !matches!(error, LoadError::Timer(_)) => ExitCode::from(2),
             Self::Signals(_)
             | Self::Listen(_)

@@ -132,9 +132,26 @@ impl Invariants {
         }
     }
 
+    /// The next decision is told by somebody else than the last one, who may have known less: it may start anywhere.
+    pub fn told_by_another(&mut self) {
+        self.phase = None;
+    }
+
+    /// Several edges have said for a while that they decide.
+    pub fn led_by(&mut self, at: Duration, edges: &[usize]) {
+        if edges.len() > 1 {
+            self.broke("one leader", at, || format!("edges {edges:?} all say that they lead"));
+        }
+    }
+
     /// Something did not hold that is found elsewhere.
     pub fn found(&mut self, at: Duration, what: &str) {
-        self.broken.push(Broken { rule: "found elsewhere", said: told_at(at, what) });
+        self.found_as("found elsewhere", at, what);
+    }
+
+    /// Something did not hold that is found elsewhere, by a rule of its own.
+    pub fn found_as(&mut self, rule: &'static str, at: Duration, what: &str) {
+        self.broken.push(Broken { rule, said: told_at(at, what) });
     }
 
     /// Everything that did not hold.

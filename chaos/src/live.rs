@@ -6,14 +6,19 @@
 //! dropped on the way.
 
 mod clients;
+mod clock;
+mod cluster;
 mod disk;
 mod edge;
+mod edges;
 mod http;
 mod models;
 mod names;
 mod process;
 mod programs;
 mod record;
+mod selector;
+mod shrink;
 pub mod soak;
 mod stage;
 mod traffic;
@@ -27,11 +32,17 @@ use nix::unistd::Uid;
 
 pub use programs::Programs;
 pub use record::{EdgeFigures, Record, Requests, page, row, table};
+pub use shrink::{smallest, takes};
 
 use crate::fault::FaultsError;
 use crate::load::LoadError;
 use crate::scenario::{Models, Scenario, What};
 use stage::Stage;
+
+/// Requests a second of which a machine with two cores carries twice as many with ease, with everything that belongs to them.
+const CARRIED: f64 = 3_000.0;
+/// So many clients beside the load are nothing.
+const FEW: u32 = 1_000;
 
 /// Why a scenario cannot be played to its end.
 #[derive(Debug, thiserror::Error)]
@@ -95,12 +106,28 @@ pub async fn play(scenario: &Scenario, programs: &Programs) -> Result<Record, Li
         },
         ..Record::default()
     };
-    if needs_root(scenario) && !Uid::effective().is_root() {
-        let why = "mounting needs root".to_owned();
-        return Ok(Record { skipped: Some(why), ..record });
+    if let Some(why) = not_at_hand(scenario) {
+        return Ok(Record { skipped: Some(why.to_owned()), ..record });
     }
     let folder = tempfile::Builder::new().prefix("pointsman-chaos-").tempdir().map_err(LiveError::Folder)?;
     Stage::set(scenario, programs, folder.path()).await?.play(record).await
+}
+
+/// Why a scenario cannot be played here, and the way out.
+fn not_at_hand(scenario: &Scenario) -> Option<&'static str> {
+    if needs_root(scenario) && !Uid::effective().is_root() {
+        return Some("mounting needs root");
+    }
+    (scenario.events.iter().any(edges::sets_clock) && clock::library().is_none()).then_some(clock::MISSING)
+}
+
+/// Whether a scenario needs the machine for itself: it mounts, has thousands of clients, or more load than one core carries.
+pub fn is_alone(scenario: &Scenario) -> bool {
+    let times = scenario.events.iter().filter_map(|event| event.what.times()).fold(1.0, f64::max);
+    let clients = scenario.events.iter().filter_map(|event| event.what.clients());
+    needs_root(scenario)
+        || scenario.rate * scenario.live.speed * times > CARRIED
+        || clients.max().is_some_and(|clients| clients > FEW)
 }
 
 fn needs_root(scenario: &Scenario) -> bool {

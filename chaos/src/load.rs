@@ -6,6 +6,8 @@
 //! connection takes it, an answer is read, the books get one entry.
 
 use std::io;
+use std::iter::once;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -82,6 +84,9 @@ pub enum LoadError {
 pub struct Load {
     /// Where requests go.
     pub target: Target,
+    /// Servers that take the same requests: connections begin at each of them and of `target` in turn, and where one
+    /// refuses them go on to the next. Default none.
+    pub others: Vec<SocketAddr>,
     /// Requests per second, evenly spaced; 1 to [`MAX_RATE`]. Default 100.
     pub rate: u32,
     /// How long requests fall due; `None` (the default) until stopped.
@@ -109,6 +114,7 @@ impl Load {
     pub fn new(url: &str) -> Result<Self, LoadError> {
         Ok(Self {
             target: url.parse()?,
+            others: Vec::new(),
             rate: 100,
             duration: None,
             connections: 64,
@@ -130,7 +136,7 @@ impl Load {
         let alarm = pacer::Alarm::new().map_err(LoadError::Timer)?;
         let schedule = Schedule::new(Instant::now(), self.rate, self.duration);
         let shared = Arc::new(Shared {
-            addr: self.target.addr,
+            addresses: once(self.target.addr).chain(self.others).collect(),
             timeout: self.timeout,
             requests,
             expected: self.expected,
@@ -141,8 +147,8 @@ impl Load {
         let (stop, stopped) = watch::channel(false);
         let (reported, seconds) = mpsc::unbounded_channel();
         let mut tasks = JoinSet::new();
-        for _ in 0..self.connections {
-            tasks.spawn(connection::work(Arc::clone(&shared)));
+        for number in 0..self.connections {
+            tasks.spawn(connection::work(Arc::clone(&shared), number));
         }
         tasks.spawn(pacer::pace(alarm, schedule, stopped, Arc::clone(&shared)));
         let run = tokio::spawn(report(shared, tasks, reported));
@@ -166,7 +172,8 @@ fn wide(count: usize) -> u128 {
 
 /// What pacer, connections and report share.
 struct Shared {
-    addr: std::net::SocketAddr,
+    /// At least one.
+    addresses: Vec<SocketAddr>,
     timeout: Duration,
     /// Ready to be written; at least one.
     requests: Vec<Bytes>,

@@ -11,6 +11,7 @@ use pointsman_rollout::{Change, Decision, OrderKind};
 type Build = (VersionId, Option<String>);
 
 /// What has happened so far.
+#[derive(Debug)]
 pub(crate) struct Memory {
     /// As the config file has it now.
     route: Arc<Route>,

@@ -1,8 +1,10 @@
 //! `chaos run --live` and `chaos live`: scenarios on real processes, from the command line.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -11,10 +13,11 @@ use pointsman_chaos::scenario::{Scenario, World};
 
 use super::{CliError, asked_to_stop, print};
 
-/// Plays scenarios on real processes, one after the other, and writes a page and their records
+/// Plays scenarios on real processes, two at a time, and writes a page and their records
 ///
 /// Everything is started on free ports of loopback, and ended again, also at SIGTERM and SIGINT. Scenarios that are not for
-/// the live world are left out. Exits with 1 where something did not hold.
+/// the live world are left out; those that need the machine for themselves are played at the end, one after the other. Exits
+/// with 1 where something did not hold.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Scenario files
@@ -23,37 +26,69 @@ pub(crate) struct Arguments {
     /// Where live.md and live.json go
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Never two at a time, for a machine that is small or has other work
+    #[arg(long)]
+    one_by_one: bool,
 }
 
 /// Plays them all.
 pub(crate) async fn run(arguments: &Arguments) -> Result<(), CliError> {
-    let mut records = Vec::new();
+    let began = Instant::now();
+    let mut scenarios = Vec::new();
     for file in &arguments.files {
-        let scenario = super::scenario::read(file)?;
-        if scenario.is_for(World::Live).is_err() {
-            continue;
-        }
-        records.push(play(&scenario).await?);
-        if let Some(record) = records.last() {
-            print(row(record))?;
-            tell_broken(record)?;
-        }
+        scenarios.push(super::scenario::read(file)?);
     }
+    scenarios.retain(|scenario| scenario.is_for(World::Live).is_ok());
+    let (alone, together): (Vec<&Scenario>, Vec<&Scenario>) =
+        scenarios.iter().partition(|scenario| arguments.one_by_one || live::is_alone(scenario));
+    let (together, alone) = (Queue::of(together), Queue::of(alone));
+    tokio::try_join!(Box::pin(together.play()), Box::pin(together.play()))?;
+    Box::pin(alone.play()).await?;
+    let mut records: Vec<Record> = together.played.into_inner();
+    records.extend(alone.played.into_inner());
+    records.sort_by(|one, other| one.scenario.cmp(&other.scenario));
     if let Some(out) = &arguments.out {
-        write(out, &records)?;
+        write(out, &records, began.elapsed())?;
     }
     let broke = records.iter().filter(|record| !record.broken.is_empty()).count();
     if broke > 0 {
         return Err(CliError::LiveBroken { broke, of: records.len() });
     }
-    print(format_args!("everything held in {} scenarios", records.len()))
+    print(format_args!("everything held in {} scenarios, in {:.0} s", records.len(), began.elapsed().as_secs_f64()))
+}
+
+/// Scenarios that wait, and what came of those that were played.
+struct Queue<'a> {
+    waiting: RefCell<VecDeque<&'a Scenario>>,
+    played: RefCell<Vec<Record>>,
+}
+
+impl<'a> Queue<'a> {
+    fn of(scenarios: Vec<&'a Scenario>) -> Self {
+        Self { waiting: RefCell::new(scenarios.into()), played: RefCell::default() }
+    }
+
+    /// Plays what waits, one after the other; several may do that at a time.
+    async fn play(&self) -> Result<(), CliError> {
+        loop {
+            let next = self.waiting.borrow_mut().pop_front();
+            let Some(scenario) = next else { return Ok(()) };
+            let record = play(scenario).await?;
+            print(row(&record))?;
+            tell_broken(&record)?;
+            self.played.borrow_mut().push(record);
+        }
+    }
 }
 
 /// Plays one, and tells its story.
-pub(crate) async fn run_one(scenario: &Scenario, record: Option<&Path>) -> Result<(), CliError> {
+pub(crate) async fn run_one(scenario: &Scenario, record: Option<&Path>, is_shrunk: bool) -> Result<(), CliError> {
     scenario.is_for(World::Live).map_err(CliError::Scenario)?;
     print(format_args!("{}: {}", scenario.name, scenario.about))?;
     let played = play(scenario).await?;
+    if let Some(why) = played.skipped {
+        return Err(CliError::NotAtHand { scenario: scenario.name.clone(), why });
+    }
     for line in &played.trace {
         print(line)?;
     }
@@ -62,7 +97,29 @@ pub(crate) async fn run_one(scenario: &Scenario, record: Option<&Path>) -> Resul
         save(path, &played)?;
     }
     tell_broken(&played)?;
-    if played.broken.is_empty() { print("everything held") } else { Err(CliError::LiveBroken { broke: 1, of: 1 }) }
+    let Some(rule) = played.rules.first() else { return print("everything held") };
+    if is_shrunk {
+        shrink(scenario, rule).await?;
+    }
+    Err(CliError::LiveBroken { broke: 1, of: 1 })
+}
+
+/// Plays smaller ones, and shows the smallest that breaks the same rule.
+async fn shrink(scenario: &Scenario, rule: &str) -> Result<(), CliError> {
+    let programs = Programs::beside_this().map_err(CliError::Live)?;
+    print(format_args!(
+        "looking for the smallest scenario that breaks `{rule}`, in real time: {:.0} s at most",
+        live::takes(scenario).as_secs_f64()
+    ))?;
+    let tell = |small: &Scenario| {
+        // Whoever does not read the tries still gets the last word.
+        print(format_args!("playing {} events until {:?}", small.events.len(), small.end)).ok();
+    };
+    let small = tokio::select! {
+        small = live::smallest(scenario, &programs, rule, tell) => small.map_err(CliError::Live)?,
+        () = asked_to_stop()? => return Err(CliError::CutShort),
+    };
+    super::scenario::show(&small, rule)
 }
 
 fn tell_broken(record: &Record) -> Result<(), CliError> {
@@ -89,11 +146,12 @@ fn raise_descriptors() {
     }
 }
 
-fn write(out: &Path, records: &[Record]) -> Result<(), CliError> {
+fn write(out: &Path, records: &[Record], took: Duration) -> Result<(), CliError> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     fs::create_dir_all(out).map_err(|source| CliError::Report { path: out.to_owned(), source })?;
     let path = out.join("live.md");
-    fs::write(&path, page(records, &format!("{cores} cores"))).map_err(|source| CliError::Report { path, source })?;
+    fs::write(&path, page(records, &format!("{cores} cores"), took))
+        .map_err(|source| CliError::Report { path, source })?;
     save(&out.join("live.json"), &records)
 }
 

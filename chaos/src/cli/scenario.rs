@@ -48,6 +48,10 @@ pub(crate) struct Run {
     /// Where the record goes, as JSON
     #[arg(long, value_name = "FILE", requires = "live")]
     record: Option<PathBuf>,
+    /// Plays smaller ones where something did not hold, and shows the smallest that breaks the same rule; it takes real time,
+    /// and says how much
+    #[arg(long, requires = "live")]
+    shrink: bool,
 }
 
 /// Plays scenarios with many seeds, decided by Pointsman and as peers would, and writes a table and a picture
@@ -89,7 +93,7 @@ pub(crate) async fn run(arguments: &Run) -> Result<(), CliError> {
     let scenario = read(&arguments.file)?;
     if arguments.live {
         let scenario = super::live::at_speed(scenario, arguments.speed);
-        return super::live::run_one(&scenario, arguments.record.as_deref()).await;
+        return super::live::run_one(&scenario, arguments.record.as_deref(), arguments.shrink).await;
     }
     run_sim(&scenario, arguments)
 }
@@ -136,12 +140,13 @@ fn run_one(scenario: &Scenario, seed: u64, is_told: bool) -> Result<bool, CliErr
 }
 
 fn show_smallest(scenario: &Scenario, seed: u64, broken: &Broken) -> Result<(), CliError> {
-    let small = smallest(scenario, seed, broken.rule);
+    show(&smallest(scenario, seed, broken.rule), broken.rule)
+}
+
+/// The smallest scenario that breaks a rule, in words.
+pub(crate) fn show(small: &Scenario, rule: &str) -> Result<(), CliError> {
     let events = if small.events.is_empty() { "no events" } else { "these events" };
-    print(format_args!(
-        "the smallest scenario that breaks `{}` ends after {:?} and has {events}",
-        broken.rule, small.end
-    ))?;
+    print(format_args!("the smallest scenario that breaks `{rule}` ends after {:?} and has {events}", small.end))?;
     for event in &small.events {
         print(format_args!("  - {}", event.text))?;
     }

@@ -236,6 +236,11 @@ impl ApiServer {
         self.shared.journal().clone()
     }
 
+    /// Changes with every change of an object.
+    pub fn revisions(&self) -> watch::Receiver<u64> {
+        self.shared.revisions()
+    }
+
     /// Lets the requests go that wait to be done late.
     pub fn land(&self) {
         self.shared.landings.send_modify(|landings| *landings += 1);

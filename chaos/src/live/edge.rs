@@ -1,4 +1,4 @@
-//! The edge of a live world: its files, its process, and what becomes of both.
+//! One edge of a live world: its files, its process, and what becomes of both.
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -7,11 +7,13 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use pointsman_config::{parse_duration, print_duration};
+use pointsman_config::{VersionId, parse_duration, print_duration};
 use serde_json::{Map, Value, json};
 use tokio::process::Command;
 
 use super::LiveError;
+use super::clock::Clock;
+use super::cluster::{NAMESPACE, PORT, live_of, service_of};
 use super::disk::SmallDisk;
 use super::models::Fleet;
 use super::names::Names;
@@ -22,6 +24,9 @@ use crate::scenario::{Scenario, StateFault};
 /// A drain takes 30 s at most, and the machine is shared.
 const ENDS_WITHIN: Duration = Duration::from_secs(45);
 
+/// Long enough for a leader on a machine that others use as well, short enough that its death is over soon.
+const LEASE_DURATION: &str = "3s";
+
 /// The edge.
 #[derive(Debug)]
 pub(super) struct Edge {
@@ -31,6 +36,8 @@ pub(super) struct Edge {
     program: PathBuf,
     disk: Option<SmallDisk>,
     names: Option<Names>,
+    pub(super) clock: Option<Clock>,
+    place: Option<Place>,
     descriptors: Option<u64>,
     process: Option<Process>,
     /// Those that another process took over from.
@@ -40,9 +47,24 @@ pub(super) struct Edge {
     pub(super) is_down: bool,
 }
 
+/// Where an edge is among others, and how it reaches them.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub(super) number: usize,
+    /// How it finds the API server.
+    pub(super) kubeconfig: PathBuf,
+    /// Where it hears the others; none if it is alone.
+    pub(super) hears_at: Option<SocketAddr>,
+    /// Its ways to all edges, itself among them.
+    pub(super) ways: Vec<SocketAddr>,
+    /// What all of them share.
+    pub(super) token: PathBuf,
+}
+
 impl Edge {
     /// One that has no config file yet and does not run.
     pub(super) fn new(scenario: &Scenario, programs: &Programs, folder: &Path) -> Result<Self, LiveError> {
+        fs::create_dir_all(folder).map_err(LiveError::Folder)?;
         let disk = scenario.live.small_disk.then(|| SmallDisk::mount(&folder.join("disk"))).transpose()?;
         Ok(Self {
             clients: free_address()?,
@@ -51,12 +73,26 @@ impl Edge {
             program: programs.pointsman.clone(),
             disk,
             names: None,
+            clock: None,
+            place: None,
             descriptors: scenario.live.descriptors,
             process: None,
             former: Vec::new(),
             starts: 0,
             is_down: false,
         })
+    }
+
+    /// One of those that keep their state on an API server.
+    pub(super) fn at(mut self, place: Place) -> Self {
+        self.place = Some(place);
+        self
+    }
+
+    /// Its clock can be set.
+    pub(super) fn with_clock(mut self, clock: Clock) -> Self {
+        self.clock = Some(clock);
+        self
     }
 
     /// Endpoints are named instead of numbered, by names that can fail.
@@ -84,29 +120,48 @@ impl Edge {
             Some(Value::Object(revisions)) => revisions,
             Some(_) | None => Map::new(),
         };
-        let versions: Map<String, Value> = scenario
-            .versions
-            .keys()
-            .map(|version| {
-                let of =
-                    |address: &SocketAddr| self.names.as_ref().map_or(address.to_string(), |_| Names::of(*address));
-                let endpoints: Vec<String> = fleet.addresses(version).iter().map(of).collect();
-                let mut written = json!({ "endpoints": endpoints });
-                if let (Some(revision), Some(keys)) = (revisions.remove(version.as_str()), written.as_object_mut()) {
-                    keys.insert("revision".to_owned(), revision);
-                }
-                (version.to_string(), written)
-            })
-            .collect();
+        let written = |version: &VersionId| {
+            let mut written = self.written(version, fleet);
+            if let (Some(revision), Some(keys)) = (revisions.remove(version.as_str()), written.as_object_mut()) {
+                keys.insert("revision".to_owned(), revision);
+            }
+            (version.to_string(), written)
+        };
+        let versions: Map<String, Value> = scenario.versions.keys().map(written).collect();
         route.entry("name").or_insert_with(|| json!(scenario.name));
         route.insert("versions".to_owned(), Value::Object(versions));
-        let config = json!({
+        if self.place.is_some() {
+            route.entry("kubernetes").or_insert_with(|| json!({ "service": live_of(scenario) }));
+        }
+        let mut config = json!({
             "listeners": [{ "address": self.clients }],
             "admin": { "address": self.admin },
-            "state": { "file": self.state_file() },
+            "state": self.state(),
             "routes": [route],
         });
+        if let (Some(Place { hears_at: Some(address), ways, token, .. }), Some(keys)) =
+            (&self.place, config.as_object_mut())
+        {
+            let replicas = json!({ "address": address, "endpoints": ways, "token_file": token });
+            keys.insert("replicas".to_owned(), replicas);
+        }
         format!("{config:#}\n")
+    }
+
+    fn state(&self) -> Value {
+        match &self.place {
+            Some(_) => json!({ "kubernetes": { "namespace": NAMESPACE, "lease_duration": LEASE_DURATION } }),
+            None => json!({ "file": self.state_file() }),
+        }
+    }
+
+    /// Where a version is, for the config file.
+    fn written(&self, version: &VersionId, fleet: &Fleet) -> Value {
+        if self.place.is_some() {
+            return json!({ "service": service_of(version), "port": PORT });
+        }
+        let of = |address: &SocketAddr| self.names.as_ref().map_or(address.to_string(), |_| Names::of(*address));
+        json!({ "endpoints": fleet.addresses(version).iter().map(of).collect::<Vec<_>>() })
     }
 
     /// Puts a text in place of the config file, as editors do.
@@ -144,6 +199,12 @@ impl Edge {
         let mut words = words.into_iter();
         let mut command = Command::new(words.next().unwrap_or_default());
         command.args(words).stderr(log).env("RUST_LOG", "warn");
+        if let Some(Place { number, kubeconfig, .. }) = &self.place {
+            command.env("KUBECONFIG", kubeconfig).env("HOSTNAME", format!("edge-{number}"));
+        }
+        if let Some(clock) = &self.clock {
+            clock.give(&mut command);
+        }
         Ok(Process::start("the edge", command, &["listening on", "admin on"]).await?.0)
     }
 
@@ -164,14 +225,15 @@ impl Edge {
         self.process.as_ref()?.holdings()
     }
 
-    /// Asks it to end, and those before it: what did not end well, in words.
+    /// Asks it to end; what is wrong with that, in words.
+    pub(super) fn ask_to_end(&self) -> Option<String> {
+        let error = self.process.as_ref()?.signal(Signal::SIGTERM).err()?;
+        Some(format!("the edge could not be asked to end: {error}"))
+    }
+
+    /// Waits until it has ended, and those before it: what did not end well, in words.
     pub(super) async fn end(&mut self) -> Vec<String> {
         let mut broken = Vec::new();
-        if let Some(process) = &self.process
-            && let Err(error) = process.signal(Signal::SIGTERM)
-        {
-            broken.push(format!("the edge could not be asked to end: {error}"));
-        }
         for mut process in self.former.drain(..).chain(self.process.take()) {
             match process.end_within(ENDS_WITHIN).await {
                 Some(status) if status.success() => {}

@@ -53,7 +53,14 @@ struct Endpoint {
     /// Of a fake, where it is told how to answer.
     control: Option<SocketAddr>,
     process: Option<Process>,
+    is_frozen: bool,
     faults: Faults,
+}
+
+impl Endpoint {
+    fn new(address: SocketAddr) -> Self {
+        Self { address, control: None, process: None, is_frozen: false, faults: Faults::none() }
+    }
 }
 
 impl Fleet {
@@ -74,8 +81,7 @@ impl Fleet {
         for (version, behaviour) in &scenario.versions {
             let mut endpoints = Vec::new();
             for _ in 0..behaviour.endpoints {
-                let mut endpoint =
-                    Endpoint { address: free_address()?, control: None, process: None, faults: Faults::none() };
+                let mut endpoint = Endpoint::new(free_address()?);
                 fleet.come(version, &mut endpoint, Duration::ZERO).await?;
                 endpoints.push(endpoint);
             }
@@ -87,6 +93,12 @@ impl Fleet {
     /// Where each version is.
     pub(super) fn addresses(&self, version: &VersionId) -> Vec<SocketAddr> {
         self.versions.get(version).into_iter().flatten().map(|endpoint| endpoint.address).collect()
+    }
+
+    /// Where each endpoint is, and whether its process is there and moves.
+    pub(super) fn presence(&self) -> BTreeMap<&VersionId, Vec<(SocketAddr, bool)>> {
+        let of = |endpoint: &Endpoint| (endpoint.address, endpoint.process.is_some() && !endpoint.is_frozen);
+        self.versions.iter().map(|(version, endpoints)| (version, endpoints.iter().map(of).collect())).collect()
     }
 
     /// Every endpoint of a version answers like this from now on, also one that comes back later.
@@ -107,7 +119,10 @@ impl Fleet {
                     process.kill().await;
                     endpoint.process = None;
                 }
-                (DownBy::Frozen, Some(process)) => process.signal(Signal::SIGSTOP)?,
+                (DownBy::Frozen, Some(process)) => {
+                    process.signal(Signal::SIGSTOP)?;
+                    endpoint.is_frozen = true;
+                }
                 (DownBy::Killed | DownBy::Frozen, None) => {}
             }
         }
@@ -124,6 +139,7 @@ impl Fleet {
         let mut all = self.versions.remove(version).unwrap_or_default();
         let mut result = Ok(());
         for endpoint in all.iter_mut().take(endpoints) {
+            endpoint.is_frozen = false;
             result = match &endpoint.process {
                 Some(process) => process.signal(Signal::SIGCONT),
                 None => self.come(version, endpoint, cold).await,

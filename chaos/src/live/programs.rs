@@ -1,8 +1,10 @@
 //! Where the programs are that a live world is made of, and ports for them.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use super::LiveError;
 
@@ -45,8 +47,13 @@ impl Programs {
     }
 }
 
-/// A port that nobody listens on, and that no connection takes by chance.
+/// A port that nobody listens on, that no connection takes by chance, and that no other scenario of this process has.
 pub(super) fn free_address() -> Result<SocketAddr, LiveError> {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
     let wanted = |_try| SocketAddr::from((Ipv4Addr::LOCALHOST, rand::random_range(PORTS)));
-    (0..TRIES).map(wanted).find(|address| TcpListener::bind(address).is_ok()).ok_or(LiveError::NoPort)
+    let is_free = |address: &SocketAddr| !given.contains(&address.port()) && TcpListener::bind(address).is_ok();
+    let address = (0..TRIES).map(wanted).find(is_free).ok_or(LiveError::NoPort)?;
+    given.insert(address.port());
+    Ok(address)
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +42,9 @@ pub struct Record {
     pub trace: Vec<String>,
     /// What did not hold.
     pub broken: Vec<String>,
+    /// The rules that it broke, one for each of those.
+    #[serde(default)]
+    pub rules: Vec<String>,
     /// Why it was not played at all.
     pub skipped: Option<String>,
 }
@@ -146,8 +150,8 @@ pub fn row(record: &Record) -> String {
     )
 }
 
-/// The page that `chaos live` writes.
-pub fn page(records: &[Record], machine: &str) -> String {
+/// The page that `chaos live` writes; `took` is how long all of it took, several scenarios at a time.
+pub fn page(records: &[Record], machine: &str, took: Duration) -> String {
     let sum = |of: fn(&Record) -> u64| records.iter().map(of).sum::<u64>();
     let faults: u64 = records.iter().flat_map(|record| record.faults.values()).sum();
     let seconds: f64 = records.iter().map(|record| record.seconds).sum();
@@ -157,9 +161,10 @@ pub fn page(records: &[Record], machine: &str) -> String {
         .collect();
     format!(
         "# Scenarios on real processes\n\nPlayed by `chaos live` on {machine}; [docs/chaos.md](../../docs/chaos.md) says what the words mean.\n\n\
-         - Scenarios: {} in {seconds:.0} s, {} of them skipped\n- Requests sent: {}, answered well: {}\n- Requests lost: {}\n\
+         - Scenarios: {} of {seconds:.0} s in {:.0} s, {} of them skipped\n- Requests sent: {}, answered well: {}\n- Requests lost: {}\n\
          - Faults survived: {faults}\n- Bad inputs tried: {}\n\n{}\n{}\n",
         records.len(),
+        took.as_secs_f64(),
         records.iter().filter(|record| record.skipped.is_some()).count(),
         sum(|record| record.requests.sent),
         sum(|record| record.requests.good),

@@ -6,22 +6,24 @@ use std::time::{Duration, Instant};
 
 use hyper::Method;
 use pointsman_config::VersionId;
-use pointsman_rollout::{OrderKind, PhaseName};
-use serde_json::json;
-use tokio::task::JoinHandle;
+use pointsman_rollout::{OrderKind, PhaseName, Resume};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::LiveError;
 use super::clients::OddClients;
+use super::cluster::Cluster;
 use super::edge::Edge;
+use super::edges::Edges;
 use super::http::Caller;
 use super::models::{Fleet, answers};
-use super::names::Names;
 use super::process::Holdings;
 use super::programs::Programs;
 use super::record::Record;
+use super::selector;
 use super::traffic::Traffic;
-use super::verdict::{self, Seen};
+use super::verdict::{self, Outage, Seen};
 use super::watch::Watcher;
 use crate::scenario::{Clients, ConfigFault, Down, EdgeFault, Event, Fault, Scenario, StateFault, What};
 
@@ -32,7 +34,7 @@ const FILES_EVERY: u32 = 5;
 /// How long a scenario goes on after its story is over.
 const SETTLES_FOR: Duration = Duration::from_secs(2);
 /// For the edge to take its first requests, and for what should come right by itself at the end.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(45);
 /// What is cut off by an edge that is killed may be known so long after it is back.
 const AFTERMATH: Duration = Duration::from_secs(1);
 
@@ -41,6 +43,8 @@ struct Active {
     index: usize,
     since: Instant,
     until: Option<Instant>,
+    /// To which edges it happens.
+    edges: Vec<usize>,
     /// Of endpoints that come and go: whether they are gone, and until when.
     flap: Option<(bool, Instant)>,
 }
@@ -50,16 +54,17 @@ pub(super) struct Stage<'a> {
     scenario: &'a Scenario,
     began: Instant,
     fleet: Fleet,
-    edge: Edge,
+    cluster: Option<Cluster>,
+    edges: Edges,
     traffic: Traffic,
     watcher: Watcher,
     caller: Caller,
     begun: Vec<bool>,
     active: Vec<Active>,
     odd: Vec<(usize, OddClients)>,
-    flapping: Option<JoinHandle<u64>>,
-    /// What the config file should hold.
-    config: String,
+    flapping: JoinSet<u64>,
+    /// What the config file of each edge should hold.
+    configs: Vec<String>,
     rate: f64,
     seen: Seen,
     looks: u32,
@@ -69,29 +74,28 @@ impl<'a> Stage<'a> {
     /// Starts everything, and waits until the edge takes requests.
     pub(super) async fn set(scenario: &'a Scenario, programs: &Programs, folder: &Path) -> Result<Self, LiveError> {
         let fleet = Fleet::start(scenario, programs, folder).await?;
-        let mut edge = Edge::new(scenario, programs, folder)?;
-        if scenario.events.iter().any(|event| event.what == What::Names) {
-            edge = edge.with_names(Names::new(folder)?);
-        }
-        let config = edge.config(scenario, &scenario.route_keys, &fleet);
-        edge.write_config(&config)?;
-        edge.come().await?;
+        let cluster = if scenario.api_server { Some(Cluster::start(scenario, &fleet).await?) } else { None };
+        let mut edges = Edges::new(scenario, programs, folder, cluster.as_ref()).await?;
+        let configs = edges.write_configs(scenario, &scenario.route_keys, &fleet)?;
+        edges.come().await?;
         let began = Instant::now();
+        let seen_at: Vec<_> = edges.all.iter().map(|edge| (edge.clients, edge.admin)).collect();
         let mut stage = Self {
-            traffic: Traffic::new(scenario, edge.clients)?,
-            watcher: Watcher::new(edge.admin, scenario.route.name.as_str(), began),
+            traffic: Traffic::new(scenario, &edges.clients())?,
+            watcher: Watcher::new(&seen_at, &scenario.route, began),
+            seen: Seen::of(edges.all.len()),
             scenario,
             began,
             fleet,
-            edge,
+            cluster,
+            edges,
             caller: Caller::new(),
             begun: vec![false; scenario.events.len()],
             active: Vec::new(),
             odd: Vec::new(),
-            flapping: None,
-            config,
+            flapping: JoinSet::new(),
+            configs,
             rate: 0.0,
-            seen: Seen::default(),
             looks: 0,
         };
         stage.wait_until_ready().await;
@@ -100,13 +104,21 @@ impl<'a> Stage<'a> {
 
     async fn wait_until_ready(&mut self) {
         let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline && !(self.watcher.look(None).await && self.is_ready().await) {
+        while Instant::now() < deadline {
+            if self.watcher.look(None).await && self.watcher.is_gathered() && self.are_ready().await {
+                return;
+            }
             sleep(TICK).await;
         }
     }
 
-    async fn is_ready(&self) -> bool {
-        self.caller.text(self.edge.admin, "/readyz").await.is_some()
+    async fn are_ready(&self) -> bool {
+        for edge in &self.edges.all {
+            if self.caller.text(edge.admin, "/readyz").await.is_none() {
+                return false;
+            }
+        }
+        true
     }
 
     /// From the first request to the verdict.
@@ -156,37 +168,57 @@ impl<'a> Stage<'a> {
         let scenario = self.scenario;
         for (index, event) in scenario.events.iter().enumerate() {
             let is_due = event.at <= now && event.phase.is_none_or(|phase| self.watcher.phase() == Some(phase));
-            if is_due && self.begun.get(index) == Some(&false) {
+            if is_due
+                && self.begun.get(index) == Some(&false)
+                && let Some(edges) = self.chosen(event)
+            {
                 if let Some(begun) = self.begun.get_mut(index) {
                     *begun = true;
                 }
                 self.watcher.tell(&format!("event: {}", event.text));
                 self.seen.count(&event.what);
-                self.begin(index, event).await?;
+                self.begin(index, event, edges).await?;
             }
         }
         Ok(())
     }
 
-    async fn begin(&mut self, index: usize, event: &Event) -> Result<(), LiveError> {
+    /// To which edges an event happens; none while there is no such edge yet.
+    fn chosen(&self, event: &Event) -> Option<Vec<usize>> {
+        match &event.what {
+            What::Edge { who, .. } => self.edges.chosen(*who, self.watcher.leader()),
+            What::Fault(_)
+            | What::Down(_)
+            | What::Traffic(_)
+            | What::State(_)
+            | What::Config(_)
+            | What::Clients(_)
+            | What::Names
+            | What::Api(_)
+            | What::Order(_)
+            | What::Edit(_) => Some(Vec::new()),
+        }
+    }
+
+    async fn begin(&mut self, index: usize, event: &Event, edges: Vec<usize>) -> Result<(), LiveError> {
         let since = Instant::now();
         let until = event.lasts().map(|lasts| since + self.real(lasts));
-        let mut active = Active { index, since, until, flap: None };
+        let mut active = Active { index, since, until, edges, flap: None };
         match &event.what {
             What::Fault(fault) => self.seen.fault_begins(fault, since),
             What::Down(down) => active.flap = self.send_away(down, since).await?,
-            What::Edge { fault: EdgeFault::Upgraded, .. } => self.upgrade().await?,
-            What::Edge { state, .. } => self.kill(*state, since).await?,
-            What::State(fault) => self.edge.spoil_state(*fault)?,
+            What::Edge { fault, state, .. } => self.hit(*fault, &active.edges, *state).await?,
+            What::State(fault) => self.spoil_state(*fault)?,
             What::Config(fault) => self.spoil_config(*fault)?,
             What::Clients(clients) => self.invite(index, *clients),
-            What::Names => self.edge.names().map_or(Ok(()), |names| names.fail(true))?,
+            What::Names => self.edges.names().try_for_each(|names| names.fail(true))?,
+            What::Api(fault) => self.cluster.as_mut().map_or(Ok(()), |cluster| cluster.begin(index, *fault))?,
             What::Order(kind) => self.order(kind).await,
             What::Edit(edit) => {
-                self.config = self.edge.config(self.scenario, &edit.keys, &self.fleet);
-                self.edge.write_config(&self.config)?;
+                self.configs = self.edges.write_configs(self.scenario, &edit.keys, &self.fleet)?;
+                self.watcher.edited(&edit.route, since);
             }
-            What::Traffic(_) | What::Api(_) => {}
+            What::Traffic(_) => {}
         }
         if is_harm(&event.what) {
             self.seen.harm.get_or_insert(since);
@@ -196,8 +228,47 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
+    /// Something happens to edges.
+    async fn hit(&mut self, fault: EdgeFault, edges: &[usize], state: Option<StateFault>) -> Result<(), LiveError> {
+        match fault {
+            EdgeFault::Killed => self.kill(edges, state).await,
+            EdgeFault::Upgraded => self.upgrade().await,
+            EdgeFault::CutOff => {
+                self.cut_off(edges, true);
+                Ok(())
+            }
+            EdgeFault::Clock { is_behind, by } => self.set_clocks(edges, is_behind, by),
+        }
+    }
+
+    fn cut_off(&mut self, edges: &[usize], is_cut: bool) {
+        for number in edges {
+            self.edges.cut_off(*number, is_cut);
+            self.watcher.set_apart(*number, is_cut);
+        }
+    }
+
+    fn set_clocks(&self, edges: &[usize], is_behind: bool, by: Duration) -> Result<(), LiveError> {
+        let chosen = edges.iter().filter_map(|number| self.edges.all.get(*number)?.clock.as_ref());
+        chosen.into_iter().try_for_each(|clock| clock.set(is_behind, by))
+    }
+
+    fn spoil_state(&self, fault: StateFault) -> Result<(), LiveError> {
+        self.edges.all.iter().try_for_each(|edge| edge.spoil_state(fault))
+    }
+
+    fn mend_state(&self) -> Result<(), LiveError> {
+        self.edges.all.iter().try_for_each(Edge::mend_state)
+    }
+
+    /// What is told of pods follows what became of their processes.
+    fn tell_cluster(&mut self) -> Result<(), LiveError> {
+        self.cluster.as_mut().map_or(Ok(()), |cluster| cluster.hear_of(&self.fleet))
+    }
+
     async fn send_away(&mut self, down: &Down, since: Instant) -> Result<Option<(bool, Instant)>, LiveError> {
         self.fleet.go(&down.version, down.endpoints, down.by).await?;
+        self.tell_cluster()?;
         Ok(down.every.map(|every| (true, since + self.real(every))))
     }
 
@@ -221,42 +292,56 @@ impl<'a> Stage<'a> {
             What::Fault(fault) => self.seen.fault_ends(fault),
             What::Down(down) if active.flap.is_none_or(|(is_gone, _)| is_gone) => {
                 self.fleet.come_back(&down.version, down.endpoints, down.cold).await?;
+                self.tell_cluster()?;
             }
             What::Edge { fault: EdgeFault::Killed, state: Some(StateFault::ReadOnly), .. } | What::State(_) => {
-                self.edge.mend_state()?;
+                self.mend_state()?;
             }
-            What::Edge { fault: EdgeFault::Killed, state, .. } => self.come_back(state.is_some()).await?,
+            What::Edge { fault: EdgeFault::Killed, state, .. } => {
+                self.come_back(&active.edges, state.is_some()).await?;
+            }
+            What::Edge { fault: EdgeFault::CutOff, .. } => self.cut_off(&active.edges, false),
+            What::Edge { fault: EdgeFault::Clock { .. }, .. } => {
+                self.set_clocks(&active.edges, false, Duration::ZERO)?;
+            }
             What::Config(_) => self.mend_config().await?,
             What::Clients(_) => self.send_home(active.index),
-            What::Names => self.edge.names().map_or(Ok(()), |names| names.fail(false))?,
-            What::Down(_) | What::Edge { .. } | What::Traffic(_) | What::Api(_) | What::Order(_) | What::Edit(_) => {}
+            What::Names => self.edges.names().try_for_each(|names| names.fail(false))?,
+            What::Api(_) => self.cluster.iter_mut().for_each(|cluster| cluster.end(active.index)),
+            What::Down(_) | What::Edge { .. } | What::Traffic(_) | What::Order(_) | What::Edit(_) => {}
         }
         Ok(())
     }
 
     /// With a state that cannot be written it starts again at once: how it does with that is what is asked.
-    async fn kill(&mut self, state: Option<StateFault>, since: Instant) -> Result<(), LiveError> {
+    async fn kill(&mut self, edges: &[usize], state: Option<StateFault>) -> Result<(), LiveError> {
         self.seen.standing = if state.is_none() { self.watcher.standing() } else { None };
-        self.edge.kill().await;
-        self.seen.down.push((since, None));
-        if let Some(fault) = state {
-            self.edge.spoil_state(fault)?;
+        for number in edges {
+            let Some(edge) = self.edges.all.get_mut(*number) else { continue };
+            self.seen.down.push(Outage { edge: edge.clients, since: Instant::now(), until: None });
+            edge.kill().await;
+            self.watcher.expect(*number, true);
+            if let Some(fault) = state {
+                edge.spoil_state(fault)?;
+            }
         }
-        if state == Some(StateFault::ReadOnly) { self.come_back(false).await } else { Ok(()) }
+        if state == Some(StateFault::ReadOnly) { self.come_back(edges, false).await } else { Ok(()) }
     }
 
-    async fn come_back(&mut self, is_spoiled: bool) -> Result<(), LiveError> {
+    async fn come_back(&mut self, edges: &[usize], is_spoiled: bool) -> Result<(), LiveError> {
         if is_spoiled {
             self.watcher.forget();
         }
-        self.edge.come().await?;
-        if let Some((_, until)) = self.seen.down.last_mut() {
-            *until = Some(Instant::now() + AFTERMATH);
+        for number in edges {
+            let Some(edge) = self.edges.all.get_mut(*number) else { continue };
+            edge.come().await?;
+            self.watcher.expect(*number, false);
+            self.seen.is_back(edge.clients, Instant::now() + AFTERMATH);
         }
         let deadline = Instant::now() + PATIENCE;
         while !self.watcher.look(self.seen.harm).await {
             if Instant::now() > deadline {
-                self.watcher.broke("the edge does not answer after its restart");
+                self.watcher.broke("it comes back", "the edge does not answer after its restart");
                 return Ok(());
             }
             sleep(TICK).await;
@@ -265,21 +350,26 @@ impl<'a> Stage<'a> {
             && before.1 == after.1
             && before.0 != after.0
         {
-            self.watcher
-                .broke(&format!("a restart divides traffic otherwise: {:?} before, {:?} after", before.0, after.0));
+            let said = format!("a restart divides traffic otherwise: {:?} before, {:?} after", before.0, after.0);
+            self.watcher.broke("the split after a restart", &said);
         }
         Ok(())
     }
 
     async fn upgrade(&mut self) -> Result<(), LiveError> {
         self.seen.was_upgraded = true;
-        self.edge.upgrade().await
+        for edge in &mut self.edges.all {
+            edge.upgrade().await?;
+        }
+        Ok(())
     }
 
     fn invite(&mut self, index: usize, clients: Clients) {
         // Who says nothing is not counted.
         self.seen.had_odd_clients |= !matches!(clients, Clients::Idle(_));
-        self.odd.push((index, OddClients::start(clients, self.edge.clients)));
+        if let Some(edge) = self.edges.all.first() {
+            self.odd.push((index, OddClients::start(clients, edge.clients)));
+        }
     }
 
     fn send_home(&mut self, index: usize) {
@@ -288,56 +378,57 @@ impl<'a> Stage<'a> {
         self.odd.retain(|(of, _)| *of != index);
     }
 
+    /// Given to one edge after the other, as an operator would, until one of them carries it out.
     async fn order(&mut self, kind: &OrderKind) {
-        let (verb, body) = match kind {
-            OrderKind::Promote => ("promote", json!({})),
-            OrderKind::Rollback => ("rollback", json!({})),
-            OrderKind::Pause => ("pause", json!({})),
-            OrderKind::Resume(_) => ("resume", json!({})),
-            OrderKind::Retry(version) => ("retry", json!({ "version": version })),
-            OrderKind::ForcePromotion | OrderKind::SetWeights(_) => return,
-        };
-        let mut body = body;
-        if let Some(keys) = body.as_object_mut() {
-            keys.insert("reason".to_owned(), json!("the scenario"));
-        }
+        let Some((verb, body)) = written(kind) else { return };
         let path = format!("/api/v1/routes/{}/{verb}", self.scenario.route.name);
-        match self.caller.ask(Method::POST, self.edge.admin, &path, body.to_string()).await {
-            Some((status, _)) if status.is_success() => {}
+        let mut refused = None;
+        for edge in self.edges.all.iter().filter(|edge| !edge.is_down) {
+            let given = Instant::now();
+            match self.caller.ask(Method::POST, edge.admin, &path, body.to_string()).await {
+                Some((status, _)) if status.is_success() => return self.watcher.obeyed(kind, given),
+                Some((status, _)) => refused = Some(status),
+                None => {}
+            }
+        }
+        match refused {
             // A refused order changes nothing, in both worlds.
-            Some((status, _)) => self.watcher.tell(&format!("the order {verb} was refused with {status}")),
-            None => self.watcher.broke(&format!("the order {verb} was not answered")),
+            Some(status) => self.watcher.tell(&format!("the order {verb} was refused with {status}")),
+            None => self.watcher.broke("orders are answered", &format!("the order {verb} was not answered")),
         }
     }
 
     fn spoil_config(&mut self, fault: ConfigFault) -> Result<(), LiveError> {
-        let file = self.edge.config_file();
-        let half = || self.config.get(..self.config.len() / 2).unwrap_or_default().to_owned();
         self.seen.bad_inputs += 1;
-        let done = match fault {
-            ConfigFault::HalfWritten => fs::write(&file, half()),
-            ConfigFault::Garbage => fs::write(&file, b"\x00\xff\xfe: [}{ \x80 & *anchor"),
-            ConfigFault::Deleted => fs::remove_file(&file),
-            // Rights do not keep root away; a folder does.
-            ConfigFault::Unreadable => fs::remove_file(&file).and_then(|()| fs::create_dir(&file)),
-            ConfigFault::Flapping => {
-                self.flapping = Some(tokio::spawn(flap_config(file, self.config.clone(), half())));
-                Ok(())
+        let half = |text: &str| text.get(..text.len() / 2).unwrap_or_default().to_owned();
+        for (edge, whole) in self.edges.all.iter().zip(&self.configs) {
+            let file = edge.config_file();
+            match fault {
+                ConfigFault::HalfWritten => fs::write(&file, half(whole)),
+                ConfigFault::Garbage => fs::write(&file, b"\x00\xff\xfe: [}{ \x80 & *anchor"),
+                ConfigFault::Deleted => fs::remove_file(&file),
+                // Rights do not keep root away; a folder does.
+                ConfigFault::Unreadable => fs::remove_file(&file).and_then(|()| fs::create_dir(&file)),
+                ConfigFault::Flapping => {
+                    self.flapping.spawn(flap_config(file, whole.clone(), half(whole)));
+                    Ok(())
+                }
             }
-        };
-        done.map_err(LiveError::Folder)
+            .map_err(LiveError::Folder)?;
+        }
+        Ok(())
     }
 
     async fn mend_config(&mut self) -> Result<(), LiveError> {
-        if let Some(flapping) = self.flapping.take() {
-            flapping.abort();
-            flapping.await.ok();
+        self.flapping.shutdown().await;
+        for (edge, whole) in self.edges.all.iter().zip(&self.configs) {
+            let file = edge.config_file();
+            if file.is_dir() {
+                fs::remove_dir(&file).map_err(LiveError::Folder)?;
+            }
+            edge.write_config(whole)?;
         }
-        let file = self.edge.config_file();
-        if file.is_dir() {
-            fs::remove_dir(&file).map_err(LiveError::Folder)?;
-        }
-        self.edge.write_config(&self.config)
+        Ok(())
     }
 
     /// Versions answer as the faults in force say.
@@ -377,6 +468,7 @@ impl<'a> Stage<'a> {
                 self.fleet.go(&down.version, down.endpoints, down.by).await?;
             }
             one.flap = Some((!is_gone, now + self.real(every)));
+            self.tell_cluster()?;
         }
         self.active = active;
         Ok(())
@@ -395,12 +487,8 @@ impl<'a> Stage<'a> {
     async fn look(&mut self) {
         self.looks += 1;
         self.traffic.look();
-        if let Some(status) = self.edge.died() {
-            let words = self.edge.last_words();
-            self.watcher.broke(&format!("the edge ended by itself with {status}: {words}"));
-            self.edge.kill().await;
-        }
-        if !self.edge.is_down {
+        self.see_who_died().await;
+        if self.edges.all.iter().any(|edge| !edge.is_down) {
             self.watcher.look(self.seen.harm).await;
             if self.looks.is_multiple_of(FILES_EVERY) {
                 self.watcher.look_at_files(self.seen.harm).await;
@@ -421,6 +509,16 @@ impl<'a> Stage<'a> {
         }
     }
 
+    async fn see_who_died(&mut self) {
+        for (number, edge) in self.edges.all.iter_mut().enumerate() {
+            let Some(status) = edge.died() else { continue };
+            let words = edge.last_words();
+            self.watcher.broke("it stays", &format!("the edge ended by itself with {status}: {words}"));
+            edge.kill().await;
+            self.watcher.expect(number, true);
+        }
+    }
+
     /// A route that begins steady is not at its end for that.
     fn is_finished(&self) -> bool {
         let has_plan = matches!(self.scenario.route.plan, pointsman_config::Plan::Rollout(_));
@@ -429,7 +527,7 @@ impl<'a> Stage<'a> {
 
     fn measure(&mut self) {
         let is_early = self.now() * 4 < self.scenario.end;
-        if let Some(Holdings { resident_bytes, descriptors, threads }) = self.edge.holdings() {
+        if let Some(Holdings { resident_bytes, descriptors, threads }) = self.edges.holdings() {
             let edge = &mut self.seen.edge;
             edge.peak_resident_bytes = edge.peak_resident_bytes.max(resident_bytes);
             edge.peak_descriptors = edge.peak_descriptors.max(descriptors);
@@ -454,15 +552,18 @@ impl<'a> Stage<'a> {
         let sums = self.traffic.end().await;
         self.come_right(sums.sent).await;
         self.measure();
-        self.seen.edge.starts = self.edge.starts;
-        for broken in self.edge.end().await.into_iter().chain(self.edge.panics()) {
-            self.watcher.broke(&broken);
+        self.seen.edge.starts = self.edges.starts();
+        for broken in self.edges.end().await {
+            self.watcher.broke("it ends in order", &broken);
+        }
+        if let Some(cluster) = &self.cluster {
+            selector::check(scenario, cluster, &mut self.watcher, &self.traffic.requests);
         }
         verdict::reach(scenario, record, &mut self.watcher, &self.traffic.requests, (&self.seen, sums));
         Ok(())
     }
 
-    /// What was broken works again, and both sides have counted the same.
+    /// What was broken works again, all edges agree, and both sides have counted the same.
     async fn come_right(&mut self, sent: u64) {
         let deadline = Instant::now() + PATIENCE;
         let mut wrong = vec!["nothing was seen".to_owned()];
@@ -470,6 +571,8 @@ impl<'a> Stage<'a> {
             if self.watcher.look(self.seen.harm).await {
                 wrong = self.watcher.look_at_files(self.seen.harm).await;
                 wrong.extend(self.watcher.missing());
+                wrong.extend(self.watcher.disagreements());
+                wrong.extend(self.selects_another());
                 self.seen.counted = self.watcher.counted().await;
                 let is_counted = !self.seen.is_countable() || self.seen.counted == Some(sent);
                 if wrong.is_empty() && is_counted {
@@ -479,9 +582,33 @@ impl<'a> Stage<'a> {
             sleep(TICK * 4).await;
         }
         for problem in wrong {
-            self.watcher.broke(&format!("it did not come right: {problem}"));
+            self.watcher.broke("it comes right", &format!("it did not come right: {problem}"));
         }
     }
+
+    /// Where nothing is under way, the live Service selects the version in production.
+    fn selects_another(&self) -> Option<String> {
+        let is_at_rest = matches!(self.watcher.phase(), Some(PhaseName::Steady | PhaseName::RolledBack));
+        let (selected, stable) = (self.cluster.as_ref()?.selected(), self.watcher.stable()?);
+        (is_at_rest && selected != stable.as_str())
+            .then(|| format!("the live Service selects {selected}, and {stable} is in production"))
+    }
+}
+
+/// An order as it is posted.
+fn written(kind: &OrderKind) -> Option<(&'static str, Value)> {
+    let why = "the scenario";
+    let foreign = |what: &str| json!({ "foreign": what, "reason": why });
+    Some(match kind {
+        OrderKind::Promote => ("promote", json!({ "reason": why })),
+        OrderKind::Rollback => ("rollback", json!({ "reason": why })),
+        OrderKind::Pause => ("pause", json!({ "reason": why })),
+        OrderKind::Resume(Resume::GoOn) => ("resume", json!({ "reason": why })),
+        OrderKind::Resume(Resume::Adopt) => ("resume", foreign("adopt")),
+        OrderKind::Resume(Resume::Restore) => ("resume", foreign("restore")),
+        OrderKind::Retry(version) => ("retry", json!({ "version": version, "reason": why })),
+        OrderKind::ForcePromotion | OrderKind::SetWeights(_) => return None,
+    })
 }
 
 fn is_harm(what: &What) -> bool {

@@ -35,11 +35,11 @@ pub(super) struct Sums {
 
 impl Traffic {
     /// Sends nothing yet.
-    pub(super) fn new(scenario: &Scenario, edge: SocketAddr) -> Result<Self, LiveError> {
+    pub(super) fn new(scenario: &Scenario, edges: &[SocketAddr]) -> Result<Self, LiveError> {
         let (rates, wanted) = mpsc::unbounded_channel();
         let (tell, told) = mpsc::unbounded_channel();
         let (hand_in, sums) = oneshot::channel();
-        let load = Load { told: Some(tell), ..load(scenario, edge)? };
+        let load = Load { told: Some(tell), ..load(scenario, edges)? };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -75,8 +75,11 @@ impl Traffic {
     }
 }
 
-fn load(scenario: &Scenario, edge: SocketAddr) -> Result<Load, LiveError> {
-    let mut load = Load::new(&format!("http://{edge}/v1/predict")).map_err(LiveError::Load)?;
+/// To each of these edges in turn.
+fn load(scenario: &Scenario, edges: &[SocketAddr]) -> Result<Load, LiveError> {
+    let (first, others) = edges.split_first().ok_or(LiveError::NoPort)?;
+    let mut load = Load::new(&format!("http://{first}/v1/predict")).map_err(LiveError::Load)?;
+    load.others = others.to_vec();
     let timeouts = &scenario.route.timeouts;
     load.connections = scenario.live.connections;
     load.timeout = timeouts.total.min(timeouts.read * 3) + Duration::from_secs(10);

@@ -1,16 +1,17 @@
 //! What a scenario came to: every request in one book, times from the first harm, and what did not hold.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use pointsman_config::VersionId;
 
 use super::record::{EdgeFigures, Record};
 use super::traffic::{Sums, is_within};
-use super::watch::Watcher;
+use super::watch::{Eye, Watcher};
 use crate::count::exact;
 use crate::load::{Ended, Told};
-use crate::scenario::{Clients, ConfigFault, EdgeFault, Fault, Holds, Scenario, StateFault, What};
+use crate::scenario::{ApiFault, Clients, ConfigFault, EdgeFault, Fault, Holds, Scenario, StateFault, What};
 
 /// A limit of time is for a machine that has nothing else to do; processes that share one get so much more.
 const GRACE: Duration = Duration::from_secs(3);
@@ -27,6 +28,13 @@ const BUCKET: Duration = Duration::from_millis(200);
 /// A part of time in which more of the answers were bad hurt; some versions always fail a little.
 const HURTS: f64 = 0.03;
 
+/// It ends in another phase than promised.
+pub(super) const ENDS: &str = "ends";
+/// The canary should have been taken back and never was.
+pub(super) const NEVER_TAKEN_BACK: &str = "never taken back";
+/// The canary should have been promoted and never was.
+pub(super) const NEVER_PROMOTED: &str = "never promoted";
+
 /// What was seen beside the edge itself.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
@@ -37,8 +45,10 @@ pub(super) struct Seen {
     /// When each did.
     pub(super) harms: Vec<Instant>,
     pub(super) edge: EdgeFigures,
-    /// When the edge was meant to be down.
-    pub(super) down: Vec<(Instant, Option<Instant>)>,
+    /// How many edges there are.
+    pub(super) edges: usize,
+    /// When an edge was meant to be down.
+    pub(super) down: Vec<Outage>,
     /// When answers were torn on purpose.
     torn: Vec<(Instant, Option<Instant>)>,
     /// Faults that are over and of which endpoints are to be told; whether they tear answers.
@@ -55,7 +65,46 @@ pub(super) struct Seen {
     pub(super) standing: Option<(BTreeMap<VersionId, u64>, u64)>,
 }
 
+/// One edge was meant to be down.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Outage {
+    /// Where clients reach it.
+    pub(super) edge: SocketAddr,
+    pub(super) since: Instant,
+    /// None as long as it is.
+    pub(super) until: Option<Instant>,
+}
+
+impl Outage {
+    fn covers(&self, at: Instant) -> bool {
+        self.since <= at && self.until.is_none_or(|until| at <= until)
+    }
+}
+
 impl Seen {
+    /// Nothing yet, of so many edges.
+    pub(super) fn of(edges: usize) -> Self {
+        Self { edges, ..Self::default() }
+    }
+
+    /// An edge is there again, and what it left behind is known until then.
+    pub(super) fn is_back(&mut self, edge: SocketAddr, until: Instant) {
+        for outage in self.down.iter_mut().filter(|outage| outage.edge == edge && outage.until.is_none()) {
+            outage.until = Some(until);
+        }
+    }
+
+    /// Whether a request met an edge that was meant to be down; one that was sent nowhere, whether all of them were.
+    fn met_outage(&self, told: &Told) -> bool {
+        let down_at = |at: Instant| {
+            let covering = self.down.iter().filter(|outage| outage.covers(at));
+            let own = covering.filter(|outage| told.to.is_none_or(|to| to == outage.edge));
+            own.map(|outage| outage.edge).collect::<BTreeSet<SocketAddr>>().len()
+        };
+        let wanted = if told.to.is_some() { 1 } else { self.edges.max(1) };
+        down_at(told.due) >= wanted || down_at(told.ended) >= wanted
+    }
+
     /// One more of its kind.
     pub(super) fn count(&mut self, what: &What) {
         for kind in kinds(what) {
@@ -116,6 +165,8 @@ fn kinds(what: &What) -> Vec<&'static str> {
         What::Down(down) if down.every.is_some() => vec!["flapping endpoints"],
         What::Down(_) => vec!["endpoints gone"],
         What::Edge { fault: EdgeFault::Upgraded, .. } => vec!["upgrade"],
+        What::Edge { fault: EdgeFault::CutOff, .. } => vec!["edge cut off"],
+        What::Edge { fault: EdgeFault::Clock { .. }, .. } => vec!["clock off"],
         What::Edge { state: None, .. } => vec!["edge killed"],
         What::Edge { state: Some(fault), .. } => vec!["edge killed", of_state(*fault)],
         What::State(fault) => vec![of_state(*fault)],
@@ -126,7 +177,21 @@ fn kinds(what: &What) -> Vec<&'static str> {
         What::Clients(Clients::Garbage(_)) => vec!["clients without HTTP"],
         What::Names => vec!["names not found"],
         What::Traffic(_) => vec!["traffic changed"],
-        What::Api(_) | What::Order(_) | What::Edit(_) => Vec::new(),
+        What::Api(fault) => vec![of_api(*fault)],
+        What::Order(_) | What::Edit(_) => Vec::new(),
+    }
+}
+
+fn of_api(fault: ApiFault) -> &'static str {
+    match fault {
+        ApiFault::Slow => "API server slow",
+        ApiFault::Conflict => "API server answers 409",
+        ApiFault::TooMany => "API server answers 429",
+        ApiFault::Failing => "API server answers 503",
+        ApiFault::Hanging => "API server hanging",
+        ApiFault::WatchCut => "watches cut",
+        ApiFault::Late => "writes landing late",
+        ApiFault::ForeignEdit => "edit by somebody else",
     }
 }
 
@@ -169,11 +234,13 @@ pub(super) fn reach(
     }
     check_quarantine(watcher, requests, at);
     check_split(watcher, requests, seen, at);
-    for broken in broken_promises(scenario, record, watcher, requests) {
-        watcher.broke(&broken);
+    for (rule, said) in broken_promises(scenario, record, watcher, requests) {
+        watcher.broke(rule, &said);
     }
     record.trace = std::mem::take(&mut watcher.trace);
-    record.broken = std::mem::take(&mut watcher.invariants).into_broken().iter().map(ToString::to_string).collect();
+    let broken = std::mem::take(&mut watcher.invariants).into_broken();
+    record.broken = broken.iter().map(ToString::to_string).collect();
+    record.rules = broken.iter().map(|broken| broken.rule.to_owned()).collect();
 }
 
 /// Every request in one book.
@@ -184,7 +251,7 @@ fn book(record: &mut Record, requests: &[Told], seen: &Seen, sums: Sums) {
     let mut latencies: Vec<Duration> = Vec::with_capacity(requests.len());
     let mut lost = Vec::new();
     for told in requests {
-        let is_down = is_within(&seen.down, told.due) || is_within(&seen.down, told.ended);
+        let is_down = seen.met_outage(told);
         match told.end {
             Ended::Good => books.good += 1,
             Ended::Wrong | Ended::Bad(_) => {
@@ -253,42 +320,56 @@ fn check_quarantine(watcher: &mut Watcher, requests: &[Told], at: Duration) {
             told.version.as_deref() == Some(version.as_str())
                 && told.due > since + ON_THE_WAY
                 && until.is_none_or(|until| told.due < until)
+                && !is_told_apart(&watcher.eyes, told)
         };
         let served = u64::try_from(requests.iter().filter(is_late).count()).unwrap_or(u64::MAX);
         watcher.invariants.served(at, &version, served);
     }
 }
 
+/// Whether a request went to an edge that knew nothing of the others then.
+pub(super) fn is_told_apart(eyes: &[Eye], told: &Told) -> bool {
+    eyes.iter().any(|eye| told.to == Some(eye.clients) && is_within(&eye.apart, told.due))
+}
+
 /// Where a share was in force and nothing else was going on, so many requests went to the canary.
 fn check_split(watcher: &mut Watcher, requests: &[Told], seen: &Seen, at: Duration) {
     let (mut expected, mut variance, mut got) = (0.0, 0.0, 0.0);
-    for division in &watcher.divisions {
-        let Some((canary, share)) = &division.canary else { continue };
-        let is_in = |told: &&Told| {
-            told.due > division.from + UNSURE
-                && told.due + UNSURE < division.until
-                && told.version.is_some()
-                && !is_within(&seen.worse, told.due)
-                && !is_within(&seen.down, told.due)
-        };
-        for told in requests.iter().filter(is_in) {
-            expected += share;
-            variance += share * (1.0 - share);
-            got += f64::from(u8::from(told.version.as_deref() == Some(canary.as_str())));
+    for eye in &watcher.eyes {
+        for division in &eye.divisions {
+            let Some((canary, share)) = &division.canary else { continue };
+            let is_in = |told: &&Told| {
+                told.to == Some(eye.clients)
+                    && told.due > division.from + UNSURE
+                    && told.due + UNSURE < division.until
+                    && told.version.is_some()
+                    && !is_within(&seen.worse, told.due)
+                    && !seen.met_outage(told)
+            };
+            for told in requests.iter().filter(is_in) {
+                expected += share;
+                variance += share * (1.0 - share);
+                got += f64::from(u8::from(told.version.as_deref() == Some(canary.as_str())));
+            }
         }
     }
     watcher.invariants.divided(at, expected, variance, got);
 }
 
+/// A rule that did not hold, and what was seen.
+type Breach = (&'static str, String);
+
 /// What the scenario says must hold, and does not.
-fn broken_promises(scenario: &Scenario, record: &Record, watcher: &Watcher, requests: &[Told]) -> Vec<String> {
+fn broken_promises(scenario: &Scenario, record: &Record, watcher: &Watcher, requests: &[Told]) -> Vec<Breach> {
     let Holds { ends, never_taken_back, .. } = scenario.holds;
     let mut broken = Vec::new();
     if let Some(wanted) = ends.filter(|wanted| watcher.phase() != Some(*wanted)) {
-        broken.push(format!("it ends {}, and should end {wanted}", record.ends.as_deref().unwrap_or("unseen")));
+        let said = format!("it ends {}, and should end {wanted}", record.ends.as_deref().unwrap_or("unseen"));
+        broken.push((ENDS, said));
     }
     if never_taken_back && watcher.taken_back.is_some() {
-        broken.push("the canary was taken back, and nothing was wrong with it".to_owned());
+        let said = "the canary was taken back, and nothing was wrong with it".to_owned();
+        broken.push(("taken back for nothing", said));
     }
     broken.extend(late(scenario, record, watcher));
     broken.extend(bad_answers(scenario, record, requests));
@@ -301,20 +382,22 @@ fn real(scenario: &Scenario, limit: Duration) -> Duration {
     limit.div_f64(scenario.live.speed) + GRACE
 }
 
-fn late(scenario: &Scenario, record: &Record, watcher: &Watcher) -> Vec<String> {
+fn late(scenario: &Scenario, record: &Record, watcher: &Watcher) -> Vec<Breach> {
     let mut broken = Vec::new();
     let harm_at_start = scenario.canary().and_then(|canary| scenario.first_harm(canary)) == Some(Duration::ZERO);
     if let Some(limit) = scenario.holds.taken_back_within.map(|limit| real(scenario, limit)) {
         let since_start = watcher.taken_back.map(|at| at.saturating_duration_since(watcher.began()).as_secs_f64());
         let took = if harm_at_start { since_start } else { record.rollback_s };
         if took.is_none_or(|took| took > limit.as_secs_f64()) {
-            broken.push(format!("the canary was to be taken back within {limit:?}: {}", said(took)));
+            let rule = if took.is_none() { NEVER_TAKEN_BACK } else { "taken back late" };
+            broken.push((rule, format!("the canary was to be taken back within {limit:?}: {}", said(took))));
         }
     }
     if let Some(limit) = scenario.holds.promoted_within.map(|limit| real(scenario, limit)) {
         let took = watcher.promoted.map(|at| at.saturating_duration_since(watcher.began()).as_secs_f64());
         if took.is_none_or(|took| took > limit.as_secs_f64()) {
-            broken.push(format!("the canary was to be promoted within {limit:?}: {}", said(took)));
+            let rule = if took.is_none() { NEVER_PROMOTED } else { "promoted late" };
+            broken.push((rule, format!("the canary was to be promoted within {limit:?}: {}", said(took))));
         }
     }
     broken
@@ -324,7 +407,7 @@ fn said(took: Option<f64>) -> String {
     took.map_or_else(|| "it never was".to_owned(), |took| format!("it took {took:.1} s"))
 }
 
-fn bad_answers(scenario: &Scenario, record: &Record, requests: &[Told]) -> Vec<String> {
+fn bad_answers(scenario: &Scenario, record: &Record, requests: &[Told]) -> Vec<Breach> {
     let canary = scenario.canary().map(VersionId::as_str);
     let is_bad = |told: &&Told| matches!(told.end, Ended::Bad(_) | Ended::Wrong);
     let (own, others): (Vec<&Told>, Vec<&Told>) =
@@ -334,27 +417,31 @@ fn bad_answers(scenario: &Scenario, record: &Record, requests: &[Told]) -> Vec<S
     let allowed = |limit: u64| exact(limit) * scenario.live.speed.sqrt();
     let count = |all: &[&Told]| u64::try_from(all.len()).unwrap_or(u64::MAX);
     if let Some(limit) = scenario.holds.bad_answers_at_most.filter(|limit| exact(count(&own)) > allowed(*limit)) {
-        broken.push(format!("the canary gave {} bad answers, and should give {limit} at most", own.len()));
+        let said = format!("the canary gave {} bad answers, and should give {limit} at most", own.len());
+        broken.push(("bad answers of the canary", said));
     }
     if let Some(limit) = scenario.holds.other_bad_answers_at_most.filter(|limit| count(&others) > *limit) {
-        broken
-            .push(format!("{} bad answers came from others than the canary, and {limit} at most should", others.len()));
+        let said = format!("{} bad answers came from others than the canary, and {limit} at most should", others.len());
+        broken.push(("bad answers of others", said));
     }
     let availability = record.requests.availability();
     if let Some(limit) = scenario.holds.availability_at_least.filter(|limit| availability < *limit) {
-        broken.push(format!("{availability:.5} of all requests were answered well, and {limit} should be"));
+        let said = format!("{availability:.5} of all requests were answered well, and {limit} should be");
+        broken.push(("availability", said));
     }
     broken
 }
 
-fn too_much(holds: &Holds, record: &Record) -> Vec<String> {
+fn too_much(holds: &Holds, record: &Record) -> Vec<Breach> {
     let edge = &record.edge;
     let mut broken = Vec::new();
     if let Some(limit) = holds.memory_at_most.filter(|limit| edge.peak_resident_bytes > *limit) {
-        broken.push(format!("the edge held {} bytes, and should hold {limit} at most", edge.peak_resident_bytes));
+        let said = format!("the edge held {} bytes, and should hold {limit} at most", edge.peak_resident_bytes);
+        broken.push(("memory", said));
     }
     if let Some(limit) = holds.descriptors_at_most.filter(|limit| edge.peak_descriptors > *limit) {
-        broken.push(format!("the edge held {} descriptors, and should hold {limit} at most", edge.peak_descriptors));
+        let said = format!("the edge held {} descriptors, and should hold {limit} at most", edge.peak_descriptors);
+        broken.push(("descriptors", said));
     }
     broken
 }
@@ -364,14 +451,16 @@ mod tests {
     use super::*;
 
     fn told(due: Instant, end: Ended, version: Option<&str>) -> Told {
-        Told { due, ended: due + Duration::from_millis(10), end, version: version.map(Into::into) }
+        Told { due, ended: due + Duration::from_millis(10), end, to: None, version: version.map(Into::into) }
     }
 
     #[test]
     fn every_request_is_in_one_book_and_only_what_nobody_planned_is_lost() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let seen = Seen { down: vec![(at(10), Some(at(20)))], torn: vec![(at(30), None)], ..Seen::default() };
+        let edge = SocketAddr::from(([127, 0, 0, 1], 1));
+        let down = vec![Outage { edge, since: at(10), until: Some(at(20)) }];
+        let seen = Seen { edges: 1, down, torn: vec![(at(30), None)], ..Seen::default() };
         let requests = [
             told(at(1), Ended::Good, Some("v1")),
             told(at(2), Ended::Bad(503), None),

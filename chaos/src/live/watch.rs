@@ -1,15 +1,24 @@
-//! What is seen of the edge while a scenario is played, held against the invariants of both worlds.
+//! What is seen of the edges while a scenario is played, held against the invariants of both worlds.
+//!
+//! Each edge is looked at for itself; decisions of all of them make one story. Who was taken back, and who may be promoted
+//! again, is what the world itself remembers of that story.
+
+mod eye;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pointsman_config::{Share, Split, VersionId};
-use pointsman_rollout::{Change, Decision, PhaseName, Ready};
-use serde::Deserialize;
+use pointsman_config::{Route, VersionId};
+use pointsman_rollout::{Change, Decision, OrderKind, PhaseName};
+use tokio::task::JoinSet;
 
 use super::http::Caller;
 use crate::invariant::{Invariants, Moment};
+use crate::memory::Memory;
+pub(super) use eye::Eye;
+use eye::{ConfigAnswer, DecisionsAnswer, Replicas, RouteAnswer, Row, ask};
 
 /// What the edge answers before any version is chosen; every other refusal is counted with its version as well.
 const BEFORE_A_VERSION: [&str; 9] = [
@@ -26,123 +35,58 @@ const BEFORE_A_VERSION: [&str; 9] = [
 
 /// What does not hold at one moment may be a request that is under way; what does not hold for so long is broken.
 const STANDS_FOR: Duration = Duration::from_secs(1);
+/// An edge that was cut off does as the others do within so long after it can be reached again, on a machine that others use.
+const CATCHES_UP_WITHIN: Duration = Duration::from_secs(3);
 
-#[derive(Debug, Clone, Deserialize)]
-struct RouteAnswer {
-    phase: PhaseName,
-    stable: VersionId,
-    canary: Option<VersionId>,
-    weights: BTreeMap<VersionId, Weight>,
-    versions: BTreeMap<VersionId, Version>,
-    quarantined: Vec<Quarantined>,
-    last_decision: Option<Line>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-struct Weight {
-    desired: f64,
-    effective: f64,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-struct Version {
-    endpoints: Vec<Endpoint>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-struct Endpoint {
-    state: String,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-struct Quarantined {
-    version: VersionId,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize)]
-struct Line {
-    id: u64,
-}
-
-#[derive(Debug, Deserialize)]
-struct DecisionsAnswer {
-    decisions: Vec<Row>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Row {
-    id: u64,
-    sentence: String,
-    change: Change,
-}
-
-#[derive(Debug, Deserialize)]
-struct ConfigAnswer {
-    last_error: Option<serde_json::Value>,
-    state: State,
-}
-
-#[derive(Debug, Deserialize)]
-struct State {
-    problem: Option<String>,
-}
-
-/// How requests were divided for a while.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Division {
-    pub(super) from: Instant,
-    /// When it was last seen.
-    pub(super) until: Instant,
-    /// Who got which share beside the other one; none while one got all, or the edge was not seen.
-    pub(super) canary: Option<(VersionId, f64)>,
-}
-
-/// What is seen of the edge.
+/// What is seen of the edges.
 #[derive(Debug)]
 pub(super) struct Watcher {
     caller: Caller,
-    admin: SocketAddr,
     route: String,
     began: Instant,
+    pub(super) eyes: Vec<Eye>,
+    /// Who leads, as far as is known.
+    leader: Option<usize>,
+    /// Since when more than one says that it leads.
+    two_lead_since: Option<Instant>,
     pub(super) invariants: Invariants,
-    /// Since when something does not hold.
-    doubtful_since: Option<Instant>,
-    last: Option<RouteAnswer>,
-    /// When it was last seen as it was meant to be until then.
-    looked: Instant,
-    last_decision: u64,
-    /// Rollouts that began: each may be promoted once.
-    trial: u64,
+    memory: Memory,
+    /// Decisions that were read, by when they were made and what they were: an edge that takes over tells of them again.
+    known: BTreeSet<(String, String)>,
+    /// Whose decision was read last.
+    told_by: Option<usize>,
     pub(super) trace: Vec<String>,
     pub(super) taken_back: Option<Instant>,
+    /// When anything was taken back, each time.
+    pub(super) rollbacks: Vec<Instant>,
     pub(super) promoted: Option<Instant>,
     /// When something out of the plan was first seen.
     pub(super) noticed: Option<Instant>,
     /// Since when a version gets nothing, until when.
     pub(super) banned: Vec<(VersionId, Instant, Option<Instant>)>,
-    pub(super) divisions: Vec<Division>,
     pub(super) problems: BTreeSet<String>,
 }
 
 impl Watcher {
-    pub(super) fn new(admin: SocketAddr, route: &str, began: Instant) -> Self {
+    /// Of edges where clients reach them, and operators.
+    pub(super) fn new(edges: &[(SocketAddr, SocketAddr)], route: &Arc<Route>, began: Instant) -> Self {
         Self {
             caller: Caller::new(),
-            admin,
-            route: route.to_owned(),
+            route: route.name.to_string(),
             began,
+            eyes: edges.iter().map(|(clients, admin)| Eye::new(*clients, *admin)).collect(),
+            leader: None,
+            two_lead_since: None,
             invariants: Invariants::default(),
-            doubtful_since: None,
-            last: None,
-            looked: began,
-            last_decision: 0,
-            trial: 0,
+            memory: Memory::new(route),
+            known: BTreeSet::new(),
+            told_by: None,
             trace: Vec::new(),
             taken_back: None,
+            rollbacks: Vec::new(),
             promoted: None,
             noticed: None,
             banned: Vec::new(),
-            divisions: Vec::new(),
             problems: BTreeSet::new(),
         }
     }
@@ -156,61 +100,186 @@ impl Watcher {
         self.began
     }
 
+    /// Who leads; the only one, where there is one.
+    pub(super) fn leader(&self) -> Option<usize> {
+        self.leader
+    }
+
+    /// As the leader says, else as somebody says who is there.
     pub(super) fn phase(&self) -> Option<PhaseName> {
-        self.last.as_ref().map(|answer| answer.phase)
+        let of = |eye: &Eye| eye.last.as_ref().map(|answer| answer.phase);
+        let leader = self.leader.and_then(|leader| self.eyes.get(leader));
+        leader.or_else(|| self.eyes.iter().find(|eye| !eye.is_down)).or(self.eyes.first()).and_then(of)
     }
 
-    /// What the edge is asked to divide by, and its newest decision.
+    /// The version in production, in the same way.
+    pub(super) fn stable(&self) -> Option<VersionId> {
+        let eye = self.leader.and_then(|leader| self.eyes.get(leader)).or(self.eyes.first())?;
+        eye.last.as_ref().map(|answer| answer.stable.clone())
+    }
+
+    /// What an edge that is alone is asked to divide by, and its newest decision.
     pub(super) fn standing(&self) -> Option<(BTreeMap<VersionId, u64>, u64)> {
-        let answer = self.last.as_ref()?;
-        let ppm = |(version, weight): (&VersionId, &Weight)| (version.clone(), share(weight.desired).ppm().into());
-        Some((answer.weights.iter().map(ppm).collect(), answer.last_decision.map_or(0, |line| line.id)))
+        let [eye] = self.eyes.as_slice() else { return None };
+        let newest = eye.last.as_ref()?.last_decision.as_ref().map_or(0, |line| line.id);
+        Some((eye.desired()?, newest))
     }
 
-    /// Its state file is another one from now on: what was decided is not known any more.
+    /// What an edge kept is another thing from now on: the next decision may start anywhere, and promote once more.
     pub(super) fn forget(&mut self) {
-        self.last_decision = 0;
-        self.last = None;
+        for eye in &mut self.eyes {
+            eye.last = None;
+        }
         self.invariants.begin_anew();
-        self.lift(&BTreeSet::new());
+        self.invariants.quarantine(self.memory.barred());
+    }
+
+    /// An edge is meant to be down, or is to be there again.
+    pub(super) fn expect(&mut self, number: usize, is_down: bool) {
+        if let Some(eye) = self.eyes.get_mut(number) {
+            eye.is_down = is_down;
+            eye.replicas = None;
+        }
+        self.leader = self.leader.filter(|leader| *leader != number || !is_down);
+    }
+
+    /// An edge hears nothing of the others, or can be reached again.
+    pub(super) fn set_apart(&mut self, number: usize, is_apart: bool) {
+        let Some(eye) = self.eyes.get_mut(number) else { return };
+        let now = Instant::now();
+        if is_apart {
+            eye.apart.push((now, None));
+        } else if let Some((_, until)) = eye.apart.last_mut() {
+            *until = Some(now + CATCHES_UP_WITHIN);
+        }
+    }
+
+    /// An operator's order was carried out, that was given at this moment.
+    pub(super) fn obeyed(&mut self, kind: &OrderKind, given: Instant) {
+        self.memory.obeyed(kind);
+        self.bar(given);
+    }
+
+    /// The file was edited.
+    pub(super) fn edited(&mut self, route: &Arc<Route>, at: Instant) {
+        self.memory.edited(route);
+        self.bar(at);
     }
 
     /// An endpoint that takes no requests, if one does not.
     pub(super) fn missing(&self) -> Option<String> {
-        let answer = self.last.as_ref()?;
-        answer.versions.iter().find_map(|(version, own)| {
-            let endpoint = own.endpoints.iter().find(|endpoint| endpoint.state != "up")?;
-            Some(format!("an endpoint of {version} is {}", endpoint.state))
-        })
+        self.eyes.iter().find_map(Eye::missing)
     }
 
-    /// One look; nothing of an edge that does not answer. Something is noticed only from `harm` on.
+    /// Whether one leads and hears all the others.
+    pub(super) fn is_gathered(&self) -> bool {
+        let Some(leader) = self.leader.and_then(|leader| self.eyes.get(leader)) else { return false };
+        let heard = leader.replicas.as_ref().map_or(0, Replicas::heard);
+        heard + 1 == self.eyes.len()
+    }
+
+    /// What edges that are there do not agree on.
+    pub(super) fn disagreements(&self) -> Vec<String> {
+        if self.eyes.len() == 1 {
+            return Vec::new();
+        }
+        let Some(leader) = self.leader.and_then(|leader| self.eyes.get(leader)) else {
+            return vec!["nobody leads".to_owned()];
+        };
+        let mut wrong: Vec<String> = self
+            .eyes
+            .iter()
+            .filter(|eye| eye.stands() != leader.stands())
+            .map(|eye| format!("one edge stands at {:?}, and the leader at {:?}", eye.stands(), leader.stands()))
+            .collect();
+        if !self.is_gathered() {
+            wrong.push("the leader does not hear every edge".to_owned());
+        }
+        wrong
+    }
+
+    /// One look; false where an edge does not answer that should. Something is noticed only from `harm` on.
     pub(super) async fn look(&mut self, harm: Option<Instant>) -> bool {
-        let path = format!("/api/v1/routes/{}", self.route);
+        let mut asked = JoinSet::new();
+        let is_one_of_many = self.eyes.len() > 1;
+        for (number, eye) in self.eyes.iter().enumerate().filter(|(_, eye)| !eye.is_down) {
+            let asking = ask(self.caller.clone(), eye.admin, self.route.clone(), is_one_of_many);
+            asked.spawn(async move { (number, asking.await) });
+        }
+        let mut answers = asked.join_all().await;
+        answers.sort_by_key(|(number, _)| *number);
+        let mut have_all_answered = true;
+        for (number, (answer, replicas)) in answers {
+            if let Some(eye) = self.eyes.get_mut(number) {
+                eye.replicas = replicas;
+            }
+            match answer {
+                Some(answer) => self.take(number, answer, harm).await,
+                None => have_all_answered = false,
+            }
+        }
+        self.see_who_leads(harm);
+        have_all_answered
+    }
+
+    async fn take(&mut self, number: usize, answer: RouteAnswer, harm: Option<Instant>) {
         let now = Instant::now();
-        let Some(answer) = self.caller.get::<RouteAnswer>(self.admin, &path).await else { return false };
-        if answer.last_decision.is_some_and(|line| line.id > self.last_decision) {
-            self.read_decisions(harm).await;
+        let read = self.eyes.get(number).and_then(|eye| eye.read.as_ref());
+        if answer.last_decision.is_some() && answer.last_decision.as_ref() != read {
+            self.read_decisions(number, harm).await;
         }
         if harm.is_some() && answer.versions.values().flat_map(|own| &own.endpoints).any(|one| one.state != "up") {
             self.notice("an endpoint is not up");
         }
-        self.ban(&answer, now);
-        self.divide(&answer, now);
-        self.hold_up(&answer, now);
-        self.last = Some(answer);
-        self.looked = now;
-        true
+        let is_apart = self.eyes.get(number).is_some_and(|eye| eye.is_apart(now));
+        if !is_apart {
+            self.hold_up(number, &answer, now);
+        }
+        if let Some(eye) = self.eyes.get_mut(number) {
+            eye.divide(&answer, now);
+            eye.read.clone_from(&answer.last_decision);
+            eye.last = Some(answer);
+        }
+    }
+
+    fn see_who_leads(&mut self, harm: Option<Instant>) {
+        if self.eyes.len() == 1 {
+            self.leader = Some(0);
+            return;
+        }
+        let leads = |eye: &Eye| !eye.is_down && eye.replicas.as_ref().is_some_and(Replicas::leads);
+        let leaders: Vec<usize> =
+            self.eyes.iter().enumerate().filter(|(_, eye)| leads(eye)).map(|(number, _)| number).collect();
+        let now = Instant::now();
+        if leaders.len() > 1 {
+            if now.duration_since(*self.two_lead_since.get_or_insert(now)) >= STANDS_FOR {
+                self.invariants.led_by(self.began.elapsed(), &leaders);
+            }
+            return;
+        }
+        self.two_lead_since = None;
+        let leader = leaders.first().copied();
+        if leader != self.leader {
+            match leader {
+                Some(leader) => self.tell(&format!("edge {leader} leads")),
+                None => self.tell("nobody leads"),
+            }
+            if harm.is_some() {
+                self.notice("another edge leads, or none");
+            }
+        }
+        self.leader = leader;
     }
 
     /// What is wrong with config or state, for as long as it is.
     pub(super) async fn look_at_files(&mut self, harm: Option<Instant>) -> Vec<String> {
-        let Some(answer) = self.caller.get::<ConfigAnswer>(self.admin, "/api/v1/config").await else {
-            return Vec::new();
-        };
         let mut wrong = Vec::new();
-        wrong.extend(answer.last_error.map(|_| "a config that was refused".to_owned()));
-        wrong.extend(answer.state.problem.map(|problem| format!("state: {problem}")));
+        let admins: Vec<SocketAddr> = self.eyes.iter().filter(|eye| !eye.is_down).map(|eye| eye.admin).collect();
+        for admin in admins {
+            let Some(answer) = self.caller.get::<ConfigAnswer>(admin, "/api/v1/config").await else { continue };
+            wrong.extend(answer.last_error.map(|_| "a config that was refused".to_owned()));
+            wrong.extend(answer.state.problem.map(|problem| format!("state: {problem}")));
+        }
         if let (Some(_), Some(first)) = (harm, wrong.first()) {
             let first = first.clone();
             self.notice(&first);
@@ -219,16 +288,12 @@ impl Watcher {
         wrong
     }
 
-    /// Requests that the edge has counted: those of versions, and those that it answered itself.
+    /// Requests that the edges have counted: those of versions, and those that they answered themselves.
     pub(super) async fn counted(&self) -> Option<u64> {
-        let text = self.caller.text(self.admin, "/metrics").await?;
-        let is_early = |line: &str| BEFORE_A_VERSION.iter().any(|code| line.contains(&format!("code=\"{code}\"")));
-        let is_count = |line: &&str| {
-            line.starts_with("pointsman_requests_total{")
-                || (line.starts_with("pointsman_refusals_total{") && is_early(line))
-        };
-        let value = |line: &str| line.rsplit(' ').next().and_then(|number| number.parse::<f64>().ok());
-        let sum: f64 = text.lines().filter(is_count).filter_map(value).sum();
+        let mut sum = 0.0;
+        for eye in &self.eyes {
+            sum += counted_in(&self.caller.text(eye.admin, "/metrics").await?);
+        }
         format!("{sum:.0}").parse().ok()
     }
 
@@ -243,29 +308,38 @@ impl Watcher {
         self.trace.push(format!("{:>8.2} s  {what}", self.began.elapsed().as_secs_f64()));
     }
 
-    pub(super) fn broke(&mut self, what: &str) {
-        self.invariants.found(self.began.elapsed(), what);
+    pub(super) fn broke(&mut self, rule: &'static str, what: &str) {
+        self.invariants.found_as(rule, self.began.elapsed(), what);
     }
 
-    async fn read_decisions(&mut self, harm: Option<Instant>) {
+    async fn read_decisions(&mut self, number: usize, harm: Option<Instant>) {
+        let Some(admin) = self.eyes.get(number).map(|eye| eye.admin) else { return };
         let path = format!("/api/v1/routes/{}/decisions?limit=200", self.route);
-        let Some(DecisionsAnswer { mut decisions }) = self.caller.get(self.admin, &path).await else { return };
-        decisions.retain(|row| row.id > self.last_decision);
+        let Some(DecisionsAnswer { mut decisions }) = self.caller.get(admin, &path).await else { return };
         decisions.sort_by_key(|row| row.id);
         for row in decisions {
-            self.last_decision = row.id;
-            self.take_in(&row, harm);
+            let key = (row.at.clone(), format!("{:?} {} {}", row.change.decision, row.change.from, row.change.to));
+            if self.known.insert(key) {
+                self.take_in(number, &row, harm);
+            }
         }
     }
 
-    fn take_in(&mut self, Row { sentence, change, .. }: &Row, harm: Option<Instant>) {
-        self.tell(sentence);
+    fn take_in(&mut self, number: usize, Row { sentence, change, .. }: &Row, harm: Option<Instant>) {
+        let who = if self.eyes.len() > 1 { format!("edge {number}: ") } else { String::new() };
+        self.tell(&format!("{who}{sentence}"));
         let now = Instant::now();
         match change.decision {
-            Decision::Rollback => self.taken_back = self.taken_back.or(Some(now)),
+            Decision::Rollback => {
+                self.taken_back = self.taken_back.or(Some(now));
+                self.rollbacks.push(now);
+            }
             Decision::Promote => self.promoted = self.promoted.or(Some(now)),
-            Decision::Start | Decision::Retry | Decision::Edit | Decision::SetWeights => self.trial += 1,
-            Decision::Step
+            Decision::Start
+            | Decision::Retry
+            | Decision::Edit
+            | Decision::SetWeights
+            | Decision::Step
             | Decision::Pause
             | Decision::Hold
             | Decision::Resume
@@ -280,68 +354,55 @@ impl Watcher {
         {
             self.notice("a decision against the canary");
         }
-        self.invariants.changed(self.began.elapsed(), change, self.trial);
+        self.remember(number, change, now);
     }
 
-    fn ban(&mut self, answer: &RouteAnswer, now: Instant) {
-        let banned: BTreeSet<VersionId> = answer.quarantined.iter().map(|one| one.version.clone()).collect();
-        self.lift(&banned);
-        let open: BTreeSet<VersionId> =
-            self.banned.iter().filter(|(.., until)| until.is_none()).map(|(version, ..)| version.clone()).collect();
-        self.banned.extend(banned.difference(&open).map(|version| (version.clone(), now, None)));
-        self.invariants.quarantine(banned.into_iter().collect());
+    fn remember(&mut self, number: usize, change: &Change, now: Instant) {
+        self.memory.decided(change);
+        self.bar(now);
+        if self.told_by.replace(number).is_some_and(|former| former != number) {
+            // An edge goes on from what it has heard, which may be less than what another one decided last.
+            self.invariants.told_by_another();
+        }
+        self.invariants.changed(self.began.elapsed(), change, self.memory.beginnings());
     }
 
-    /// Those that are banned no longer.
-    fn lift(&mut self, still: &BTreeSet<VersionId>) {
-        // It may have been lifted any time since the look before.
-        let until = self.looked;
+    /// Who must get nothing from now on, and who may get something again since `lifted`.
+    fn bar(&mut self, lifted: Instant) {
+        let now = Instant::now();
+        let barred: BTreeSet<VersionId> = self.memory.barred().into_iter().collect();
         for (version, _, end) in &mut self.banned {
-            if end.is_none() && !still.contains(version) {
-                *end = Some(until);
+            if end.is_none() && !barred.contains(version) {
+                *end = Some(lifted);
             }
         }
-    }
-
-    fn divide(&mut self, answer: &RouteAnswer, now: Instant) {
-        let canary = match split(answer) {
-            Split::Canary { canary, share, .. } => Some((canary, share.ratio())),
-            Split::Whole(_) => None,
-        };
-        match self.divisions.last_mut() {
-            Some(last) if last.canary == canary => last.until = now,
-            Some(_) | None => self.divisions.push(Division { from: now, until: now, canary }),
-        }
+        let open: BTreeSet<VersionId> =
+            self.banned.iter().filter(|(.., until)| until.is_none()).map(|(version, ..)| version.clone()).collect();
+        self.banned.extend(barred.difference(&open).map(|version| (version.clone(), now, None)));
+        self.invariants.quarantine(barred.into_iter().collect());
     }
 
     /// Holds one moment against the invariants.
-    fn hold_up(&mut self, answer: &RouteAnswer, now: Instant) {
-        let up = |endpoints: &[Endpoint]| endpoints.iter().filter(|endpoint| endpoint.state == "up").count();
-        let of = |(version, own): (&VersionId, &Version)| {
-            (version.clone(), Ready { up: up(&own.endpoints), total: own.endpoints.len() })
-        };
-        let ready = answer.versions.iter().map(of).collect();
-        let moment = Moment { at: self.began.elapsed(), split: &split(answer), ready: &ready, stable: &answer.stable };
-        if self.invariants.holds_at(&moment) {
-            self.doubtful_since = None;
-        } else if now.duration_since(*self.doubtful_since.get_or_insert(now)) >= STANDS_FOR {
+    fn hold_up(&mut self, number: usize, answer: &RouteAnswer, now: Instant) {
+        let (split, ready) = (answer.split(), answer.ready());
+        let moment = Moment { at: self.began.elapsed(), split: &split, ready: &ready, stable: &answer.stable };
+        let holds = self.invariants.holds_at(&moment);
+        let Some(eye) = self.eyes.get_mut(number) else { return };
+        if holds {
+            eye.doubtful_since = None;
+        } else if now.duration_since(*eye.doubtful_since.get_or_insert(now)) >= STANDS_FOR {
             self.invariants.look(&moment);
         }
     }
 }
 
-/// What is in force.
-fn split(answer: &RouteAnswer) -> Split {
-    let part = |version: &VersionId| answer.weights.get(version).map_or(Share::ZERO, |weight| share(weight.effective));
-    let other = |version: &&VersionId| **version != answer.stable && part(version) > Share::ZERO;
-    let canary = answer.canary.iter().chain(answer.weights.keys()).find(other);
-    canary.map_or_else(
-        || Split::Whole(answer.stable.clone()),
-        |canary| Split::canary(answer.stable.clone(), canary.clone(), part(canary)),
-    )
-}
-
-fn share(percent: f64) -> Share {
-    let ppm = format!("{:.0}", percent * 10_000.0).parse().unwrap_or(0);
-    Share::from_ppm(ppm).unwrap_or(Share::ZERO)
+/// What an exposition counts of requests.
+fn counted_in(text: &str) -> f64 {
+    let is_early = |line: &str| BEFORE_A_VERSION.iter().any(|code| line.contains(&format!("code=\"{code}\"")));
+    let is_count = |line: &&str| {
+        line.starts_with("pointsman_requests_total{")
+            || (line.starts_with("pointsman_refusals_total{") && is_early(line))
+    };
+    let value = |line: &str| line.rsplit(' ').next().and_then(|number| number.parse::<f64>().ok());
+    text.lines().filter(is_count).filter_map(value).sum()
 }

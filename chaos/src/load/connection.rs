@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -22,46 +22,66 @@ const BUFFER_BYTES: usize = 8 * 1024;
 /// What is kept of a body that something is expected of.
 const SAMPLE_BYTES: usize = 4 * 1024;
 
-/// Works until the queue is closed and empty.
-pub(super) async fn work(shared: Arc<Shared>) {
+/// A connection to another server than the one where it began looks for its own again after so long.
+const HOME_AFTER: Duration = Duration::from_millis(500);
+
+/// Works until the queue is closed and empty. Connections of successive numbers begin at successive servers.
+pub(super) async fn work(shared: Arc<Shared>, number: usize) {
     let mut wire = None;
     while let Some(due) = shared.queue.next().await {
-        let (entry, is_expected) = exchange(&shared, &mut wire, due).await;
-        shared.books.enter(&entry, due.at.elapsed());
-        tell(&shared, due, &entry, is_expected);
+        let exchanged = exchange(&shared, &mut wire, number, due).await;
+        shared.books.enter(&exchanged.entry, due.at.elapsed());
+        tell(&shared, due, &exchanged);
+    }
+}
+
+/// How one request ended.
+struct Exchanged {
+    entry: Entry,
+    /// Whether the answer holds what it should.
+    is_expected: bool,
+    /// Where it was sent.
+    to: Option<SocketAddr>,
+}
+
+impl Exchanged {
+    const fn unsent(failure: Failure) -> Self {
+        Self { entry: Entry::Failed(failure), is_expected: false, to: None }
     }
 }
 
 /// Whoever no longer listens needs no more told.
-fn tell(shared: &Shared, due: Due, entry: &Entry, is_expected: bool) {
+fn tell(shared: &Shared, due: Due, Exchanged { entry, is_expected, to }: &Exchanged) {
     let Some(told) = &shared.told else { return };
     let version = match entry {
         Entry::Answered { version, .. } => version.clone(),
         Entry::Failed(_) => None,
     };
-    told.send(Told { due: due.at, ended: Instant::now(), end: Ended::of(entry, is_expected), version }).ok();
+    let end = Ended::of(entry, *is_expected);
+    told.send(Told { due: due.at, ended: Instant::now(), end, to: *to, version }).ok();
 }
 
-/// Sends one request and gives how it ended, and whether the answer holds what it should. After anything but a whole
-/// answer the connection is gone.
-async fn exchange(shared: &Shared, kept: &mut Option<Wire>, due: Due) -> (Entry, bool) {
+/// Sends one request and gives how it ended. After anything but a whole answer the connection is gone.
+async fn exchange(shared: &Shared, kept: &mut Option<Wire>, number: usize, due: Due) -> Exchanged {
     if due.at.elapsed() >= shared.timeout {
-        return (Entry::Failed(Failure::Unsent), false);
+        return Exchanged::unsent(Failure::Unsent);
     }
-    let Some(mut wire) = ready_wire(shared, kept.take()).await else {
-        return (Entry::Failed(Failure::Connect), false);
+    let Some(mut wire) = ready_wire(shared, kept.take(), number).await else {
+        return Exchanged::unsent(Failure::Connect);
     };
     shared.books.send(due.at.elapsed());
+    let to = Some(wire.addr);
     let expected = in_turn(&shared.expected, due);
     wire.sample = expected.map(|_| Vec::new());
+    let failed = |failure| Exchanged { entry: Entry::Failed(failure), is_expected: false, to };
     match timeout(shared.timeout, wire.ask(in_turn(&shared.requests, due).unwrap_or_default())).await {
         Ok(Ok(head)) => {
             let is_expected = expected.is_none_or(|text| wire.saw(text));
             *kept = head.keep_alive.then_some(wire);
-            (Entry::Answered { status: head.status, version: head.version }, is_expected)
+            Exchanged { entry: Entry::Answered { status: head.status, version: head.version }, is_expected, to }
         }
-        Ok(Err(failure)) => (Entry::Failed(failure), false),
-        Err(_elapsed) => (Entry::Failed(Failure::Timeout), false),
+        Ok(Err(failure)) => failed(failure),
+        Err(_elapsed) => failed(Failure::Timeout),
     }
 }
 
@@ -71,27 +91,50 @@ fn in_turn(all: &[Bytes], due: Due) -> Option<&[u8]> {
     usize::try_from(turn).ok().and_then(|turn| all.get(turn)).map(|bytes| &**bytes)
 }
 
-/// The kept connection if the server has not ended it meanwhile, or else a new one.
-async fn ready_wire(shared: &Shared, kept: Option<Wire>) -> Option<Wire> {
-    if let Some(wire) = kept.filter(Wire::is_open) {
-        return Some(wire);
+/// The kept connection if the server has not ended it meanwhile, or else a new one: to the server where this connection
+/// began, or to the next one that takes it.
+async fn ready_wire(shared: &Shared, kept: Option<Wire>, number: usize) -> Option<Wire> {
+    let home = number % shared.addresses.len().max(1);
+    let in_turn = shared.addresses.iter().cycle().skip(home).take(shared.addresses.len());
+    match kept.filter(Wire::is_open) {
+        Some(wire) if wire.is_home || wire.opened.elapsed() < HOME_AFTER => return Some(wire),
+        Some(wire) => {
+            let own = open(shared, *shared.addresses.get(home)?, true).await;
+            return Some(own.unwrap_or(Wire { opened: Instant::now(), ..wire }));
+        }
+        None => {}
     }
-    timeout(shared.timeout, Wire::open(shared.addr)).await.ok()?.ok()
+    for (place, addr) in in_turn.enumerate() {
+        if let Some(wire) = open(shared, *addr, place == 0).await {
+            return Some(wire);
+        }
+    }
+    None
+}
+
+async fn open(shared: &Shared, addr: SocketAddr, is_home: bool) -> Option<Wire> {
+    timeout(shared.timeout, Wire::open(addr, is_home)).await.ok()?.ok()
 }
 
 /// A connection between two requests.
 struct Wire {
     stream: TcpStream,
+    addr: SocketAddr,
+    /// Whether this is where it begins whenever it can.
+    is_home: bool,
+    /// When it was opened, or last looked in vain for its own server.
+    opened: Instant,
     received: BytesMut,
     /// The beginning of the last body as it came, if somebody expects something of it.
     sample: Option<Vec<u8>>,
 }
 
 impl Wire {
-    async fn open(addr: SocketAddr) -> std::io::Result<Self> {
+    async fn open(addr: SocketAddr, is_home: bool) -> std::io::Result<Self> {
         let stream = TcpStream::connect(addr).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, received: BytesMut::with_capacity(BUFFER_BYTES), sample: None })
+        let received = BytesMut::with_capacity(BUFFER_BYTES);
+        Ok(Self { stream, addr, is_home, opened: Instant::now(), received, sample: None })
     }
 
     /// Nothing may come between two requests: neither an end nor bytes that nobody asked for.

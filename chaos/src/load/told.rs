@@ -1,5 +1,6 @@
 //! One request after the other, for whoever wants to know more than sums.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::books::{Entry, Failure};
@@ -13,6 +14,8 @@ pub struct Told {
     pub ended: Instant,
     /// How it ended.
     pub end: Ended,
+    /// Where it was sent; none if it was not.
+    pub to: Option<SocketAddr>,
     /// The value of `x-pointsman-version` in its answer.
     pub version: Option<Box<str>>,
 }

@@ -87,6 +87,14 @@ impl What {
         if let Self::Down(down) = self { Some(down).filter(|down| down.version == *version) } else { None }
     }
 
+    /// How many clients come beside the load, if that is what happens.
+    pub fn clients(&self) -> Option<u32> {
+        let Self::Clients(Clients::Idle(count) | Clients::SlowLoris(count) | Clients::Garbage(count)) = self else {
+            return None;
+        };
+        Some(*count)
+    }
+
     /// By what the load is multiplied, if that is what happens.
     pub fn traffic(&self) -> Option<f64> {
         if let Self::Traffic(times) = self { Some(*times) } else { None }

@@ -20,7 +20,8 @@ impl World {
     /// Whether edges can keep their state on an API server in it, and be several.
     pub const fn has_api_server(self) -> bool {
         match self {
-            Self::Sim | Self::Live => false,
+            Self::Sim => false,
+            Self::Live => true,
         }
     }
 }
@@ -72,24 +73,7 @@ impl Event {
     pub fn is_played_by(&self, world: World) -> bool {
         match world {
             World::Sim => self.is_played_by_sim(),
-            World::Live => self.is_played_live(),
-        }
-    }
-
-    /// One edge with a state file, on this machine's clock.
-    fn is_played_live(&self) -> bool {
-        match &self.what {
-            What::Edge { fault: EdgeFault::Killed | EdgeFault::Upgraded, who, .. } => *who == Who::All,
-            What::Edge { fault: EdgeFault::CutOff | EdgeFault::Clock { .. }, .. } | What::Api(_) => false,
-            What::Fault(_)
-            | What::Down(_)
-            | What::Traffic(_)
-            | What::State(_)
-            | What::Config(_)
-            | What::Clients(_)
-            | What::Names
-            | What::Order(_)
-            | What::Edit(_) => true,
+            World::Live => true,
         }
     }
 

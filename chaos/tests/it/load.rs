@@ -249,3 +249,38 @@ async fn each_request_is_told_and_a_wrong_number_is_no_good_answer() {
     let of = |end| ends.iter().filter(|one| **one == end).count();
     assert_eq!((of(Ended::Wrong), of(Ended::Good), ends.len()), (40, 40, 80));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_gone_leaves_its_requests_to_the_others_and_gets_them_again_when_it_is_back() {
+    let mut one = FakeModel::start("one").await.unwrap();
+    let other = FakeModel::start("other").await.unwrap();
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let mut load = against(&one, 200, 60_000);
+    load.others = vec![other.addr()];
+    load.told = Some(tell);
+    let running = load.start().unwrap();
+    let mut next_from = async |addr| {
+        loop {
+            let told = told.recv().await.unwrap();
+            // The one request that a server is about when it stops.
+            assert_ne!(told.end, Ended::Unsent, "somebody is always there");
+            if told.to == Some(addr) && told.end == Ended::Good {
+                return;
+            }
+        }
+    };
+    next_from(one.addr()).await;
+    next_from(other.addr()).await;
+    one.stop().await;
+    let before = other.predictions();
+    for _ in 0..50 {
+        next_from(other.addr()).await;
+    }
+    assert!(other.predictions() >= before + 50);
+    one.restart().await.unwrap();
+    next_from(one.addr()).await;
+    running.stop();
+    let figures = running.finish().await.unwrap().figures;
+    adds_up(&figures);
+    assert_eq!(figures.errors.connect + figures.errors.unsent, 0, "{figures:?}");
+}

@@ -42,6 +42,15 @@ async fn an_edge_that_is_killed_after_a_rollback_keeps_the_canary_away() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_edges_over_an_api_server_go_on_when_the_one_that_leads_is_killed_and_promote_once() {
+    let record = played("live-edges-three").await;
+    assert_eq!((record.edge.starts, record.faults["edge killed"]), (4, 1));
+    let of = |what: &str| record.trace.iter().filter(|line| line.contains(what)).count();
+    assert!(of("leads") >= 1, "{}", record.trace.join("\n"));
+    assert_eq!(record.requests.lost, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_scenario_that_says_what_is_not_so_is_told() {
     let text = "
 about: nothing is wrong, and much is promised
