@@ -189,6 +189,7 @@ pub(super) fn refuse_own_secrets(routes: &[(&Spot, &RouteFile)], state: &State, 
 
 /// How edges talk to each other, if they do.
 pub(super) fn replicas(file: &File, state: &State, findings: &Findings) -> Option<Replicas> {
+    warn_of_edges_alone(file, findings);
     let (spot, written) = file.replicas.good()?;
     if matches!(state, State::File(_)) {
         let what = "edges that decide together keep their state together, and a file is one edge's own";
@@ -199,6 +200,16 @@ pub(super) fn replicas(file: &File, state: &State, findings: &Findings) -> Optio
     let address = written.address.or(DEFAULT_REPLICAS);
     let peers = peers(spot, written, address, findings);
     Some(Replicas { address, peers: peers?, token_file: token_file?.1.0.clone() })
+}
+
+/// A Lease alone makes nobody follow: it keeps two edges from writing one Service, and each would still move its own weights.
+fn warn_of_edges_alone(file: &File, findings: &Findings) {
+    let kubernetes = file.state.value().and_then(|state| state.kubernetes.spot());
+    if let (Some(spot), Written::Absent) = (kubernetes, &file.replicas) {
+        let what =
+            "without `replicas` every edge that has this file decides alone, on the requests that it sees itself";
+        findings.warning(spot, what, "add `replicas`, or run one edge and no more");
+    }
 }
 
 fn peers(spot: &Spot, file: &ReplicasFile, address: SocketAddr, findings: &Findings) -> Option<Peers> {

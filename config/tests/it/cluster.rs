@@ -8,6 +8,9 @@ use pointsman_config::{
 
 use crate::read_and_printed;
 
+/// Where the state is in a cluster, edges have others.
+const REPLICAS: &str = "replicas: { service: edges, token_file: token }";
+
 /// A config with these keys at its top, and one route with these versions and keys.
 #[track_caller]
 fn config(top: &str, versions: &str, keys: &str) -> Config {
@@ -48,7 +51,7 @@ fn a_file_without_a_cluster_needs_none() {
 #[track_caller]
 fn live(keys: &str) -> (Config, LiveService) {
     let found = config(
-        "state: { kubernetes: { namespace: models } }",
+        &format!("state: {{ kubernetes: {{ namespace: models }} }}\n{REPLICAS}"),
         "v1: { service: a-v1, port: http }",
         &format!("kubernetes: {keys}"),
     );
@@ -80,11 +83,28 @@ fn the_namespace_of_the_state_is_that_of_the_services_unless_a_route_says_anothe
 
 #[test]
 fn state_in_a_cluster_has_defaults_for_everything() {
-    let found = config("state: { kubernetes: {} }", "v1: { service: a-v1, port: http }", "kubernetes: { service: a }");
+    let top = format!("state: {{ kubernetes: {{}} }}\n{REPLICAS}");
+    let found = config(&top, "v1: { service: a-v1, port: http }", "kubernetes: { service: a }");
     let wanted =
         KubernetesState { namespace: None, lease: "pointsman".to_owned(), lease_duration: Duration::from_secs(10) };
     assert_eq!(found.state, State::Kubernetes(wanted));
-    assert_eq!((found.routes[0].live_service.as_ref().unwrap().namespace.as_ref(), &found.replicas), (None, &None));
+    assert_eq!(found.routes[0].live_service.as_ref().unwrap().namespace, None);
+}
+
+#[test]
+fn edges_that_know_of_no_other_one_are_warned_of() {
+    let check = |top: &str, wanted: &[&str]| {
+        let text = format!(
+            "listeners: [{{ address: 127.0.0.1:0 }}]\n{top}\nroutes:\n  - {{ name: r, stable: v1, versions: {{ v1: {{ service: a-v1, port: http }} }}, kubernetes: {{ service: a }} }}\n"
+        );
+        let parsed = Config::parse(&text, "f").unwrap_or_else(|errors| panic!("{errors}\n{text}"));
+        let said: Vec<String> = parsed.warnings.iter().map(ToString::to_string).collect();
+        assert_eq!(said, wanted, "{top}");
+        assert_eq!(parsed.config.replicas.is_none(), !wanted.is_empty());
+    };
+    let alone = "f:2:22: warning: without `replicas` every edge that has this file decides alone, on the requests that it sees itself; add `replicas`, or run one edge and no more";
+    check("state: { kubernetes: {} }", &[alone]);
+    check(&format!("state: {{ kubernetes: {{}} }}\n{REPLICAS}"), &[]);
 }
 
 #[test]
@@ -105,8 +125,8 @@ fn replicas_are_behind_a_service_or_listed() {
 
 #[test]
 fn paths_of_a_cluster_are_found_and_there_is_no_state_file_among_them() {
-    let top = "state: { kubernetes: {} }\nreplicas: { service: edges, token_file: token }";
-    let mut found = config(top, "v1: { service: a-v1, port: http }", "kubernetes: { service: a }");
+    let top = format!("state: {{ kubernetes: {{}} }}\n{REPLICAS}");
+    let mut found = config(&top, "v1: { service: a-v1, port: http }", "kubernetes: { service: a }");
     let paths: Vec<String> = found.paths_mut().map(|path| path.display().to_string()).collect();
     assert_eq!(paths, ["token"]);
 }

@@ -12,7 +12,7 @@
 //! | `ends: 1` | Ctrl-C there before |
 //! | `not run: REASON` | it is not run, and why |
 //! | `file: NAME` | the block is written there |
-//! | `config` | the block is a config file, and a valid one |
+//! | `config` | the block is a config file, and a valid one that nobody is warned of |
 //! | `prints`, `prints in part`, each with `figures vary` or without | the last command printed this; `...` leaves lines out |
 
 use std::collections::BTreeMap;
@@ -31,6 +31,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use pointsman_docs::page::{Block, Page};
 use pointsman_docs::tree::Tree;
+use serde_json::Value;
 
 use crate::models::built;
 
@@ -62,9 +63,24 @@ fn the_commands_of_the_quick_start_on_kubernetes_work_as_far_as_they_need_no_clu
 }
 
 #[test]
-fn configs_of_the_migration_pages_are_valid() {
-    walk("docs/migrate-argo-rollouts.md", 0);
-    walk("docs/migrate-flagger.md", 0);
+fn configs_of_the_migration_pages_are_valid_and_for_edges_that_decide_as_one() {
+    for name in ["docs/migrate-argo-rollouts.md", "docs/migrate-flagger.md"] {
+        walk(name, 0);
+        let page = Page::parse(&read(name));
+        let config = page.blocks.iter().find(|block| block.note.as_deref() == Some("config")).unwrap();
+        let base = read("manifests/base/pointsman.yaml");
+        let replicas = |text: &str| {
+            let lines = text.lines().skip_while(|line| !line.starts_with("replicas:")).skip(1);
+            lines.take_while(|line| line.starts_with(' ')).map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(replicas(&config.text), replicas(&base), "{name}: the manifests that it leads to run three edges");
+    }
+}
+
+/// A file of the repository.
+fn read(name: &str) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    fs::read_to_string(root.join(name)).unwrap()
 }
 
 /// What a command and its subcommands say of themselves.
@@ -160,9 +176,8 @@ impl<'a> Reader<'a> {
         fs::create_dir_all(folder.path().join("target/tools")).unwrap();
         fs::create_dir_all(folder.path().join("target/tmp")).unwrap();
         symlink(programs(), folder.path().join("target/release")).unwrap();
-        // Everything is built already, by whoever runs this test.
         let cargo = folder.path().join("target/tools/cargo");
-        fs::write(&cargo, "#!/bin/sh\ntest \"$1\" = build\n").unwrap();
+        fs::write(&cargo, cargo_that_builds_nothing(root)).unwrap();
         fs::set_permissions(&cargo, fs::Permissions::from_mode(0o755)).unwrap();
         Self { name, folder, ports: free_ports(), terminals: BTreeMap::new(), printed: String::new(), not_run: 0 }
     }
@@ -233,7 +248,11 @@ impl<'a> Reader<'a> {
     fn check(&self, block: &Block, place: &str) {
         let file = self.folder.path().join("checked.yaml");
         fs::write(&file, &block.text).unwrap();
-        let output = Command::new(env!("CARGO_BIN_EXE_pointsman")).arg("check").arg(&file).output().unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_pointsman"))
+            .args(["check", "--deny-warnings"])
+            .arg(&file)
+            .output()
+            .unwrap();
         assert!(output.status.success(), "{place}: {}", String::from_utf8_lossy(&output.stdout));
     }
 
@@ -266,6 +285,41 @@ fn free_ports() -> BTreeMap<&'static str, u16> {
         ports.insert(page, free.find(|port| !ports.values().any(|taken| taken == port)).unwrap());
     }
     ports
+}
+
+/// Everything is built already, by whoever runs this test. What a page has built must exist, all the same.
+fn cargo_that_builds_nothing(root: &Path) -> String {
+    let mut metadata = Command::new(env!("CARGO"));
+    metadata.args(["metadata", "--no-deps", "--offline", "--format-version", "1"]).current_dir(root);
+    let told: Value = serde_json::from_slice(&metadata.output().unwrap().stdout).unwrap();
+    let names = told["packages"].as_array().unwrap().iter().map(|package| package["name"].as_str().unwrap());
+    format!(
+        r#"#!/bin/sh
+test "$1" = build || {{ echo "nobody knows what to do with cargo $1"; exit 1; }}
+while shift && [ $# -gt 0 ]; do
+    case $1 in
+    -p) shift; case " {} " in *" $1 "*) ;; *) echo "there is no package $1"; exit 101 ;; esac ;;
+    --release | --quiet) ;;
+    *) echo "nobody knows what to do with $1"; exit 1 ;;
+    esac
+done
+"#,
+        names.collect::<Vec<_>>().join(" ")
+    )
+}
+
+#[test]
+fn a_page_cannot_build_what_is_not_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let reader = Reader::new(root, "no page");
+    let check = |arguments: &[&str], works: bool| {
+        let output = Command::new(reader.folder.path().join("target/tools/cargo")).args(arguments).output().unwrap();
+        assert_eq!(output.status.success(), works, "{arguments:?}");
+    };
+    check(&["build", "--release", "-p", "pointsman", "-p", "model-server", "-p", "pointsman-chaos"], true);
+    check(&["build", "--release", "-p", "pointsman", "-p", "chaos"], false);
+    check(&["build", "--relase"], false);
+    check(&["run", "-p", "pointsman"], false);
 }
 
 /// The folder of the programs that pages name.
