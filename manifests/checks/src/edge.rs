@@ -40,6 +40,19 @@ impl Names {
     }
 }
 
+/// Every URL that the edge's config has it ask: numbers of Prometheus, gates, webhooks, a collector of spans.
+pub(crate) fn asked(objects: &Objects) -> Vec<String> {
+    let config = config(objects).unwrap_or_default();
+    let mut asked = vec![config.text("/traces/endpoint").to_owned()];
+    asked.extend(config.items("/notifications").iter().map(|webhook| webhook.text("/url").to_owned()));
+    for route in config.items("/routes") {
+        asked.extend(route.items("/guard/queries").iter().map(|query| query.text("/prometheus").to_owned()));
+        asked.extend(route.items("/guard/gates").iter().map(|gate| gate.text("/url").to_owned()));
+    }
+    asked.retain(|url| !url.is_empty());
+    asked
+}
+
 fn workload(version: &Value) -> &str {
     let named = version.text("/workload");
     if named.is_empty() { version.text("/service") } else { named }

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::Finding;
+use crate::edge;
 use crate::objects::{Labels, Object, Objects, Read, match_labels, selects};
 
 /// Pods that a policy speaks of, by their labels.
@@ -43,7 +44,7 @@ impl Way {
 }
 
 /// Pods that no policy isolates, and ways that are closed and must be open: from the edge to every version, among the
-/// edges, and from Prometheus and clients to the edge.
+/// edges, from Prometheus and clients to the edge, and from the edge to whomever its config has it ask.
 pub fn check(objects: &Objects) -> Vec<Finding> {
     let mut found = Vec::new();
     for deployment in objects.of("Deployment") {
@@ -63,8 +64,35 @@ pub fn check(objects: &Objects) -> Vec<Finding> {
             );
         }
     }
+    found.extend(asked_in_vain(objects, edge));
     found.extend(unknown_ports(objects));
     found
+}
+
+/// What the config has the edge ask at a port that no policy lets it out to. Who stands there nobody knows here, nor at which
+/// port its pods listen if that is another than its Service's.
+fn asked_in_vain(objects: &Objects, edge: &Object) -> Vec<Finding> {
+    let labels = edge.pod_labels();
+    let rules: Vec<&Value> =
+        policies(objects, &labels, Way::Out).flat_map(|policy| policy.0.items(Way::Out.rules())).collect();
+    let is_open = |port: u64| {
+        rules.iter().any(|rule| {
+            let ports = rule.items("/ports");
+            ports.is_empty() || ports.iter().any(|one| one.at("/port").as_u64() == Some(port))
+        })
+    };
+    let closed = edge::asked(objects).into_iter().filter(|url| !port_of(url).is_some_and(is_open));
+    closed.map(|url| edge.finding(format!("asks {url}, and no NetworkPolicy lets it out to that port"))).collect()
+}
+
+/// The port of a URL, or that of its scheme.
+fn port_of(url: &str) -> Option<u64> {
+    let (scheme, rest) = url.split_once("://")?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    match authority.rsplit_once(':') {
+        Some((_host, port)) if !port.ends_with(']') => port.parse().ok(),
+        Some(_) | None => Some(if scheme == "https" { 443 } else { 80 }),
+    }
 }
 
 /// Where traffic comes from.

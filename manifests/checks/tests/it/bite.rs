@@ -330,6 +330,16 @@ fn the_edges_config() {
     says("routes:", "routes: {", "is no YAML");
     says("selector_key:", "selector:", "error:");
     says("retries: { replay: predictions }", "retries: { replay: everything }", "pointsman.yaml:");
+    says(
+        "routes:",
+        "traces: { endpoint: 'http://collector.monitoring:4318' }\nroutes:",
+        "asks http://collector.monitoring:4318, and no NetworkPolicy",
+    );
+    says(
+        "routes:",
+        "notifications: [{ name: chat, url: 'http://[::1]/hook', format: slack }]\nroutes:",
+        "asks http://[::1]/hook, and no NetworkPolicy",
+    );
     says("0.0.0.0:8080", "0.0.0.0:80", "is not the port `http`");
     says("0.0.0.0:9901", "0.0.0.0:9902", "is not the port `replicas`");
     says("service: pointsman-replicas", "service: pointsman", "must be headless");

@@ -102,6 +102,32 @@ fn the_role_of_a_machine_is_reached_only_where_the_component_for_it_stands() {
     assert_eq!(ports, [80, 988]);
 }
 
+/// The config of the page that comes from Argo Rollouts asks Prometheus, that from Flagger asks a gate.
+#[test]
+fn others_are_asked_only_where_the_component_for_it_stands() {
+    let (Some(without), Some(with)) = (overlay("production"), with_component("production", "outgoing")) else {
+        return;
+    };
+    holds(&with, BY_HAND);
+    assert_eq!(with.find("NetworkPolicy", "pointsman-outgoing").unwrap().0.text("/metadata/namespace"), "models");
+    let asks = "queries: [{ name: orders, prometheus: http://prometheus.monitoring:9090, query: up, compare: value, min: 1 }], \
+                gates: [{ name: approval, url: http://approvals.example.com/gate }]";
+    let asking = |objects: &Objects| {
+        let mut objects = objects.clone();
+        let edge = objects.0.iter_mut().find(|one| one.to_string() == "ConfigMap/pointsman").unwrap();
+        let config = edge.0.pointer_mut("/data/pointsman.yaml").unwrap();
+        let asked = config.as_str().unwrap().replace("    retries:", &format!("    guard: {{ {asks} }}\n    retries:"));
+        assert!(asked.contains(asks), "{asked}");
+        *config = asked.into();
+        objects
+    };
+    holds(&asking(&with), BY_HAND);
+    let found: Vec<String> = findings(&asking(&without), BY_HAND).iter().map(ToString::to_string).collect();
+    let closed = |url| format!("Deployment/pointsman: asks {url}, and no NetworkPolicy lets it out to that port");
+    let wanted = ["http://approvals.example.com/gate", "http://prometheus.monitoring:9090"].map(closed);
+    assert_eq!(found, wanted);
+}
+
 #[test]
 fn a_selector_that_pointsman_moved_is_left_alone_by_those_who_apply() {
     let Some(objects) = overlay("production") else { return };
