@@ -70,7 +70,7 @@ fn quoted(cell: &str) -> impl Iterator<Item = String> {
     cell.split('`').skip(1).step_by(2).map(str::to_owned)
 }
 
-/// Rules that name what does not exist, and alerts that do not say whom they are for or what to do. The series that the
+/// Rules that name what does not exist, and alerts that do not say whom they are for, what to do, or where that stands. The series that the
 /// rules record are added to `series`.
 pub fn rules(objects: &Objects, series: &mut Series) -> Vec<Finding> {
     let mut found = Vec::new();
@@ -96,6 +96,9 @@ fn alert(rule: &Value, mut labels: BTreeSet<String>) -> Vec<String> {
     let mut found = Vec::new();
     if !SEVERITIES.contains(&rule.text("/labels/severity")) {
         found.push("says neither page nor ticket".to_owned());
+    }
+    if rule.text("/annotations/runbook").is_empty() {
+        found.push("names no runbook".to_owned());
     }
     for part in ["summary", "description"] {
         let text = rule.text(&format!("/annotations/{part}"));

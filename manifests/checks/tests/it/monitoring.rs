@@ -69,6 +69,7 @@ fn a_name_that_does_not_exist_is_found() {
     rule("pointsman_refusals_total", "pointsman_refused_total", "`pointsman_refused_total` does not exist");
     rule("phase=", "state=", "has no label `state`");
     rule("$labels.pod", "$labels.node", "names the label `node`");
+    rule("\"runbook\":", "\"playbook\":", "names no runbook");
     rule("\"severity\":\"page\"", "\"severity\":\"critical\"", "says neither page nor ticket");
     let dashboard = |from, to, expected| check("ConfigMap", "pointsman-dashboard", from, to, expected);
     dashboard("pointsman_mirror_total", "pointsman_copies_total", "`pointsman_copies_total` does not exist");
