@@ -57,6 +57,18 @@ fn the_edges_image_is_what_the_manifests_run() {
     check("proxy/Dockerfile", "pointsman");
 }
 
+/// `.dockerignore` keeps git out, and a stage knows no argument that was named before it began.
+#[test]
+fn the_edges_image_is_built_with_the_name_of_its_commit() {
+    let all = instructions("proxy/Dockerfile");
+    let place = |wanted: &str| all.iter().position(|line| line.contains(wanted)).unwrap_or_else(|| panic!("{wanted}"));
+    let (named, built, next) = (place("ARG REVISION"), place("cargo build"), place("FROM scratch AS image"));
+    assert!(named < built && built < next, "{all:?}");
+    assert!(all[built].contains("POINTSMAN_COMMIT=\"$REVISION\" cargo build"), "{}", all[built]);
+    assert!(file(".ci/image").contains("--build-arg \"REVISION=$revision\""));
+    assert!(file("proxy/build.rs").contains("set(\"POINTSMAN_COMMIT\")"));
+}
+
 #[test]
 fn the_model_servers_image_is_what_the_manifests_run() {
     check("model-server/Dockerfile", "delivery-time-v1");
