@@ -4,16 +4,16 @@ use axum::Json;
 use axum::extract::{Path, State};
 use http::StatusCode;
 
-use super::openapi::CommonProblems;
+use super::openapi::{CommonProblems, WordsProblems};
 use super::orders::Words;
 use super::{Context, Problem, ReasonBody};
 use crate::notify::TestAnswer;
 
 /// Post a test row to a webhook, once and from this edge. Nothing else comes of it.
-#[utoipa::path(post, path = "/api/v1/notifications/{name}/test", tag = "config", security(("token" = [])), params(("name" = String, Path), ("x-pointsman-actor" = Option<String>, Header)), request_body = Option<ReasonBody>, responses(
+#[utoipa::path(post, path = "/api/v1/notifications/{name}/test", tag = "notifications", security(("token" = [])), params(("name" = String, Path), ("x-pointsman-actor" = Option<String>, Header)), request_body = Option<ReasonBody>, responses(
     (status = OK, description = "posted; `delivered` says whether the receiver took it", body = TestAnswer),
     (status = NOT_FOUND, description = "`unknown_webhook`; `known` lists the webhooks there are", body = Problem, content_type = "application/problem+json"),
-    CommonProblems,
+    CommonProblems, WordsProblems,
 ))]
 pub(super) async fn test(
     State(context): Context,

@@ -68,21 +68,33 @@ impl IntoResponses for RouteProblems {
     }
 }
 
-/// What an order may be answered.
-pub(super) struct OrderProblems;
+/// What may be answered to whatever is asked with words: who, why, and what was seen.
+pub(super) struct WordsProblems;
 
-impl IntoResponses for OrderProblems {
+impl IntoResponses for WordsProblems {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         problems([
             ("400", "`bad_body`: no JSON; `bad_actor`; `bad_seen_decision`"),
-            (
-                "409",
-                "the route's state forbids it; `code` and `detail` say why, and the way out. `overtaken`: something was decided after the decision of `x-pointsman-seen-decision`; a rollback is never overtaken",
-            ),
             ("413", "`body_too_large`"),
             ("415", "`not_json`: an order needs content-type application/json"),
             ("422", "`invalid_body`, `bad_weights` or `bad_reason`: JSON, but not what it should be"),
         ])
+    }
+}
+
+/// What an order may be answered beside that.
+pub(super) struct OrderProblems;
+
+impl IntoResponses for OrderProblems {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        let mut answers = WordsProblems::responses();
+        answers.extend(problems([
+            (
+                "409",
+                "the route's state forbids it; `code` and `detail` say why, and the way out. `overtaken`: something was decided after the decision of `x-pointsman-seen-decision`; a rollback is never overtaken",
+            ),
+        ]));
+        answers
     }
 }
 

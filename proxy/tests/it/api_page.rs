@@ -16,8 +16,9 @@ const HEAD: &str = "\
 What operators, dashboards and scrapers ask of a running edge: JSON over HTTP/1.1 on `admin.address`, `http://127.0.0.1:9900` by
 default. The edge itself gives this description at `/openapi.json`, as OpenAPI 3.1.
 
-- With `admin.token_file` every path but those of the probes needs `authorization: Bearer TOKEN`. Without, the edge answers this
-  machine only, and the host has to be an IP address or `localhost`.
+- With `admin.token_file` every path but those of the probes and of [the dashboard's page](dashboard.md) (`/`, which asks whoever opens it
+  for the token) needs `authorization: Bearer TOKEN`. Without, the edge answers this machine only, and the host has to be an IP address
+  or `localhost`.
 - An order needs `content-type: application/json`. It is answered once it is in force. `x-pointsman-actor` is who gives it, and
   stands in the decision log; `x-pointsman-seen-decision` is the number of the newest decision that they had seen.
 - Whatever is not the thing asked for is `application/problem+json` ([Problem](#problem)) with a `code` for programs and a way out.
@@ -53,7 +54,21 @@ fn page(told: &Value) -> String {
     let mut text = HEAD.to_owned();
     let calls = calls(told);
     let tags: BTreeSet<&str> = calls.iter().map(Call::tag).collect();
-    assert!(tags.iter().all(|tag| TAGS.iter().any(|(known, _)| known == tag)), "{tags:?} are not all in TAGS");
+    assert_eq!(
+        tags,
+        TAGS.iter().map(|(tag, _)| *tag).collect(),
+        "a heading for each tag, and a call under each heading"
+    );
+    for call in calls.iter().filter(|call| call.about.get("requestBody").is_some()) {
+        let statuses: BTreeSet<&str> = call.problems().into_iter().map(|(status, _)| status).collect();
+        let of_bodies = ["400", "413", "415", "422"];
+        assert!(
+            of_bodies.iter().all(|status| statuses.contains(status)),
+            "{} {}: {statuses:?}",
+            call.method,
+            call.path
+        );
+    }
     for (tag, title) in TAGS {
         writeln!(text, "\n## {title}").unwrap();
         calls.iter().filter(|call| call.tag() == tag).for_each(|call| text.push_str(&call.section()));
