@@ -1,14 +1,15 @@
 //! All pages, and what a link leads to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
+use std::process::Command;
 
 use crate::page::{Link, Page};
 
-/// Folders in which nothing of ours is written by hand.
-const LEFT_OUT: [&str; 4] = ["target", "node_modules", ".git", "test-results"];
+/// Folders in which nothing of ours is written by hand, where git does not say so. What begins with a dot is left out, too.
+const LEFT_OUT: [&str; 3] = ["target", "node_modules", "test-results"];
 
 /// The pages of the repository.
 #[derive(Debug)]
@@ -32,26 +33,15 @@ pub struct Broken {
 }
 
 impl Tree {
-    /// Reads every page below `root`.
+    /// Reads every page below `root`: those that git knows of, and new ones beside what it knows. What somebody keeps in the
+    /// checkout besides, such as an environment of Python, is not ours. Without git, as in an archive, it is every page there is.
     ///
     /// # Errors
     /// If a folder or a page cannot be read.
     pub fn read(root: &Path) -> io::Result<Self> {
-        let mut pages = BTreeMap::new();
-        let mut folders = vec![root.to_owned()];
-        while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(folder)? {
-                let path = entry?.path();
-                let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-                if path.is_dir() && !path.is_symlink() && !LEFT_OUT.contains(&name) {
-                    folders.push(path);
-                } else if path.extension().is_some_and(|extension| extension == "md") && path.is_file() {
-                    let from_root = path.strip_prefix(root).unwrap_or(&path).to_owned();
-                    pages.insert(from_root, Page::parse(&fs::read_to_string(&path)?));
-                }
-            }
-        }
-        Ok(Self { root: root.to_owned(), pages })
+        let paths = kept(root).map_or_else(|| found(root), Ok)?;
+        let read = |path: PathBuf| Ok((path.clone(), Page::parse(&fs::read_to_string(root.join(path))?)));
+        Ok(Self { root: root.to_owned(), pages: paths.into_iter().map(read).collect::<io::Result<_>>()? })
     }
 
     /// Every link inside the repository that leads nowhere.
@@ -96,8 +86,95 @@ impl Tree {
     }
 }
 
+/// The pages that git keeps, and those that are new in folders of which it keeps something, from the root; none where git keeps
+/// no page here.
+fn kept(root: &Path) -> Option<Vec<PathBuf>> {
+    let tracked = listed(root, &["--cached"])?;
+    let folders: BTreeSet<_> = tracked.iter().filter_map(|path| path.components().next()).collect();
+    let new = listed(root, &["--others", "--exclude-standard"])?;
+    let beside = new.iter().filter(|path| path.components().next().is_some_and(|first| folders.contains(&first)));
+    let pages = tracked.iter().chain(beside).filter(|path| is_page(path) && root.join(path).is_file());
+    let pages: Vec<PathBuf> = pages.cloned().collect();
+    (!pages.is_empty()).then_some(pages)
+}
+
+/// What `git ls-files` lists, from the root; none where there is no git.
+fn listed(root: &Path, which: &[&str]) -> Option<Vec<PathBuf>> {
+    let asked = Command::new("git").arg("-C").arg(root).args(["ls-files", "-z"]).args(which).output();
+    let told = asked.ok().filter(|output| output.status.success())?;
+    let names = String::from_utf8(told.stdout).ok()?;
+    Some(names.split_terminator('\0').map(PathBuf::from).collect())
+}
+
+/// Every page below `root`, from there.
+fn found(root: &Path) -> io::Result<Vec<PathBuf>> {
+    let (mut pages, mut folders) = (Vec::new(), vec![root.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder)? {
+            let path = entry?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let is_ours = !name.starts_with('.') && !LEFT_OUT.contains(&name);
+            if path.is_dir() && !path.is_symlink() && is_ours {
+                folders.push(path);
+            } else if is_page(&path) && path.is_file() {
+                pages.push(path.strip_prefix(root).unwrap_or(&path).to_owned());
+            }
+        }
+    }
+    Ok(pages)
+}
+
+fn is_page(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "md")
+}
+
 /// Whether a link leads to another site.
 pub fn is_outside(target: &str) -> bool {
     let scheme = target.split_once(':').map(|(scheme, _rest)| scheme);
     scheme.is_some_and(|scheme| scheme.chars().all(|letter| letter.is_ascii_alphanumeric()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A folder with these files, empty ones; without git unless something is added to it.
+    fn folder(files: &[&str], added: &[&str]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = folder.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        let git = |arguments: &[&str]| {
+            let output = Command::new("git").arg("-C").arg(folder.path()).args(arguments).output().unwrap();
+            assert!(output.status.success(), "{arguments:?}: {output:?}");
+        };
+        if !added.is_empty() {
+            git(&["init", "--quiet"]);
+            git(&[&["add", "--"], added].concat());
+        }
+        folder
+    }
+
+    fn pages(folder: &tempfile::TempDir) -> Vec<String> {
+        let read = Tree::read(folder.path()).unwrap();
+        read.pages.keys().map(|path| path.display().to_string()).collect()
+    }
+
+    const FILES: [&str; 6] =
+        ["README.md", "docs/a.md", "docs/new.md", "other/b.md", ".venv/lib/c.md", "target/book/d.md"];
+
+    #[test]
+    fn without_git_every_page_counts_but_for_what_is_made_or_hidden() {
+        assert_eq!(pages(&folder(&FILES, &[])), ["README.md", "docs/a.md", "docs/new.md", "other/b.md"]);
+    }
+
+    #[test]
+    fn with_git_what_it_does_not_keep_counts_only_beside_what_it_keeps() {
+        let kept = folder(&FILES, &["README.md", "docs/a.md"]);
+        assert_eq!(pages(&kept), ["README.md", "docs/a.md", "docs/new.md"]);
+        fs::remove_file(kept.path().join("docs/a.md")).unwrap();
+        assert_eq!(pages(&kept), ["README.md", "docs/new.md"], "what is gone and not yet told is no page");
+    }
 }
