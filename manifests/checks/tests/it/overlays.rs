@@ -110,7 +110,7 @@ fn others_are_asked_only_where_the_component_for_it_stands() {
     };
     holds(&with, BY_HAND);
     assert_eq!(with.find("NetworkPolicy", "pointsman-outgoing").unwrap().0.text("/metadata/namespace"), "models");
-    let asks = "queries: [{ name: orders, prometheus: http://prometheus.monitoring:9090, query: up, compare: value, min: 1 }], \
+    let asks = "queries: [{ name: orders, prometheus: http://prometheus.monitoring:9090, query: 'sum(orders{version=\"{{version}}\"})', compare: value, min: 1 }], \
                 gates: [{ name: approval, url: http://approvals.example.com/gate }]";
     let asking = |objects: &Objects| {
         let mut objects = objects.clone();
