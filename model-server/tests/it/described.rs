@@ -75,6 +75,22 @@ fn every_described_path_answers_as_described() {
     }
 }
 
+/// Among what fits the description is a deadline of one millisecond, which a busy machine misses, and, at the very edges of
+/// what its features may be, a row of which the example model predicts less than no time. Both are answered as described; no
+/// other failure of the server is.
+const DESCRIBED_FAILURES: &str = r#"
+import schemathesis
+
+DESCRIBED = {(504, "deadline_exceeded"), (500, "prediction_out_of_range")}
+
+
+@schemathesis.check
+def no_failure_but_those_described(context, response, case):
+    if response.status_code >= 500:
+        code = response.json().get("code")
+        assert (response.status_code, code) in DESCRIBED, f"{response.status_code} `{code}`"
+"#;
+
 /// Schemathesis makes requests that fit the description, and some that do not, and holds the answers to it. How many
 /// it makes for each operation can be said with `SCHEMATHESIS_CASES`.
 #[test]
@@ -85,9 +101,9 @@ fn what_is_described_is_what_is_done() {
     let server = Server::of("v1");
     let cases = std::env::var("SCHEMATHESIS_CASES").unwrap_or_else(|_| "50".to_owned());
     let folder = tempfile::tempdir().unwrap();
-    // Among what fits is a deadline of one millisecond, which a busy machine misses: 504, as described.
-    let expected = "[checks.not_a_server_error]\nexpected-statuses = [\"2xx\", \"3xx\", \"4xx\", \"504\"]\n";
-    std::fs::write(folder.path().join("schemathesis.toml"), expected).unwrap();
+    std::fs::write(folder.path().join("hooks.py"), DESCRIBED_FAILURES).unwrap();
+    let config = "hooks = \"hooks.py\"\n[checks.not_a_server_error]\nenabled = false\n";
+    std::fs::write(folder.path().join("schemathesis.toml"), config).unwrap();
     let mut schemathesis = Command::new(python.program().with_file_name("schemathesis"));
     schemathesis.current_dir(folder.path()).arg("run").arg(server.url("/openapi.json"));
     let ended = schemathesis.args(["--seed", "1", "--max-examples", &cases]).output().unwrap();
