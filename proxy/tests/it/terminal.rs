@@ -197,7 +197,7 @@ fn a_window_that_is_closed_takes_it_along() {
     terminal.until_it_says("shifting");
     let Terminal { mut program, master, shell, .. } = terminal;
     drop((master, shell));
-    program.ended(|| std::thread::sleep(Duration::from_millis(10)));
+    program.ended(|| std::thread::park_timeout(Duration::from_millis(10)));
 }
 
 #[test]
