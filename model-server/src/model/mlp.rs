@@ -51,6 +51,9 @@ struct Stored {
 impl Mlp {
     pub(super) fn build(bundle: &Bundle, shape: &MlpShape, device: &Device) -> Result<Self, ModelError> {
         only_columns(bundle)?;
+        if shape.hidden.contains(&0) {
+            return Err(ModelError::Impossible { what: "that a hidden layer has no neurons".to_owned() });
+        }
         let width = bundle.schema.width();
         let outputs = bundle.manifest.output.values();
         let sizes: Vec<_> = [width].iter().chain(&shape.hidden).copied().chain([outputs]).collect();

@@ -151,6 +151,10 @@ fn shapes_that_are_not_those_of_the_architecture() {
         model["features"].as_array_mut().unwrap().push(json!({"name": "note", "type": "text", "length": [0, 9]}));
     };
     check(|folder| edit(folder, text), "the architecture `mlp` reads numbers, booleans and categories, and no text");
+    check(
+        |folder| edit(folder, |model| model["mlp"]["hidden"] = json!([128, 0])),
+        "that a hidden layer has no neurons",
+    );
 }
 
 #[test]
