@@ -1,23 +1,26 @@
 //! Which route takes a request: by host first, then by the longest path prefix.
 //!
 //! Line: snapshot ► **route** ► split. A look-up costs one hash per host label and one per path segment that some route
-//! names, however many routes there are, and allocates nothing.
+//! names, however many routes there are, and allocates nothing but for an encoded segment that is longer than any that
+//! somebody would write.
 //!
 //! Paths are compared segment by segment, with `%XX` decoded and empty segments skipped, because that is how the model
 //! server behind the route may read them: `//v1/%70redict` belongs to the route of `/v1/predict`. Paths that change
 //! their meaning when dot segments are resolved never get here: `guard` refuses them.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use percent_encoding::percent_decode_str;
 use pointsman_config::{Host, Limits, Match};
 
 use crate::snapshot::ServedRoute;
 
 /// The longest host name that DNS allows, in bytes; a longer one belongs to no host.
 const MAX_HOST_BYTES: usize = 255;
-/// The longest path segment that a prefix can name, in bytes.
-const MAX_SEGMENT_BYTES: usize = 255;
+/// Room for a decoded path segment, in bytes; the few that are longer are decoded elsewhere.
+const SEGMENT_BYTES: usize = 255;
 
 /// Every route, found by what it matches.
 #[derive(Debug, Default)]
@@ -102,9 +105,9 @@ impl Prefixes {
     fn insert(&mut self, prefix: &str, position: usize) {
         let mut node = self;
         for segment in segments(prefix) {
-            let mut room = [0; MAX_SEGMENT_BYTES];
-            let key = decoded(segment, &mut room).unwrap_or(segment.as_bytes()).into();
-            node = node.below.entry(key).or_default();
+            let mut room = [0; SEGMENT_BYTES];
+            let key = decoded(segment, &mut room);
+            node = node.below.entry((*key).into()).or_default();
         }
         node.route.get_or_insert(position);
     }
@@ -124,8 +127,8 @@ impl Prefixes {
         if self.below.is_empty() {
             return None;
         }
-        let mut room = [0; MAX_SEGMENT_BYTES];
-        self.below.get(decoded(segment, &mut room)?)
+        let mut room = [0; SEGMENT_BYTES];
+        self.below.get(&*decoded(segment, &mut room))
     }
 }
 
@@ -134,19 +137,22 @@ fn segments(path: &str) -> impl Iterator<Item = &str> {
     path.split('/').filter(|segment| !segment.is_empty())
 }
 
-/// A segment with `%XX` decoded; none if it is longer than any prefix can name.
-fn decoded<'a>(segment: &'a str, room: &'a mut [u8; MAX_SEGMENT_BYTES]) -> Option<&'a [u8]> {
+/// A segment with `%XX` decoded, in `room` if that holds it.
+fn decoded<'a>(segment: &'a str, room: &'a mut [u8; SEGMENT_BYTES]) -> Cow<'a, [u8]> {
     if !segment.contains('%') {
-        return Some(segment.as_bytes());
+        return Cow::Borrowed(segment.as_bytes());
     }
     let mut length = 0;
     let mut rest = segment.as_bytes();
     while let Some((byte, after)) = next_byte(rest) {
-        *room.get_mut(length)? = byte;
+        let Some(place) = room.get_mut(length) else {
+            return Cow::Owned(percent_decode_str(segment).collect());
+        };
+        *place = byte;
         length += 1;
         rest = after;
     }
-    room.get(..length)
+    Cow::Borrowed(room.get(..length).unwrap_or_default())
 }
 
 /// The first byte of an encoded text, and what follows it; a `%` without two digits stands for itself.
@@ -314,6 +320,16 @@ mod tests {
         check(&table, None, "/%61dm%69n/x%20y", Some("admin"));
         check(&table, None, "/admin/x%2", Some("root"));
         check(&table, None, &format!("/admin/{}", "%41".repeat(400)), Some("root"));
+    }
+
+    /// Else a request could leave its route by another spelling.
+    #[test]
+    fn a_long_segment_is_found_however_it_is_spelled() {
+        let long = format!("/{}", "a".repeat(300));
+        let table = table(&[("root", Host::Any, "/"), ("long", Host::Any, &long)]);
+        check(&table, None, &long, Some("long"));
+        check(&table, None, &long.replace('a', "%61"), Some("long"));
+        check(&table, None, &format!("{}%62", long.replace('a', "%61")), Some("root"));
     }
 
     #[test]
