@@ -97,9 +97,11 @@ chaos: prepare ## every scenario on real processes, with real faults under load:
 micro: prepare ## micro-benches: route, split, pick, record, parse, step
 	cargo bench -p pointsman-benches
 
-fuzz: prepare ## five minutes each of broken config files and of broken requests to a model
-	cargo run --release -p pointsman-config --example fuzz -- --seconds 300
-	cargo run --release -p model-server --example fuzz_requests -- --seconds 300
+SECONDS ?= 60
+TARGETS ?=
+fuzz: prepare ## a minute each (SECONDS) of config files, heads, bodies, tensors, bundles and states that nobody thought of
+	@echo "building (the first time takes some minutes) ..."
+	@fuzz/run --seconds $(SECONDS) $(TARGETS)
 
 image: prepare ## both container images: with docker, podman or buildah, else their root file systems alone
 	@.ci/image

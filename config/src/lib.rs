@@ -16,6 +16,9 @@ mod endpoints;
 mod error;
 mod file;
 mod freeze;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod kubernetes;
 mod limits;
 mod listener;

@@ -9,6 +9,9 @@ mod client;
 mod discovery;
 mod error;
 mod events;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod lease;
 mod live_service;
 mod retire;

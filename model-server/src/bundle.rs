@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::json;
 use thiserror::Error;
 
-use crate::artifact::{ArtifactError, Folder, Sha256};
+use crate::artifact::{ArtifactError, Folder, ModelFile, Sha256};
 use crate::schema::{Feature, Schema, SchemaError};
 
 pub use shape::{
@@ -242,12 +242,22 @@ impl Bundle {
     /// # Errors
     /// The first thing that is wrong with it.
     pub fn load(path: &Folder, promised: Option<&Sha256>) -> Result<Self, BundleError> {
-        let file = path.model_file(promised)?;
+        Self::of(path.model_file(promised)?, |digests| path.files(digests))
+    }
+
+    /// Checks what a `model.json` says; `files` gives the other files of the bundle, by the digests that it lists.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it.
+    pub fn of(
+        file: ModelFile,
+        files: impl FnOnce(&BTreeMap<String, String>) -> Result<BTreeMap<String, Vec<u8>>, ArtifactError>,
+    ) -> Result<Self, BundleError> {
         let mut manifest = manifest(&file.bytes)?;
         let shape = Shape::of(&mut manifest)?;
         let schema = Schema::new(manifest.features.clone())?;
         manifest.check(&schema)?;
-        let files = path.files(&manifest.digests)?;
+        let files = files(&manifest.digests)?;
         Ok(Self { manifest, shape, schema, files, text: file.bytes, sha256: file.sha256 })
     }
 

@@ -23,6 +23,9 @@ pub mod deployment;
 pub mod descriptors;
 pub mod drift;
 pub mod findings;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod golden;
 pub mod health;
 pub mod http;

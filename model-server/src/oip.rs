@@ -3,6 +3,8 @@
 //! `connection` hand requests in; `tensor` turns tensors into the rows that every other request becomes too.
 
 mod bounds;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub mod grpc;
 mod grpc_health;
 mod messages;

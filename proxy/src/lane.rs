@@ -30,6 +30,7 @@ use tokio::time::timeout;
 use kept::Kept;
 pub(crate) use outline::{Field, Kind, Outline, Outlined, kind_of};
 use relay::{Broken, Buffers, Passed, Relay, State};
+pub(crate) use request::write_head;
 use upload::Upload;
 
 use crate::admission::{self, RequestHead};
@@ -178,7 +179,7 @@ impl Lane {
         }
         let mut room = self.room();
         let trace = ctx.trace();
-        request::write_head(&mut room.request, request, &client.exchange.client, ctx.request_id(), &trace);
+        write_head(&mut room.request, request, &client.exchange.client, ctx.request_id(), &trace);
         let method = request.part(&request.outline.method);
         let mut errand = Errand {
             ctx,

@@ -18,6 +18,9 @@ pub mod endpoint;
 mod ewma;
 mod failure;
 mod forward;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod guard;
 mod lane;
 pub mod listen;

@@ -201,44 +201,10 @@ fn parent_domains(host: &str) -> impl Iterator<Item = &str> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::time::{Duration, Instant};
 
-    use pointsman_config::{Route, Share};
-
     use super::*;
-    use crate::assign::Assign;
-    use crate::outcome::ErrorPolicy;
-    use crate::pool::Pool;
-    use crate::recorder::{Epoch, Terms};
-
-    fn route(name: &str) -> Arc<ServedRoute> {
-        let terms = Terms {
-            weight: Share::ZERO,
-            trial: 0,
-            stable: "v1".parse().unwrap(),
-            canary: None,
-            others: Vec::new(),
-            errors: ErrorPolicy::new(&[].into()),
-            slow_after: Duration::from_secs(1),
-            unanswered_after: Duration::from_secs(2),
-            users: None,
-        };
-        let settings = Arc::new(Route::new(name.parse().unwrap(), "v1".parse().unwrap(), BTreeMap::new()));
-        Arc::new(ServedRoute {
-            name: name.parse().unwrap(),
-            assign: Assign::new(&settings, &terms, None),
-            epoch: Arc::new(Epoch::new(terms, 1)),
-            stable: Arc::new(Pool::new("v1".parse().unwrap(), Vec::new())),
-            canary: None,
-            others: Box::default(),
-            protection: crate::protection::Protection::default(),
-            settings,
-            retries: crate::retry::books::RetryBooks::new(1),
-            upstream: crate::upstream::Upstream::default(),
-            mirror: None,
-        })
-    }
+    use crate::fuzzing::served as route;
 
     fn table(routes: &[(&str, Host, &str)]) -> RouteTable {
         let entry = |(name, host, prefix): &(&str, Host, &str)| {

@@ -114,7 +114,7 @@ fn weights_become_stable_and_one_canary() {
 
 #[test]
 fn names_that_yaml_takes_for_something_else_stay_names() {
-    let text = include_str!("../corpus/strange-names.yaml");
+    let text = include_str!("../../../fuzz/corpus/config/strange-names.yaml");
     let parsed = Config::parse(text, "strange-names.yaml").unwrap_or_else(|errors| panic!("{errors}"));
     let route = &parsed.config.routes[0];
     let names: Vec<&str> = route.versions.keys().map(pointsman_config::VersionId::as_str).collect();

@@ -10,7 +10,6 @@
 mod bad;
 mod cluster;
 mod examples;
-mod fuzz;
 mod notify;
 mod outside;
 mod places;

@@ -418,7 +418,7 @@ fn clamped(predictions: &Predictions) -> HashMap<String, Parameter> {
 }
 
 /// Either every tensor brings its elements itself, or all of them come as bytes, in their order.
-fn tensors(request: &InferRequest) -> Result<Vec<Tensor<'_>>, Refusal> {
+pub(super) fn tensors(request: &InferRequest) -> Result<Vec<Tensor<'_>>, Refusal> {
     let raw = &request.raw_input_contents;
     if !raw.is_empty() && raw.len() != request.inputs.len() {
         let (inputs, raw) = (request.inputs.len(), raw.len());

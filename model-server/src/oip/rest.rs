@@ -22,7 +22,7 @@ use crate::queue::Predictions;
 use crate::schema::{self, Rows};
 
 /// How many bytes of a body are JSON; the rest are tensors.
-const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
+pub(super) const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 
 const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
@@ -149,7 +149,7 @@ pub async fn infer(site: &Site, request: Request<Incoming>, start: Instant) -> R
 }
 
 /// A request and its rows.
-fn read<'a>(
+pub(super) fn read<'a>(
     served: &Served,
     headers: &HeaderMap,
     body: &'a [u8],
@@ -176,7 +176,7 @@ fn split<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<(&'a [u8], &'a [u8])
 
 /// The JSON of a request.
 #[derive(Debug, Deserialize)]
-struct InferRequest<'a> {
+pub(super) struct InferRequest<'a> {
     #[serde(default, borrow)]
     id: Option<Cow<'a, str>>,
     #[serde(default)]
@@ -226,7 +226,7 @@ struct Output<'a> {
 }
 
 impl InferRequest<'_> {
-    fn tensors<'b>(&'b self, mut binary: &'b [u8]) -> Result<Vec<Tensor<'b>>, Refusal> {
+    pub(super) fn tensors<'b>(&'b self, mut binary: &'b [u8]) -> Result<Vec<Tensor<'b>>, Refusal> {
         let mut tensors = Vec::with_capacity(self.inputs.len());
         for input in &self.inputs {
             let own = match input.parameters.binary_data_size {
@@ -413,7 +413,7 @@ struct BinarySize {
     binary_data_size: usize,
 }
 
-fn write(served: &Served, request: &InferRequest<'_>, predictions: &Predictions) -> Answer {
+pub(super) fn write(served: &Served, request: &InferRequest<'_>, predictions: &Predictions) -> Answer {
     let bytes = request.wants_bytes().then(|| tensor::bytes_of_numbers(&predictions.values));
     let clamped = predictions.rows.warnings.count();
     let answered = Answered {

@@ -35,7 +35,7 @@ pub(super) enum Datatype {
 }
 
 impl Datatype {
-    const ALL: [Self; 12] = [
+    pub(super) const ALL: [Self; 12] = [
         Self::Bool,
         Self::Uint8,
         Self::Uint16,
@@ -97,7 +97,7 @@ pub(super) enum Elements<'a> {
 }
 
 impl Elements<'_> {
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         match self {
             Self::Numbers(numbers) => numbers.len(),
             Self::Singles(numbers) => numbers.len(),

@@ -15,7 +15,7 @@ use crate::trace::Trace;
 const ADDED_BYTES: usize = 320;
 
 /// Writes the head of `request` behind what is in `wire`.
-pub(super) fn write_head(
+pub(crate) fn write_head(
     wire: &mut BytesMut,
     request: Outlined<'_>,
     client: &Client,

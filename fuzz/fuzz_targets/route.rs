@@ -1,0 +1,3 @@
+#![no_main]
+
+pointsman_fuzz::target!(pointsman::fuzzing::route);
