@@ -4,6 +4,7 @@
 //! gives it every kept input once more.
 
 use std::alloc::System;
+use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
@@ -19,9 +20,14 @@ const FOR_ANY_BYTES: usize = 16 << 20;
 /// What it may hold for each byte of its input.
 const FOR_A_BYTE: usize = 1 << 10;
 
+/// libFuzzer's own hook ends the process at every panic, those included that a target catches. One that is not caught ends
+/// it all the same.
+static UNHOOKED: Once = Once::new();
+
 /// Gives an input to a target, which may not hold more than the input is worth: the process aborts where it does, and
 /// libFuzzer keeps the input. Says how long the slowest took.
 pub fn within_bounds(input: &[u8], target: impl FnOnce(&[u8])) {
+    UNHOOKED.call_once(|| drop(std::panic::take_hook()));
     let allowed = ALLOCATOR.allocated() + FOR_ANY_BYTES + FOR_A_BYTE * input.len();
     let began = Instant::now();
     // Neither is less than what is held.

@@ -8,8 +8,11 @@ mod encoder;
 mod ops;
 mod weights;
 
+use std::panic::{self, AssertUnwindSafe};
+
 use candle_core::Device;
 use encoder::Encoder;
+use serde::de::IgnoredAny;
 use tokenizers::{Tokenizer, TruncationParams};
 
 use super::{Model, ModelError};
@@ -33,7 +36,8 @@ impl Bert {
     pub(super) fn build(bundle: &Bundle, shape: &BertShape, device: &Device) -> Result<Self, ModelError> {
         check_features(bundle)?;
         check_shape(bundle, shape)?;
-        let tokenizer = tokenizer(bundle.file(TOKENIZER)?, shape)?;
+        let file = bundle.file(TOKENIZER)?;
+        let tokenizer = without_panic(|| tokenizer(file, shape))?;
         let encoder = Encoder::build(bundle.file(super::tensors::WEIGHTS)?, shape, device)?;
         Ok(Self { tokenizer, encoder, shape: shape.clone() })
     }
@@ -148,9 +152,16 @@ fn check_shape(bundle: &Bundle, shape: &BertShape) -> Result<(), ModelError> {
     Ok(())
 }
 
+/// The library takes some files at their word, and panics where that is wrong.
+fn without_panic(read: impl FnOnce() -> Result<Tokenizer, ModelError>) -> Result<Tokenizer, ModelError> {
+    let panicked = |_what_it_said| Err(ModelError::Tokenizer("it contradicts itself".into()));
+    panic::catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(panicked)
+}
+
 /// The tokenizer of a bundle. Whatever its file says of padding and truncation, the description counts. A text without a token
 /// cannot be calculated with, so there must be some that stand around every text.
 fn tokenizer(file: &[u8], shape: &BertShape) -> Result<Tokenizer, ModelError> {
+    serde_json::from_slice::<IgnoredAny>(file).map_err(|broken| ModelError::Tokenizer(broken.into()))?;
     let mut tokenizer = Tokenizer::from_bytes(file).map_err(ModelError::Tokenizer)?;
     let truncation = TruncationParams { max_length: shape.truncate_at_tokens, ..TruncationParams::default() };
     tokenizer.with_truncation(Some(truncation)).map_err(ModelError::Tokenizer)?;
