@@ -39,8 +39,8 @@ use crate::load::LoadError;
 use crate::scenario::{Models, Scenario, What};
 use stage::Stage;
 
-/// Requests a second of which a machine with two cores carries twice as many with ease, with everything that belongs to them.
-const CARRIED: f64 = 3_000.0;
+/// So many requests a second, with the processes that belong to them, take about a core.
+const CARRIED: f64 = 9_000.0;
 /// So many clients beside the load are nothing.
 const FEW: u32 = 1_000;
 
@@ -121,7 +121,7 @@ fn not_at_hand(scenario: &Scenario) -> Option<&'static str> {
     (scenario.events.iter().any(edges::sets_clock) && clock::library().is_none()).then_some(clock::MISSING)
 }
 
-/// Whether a scenario needs the machine for itself: it mounts, has thousands of clients, or more load than one core carries.
+/// Whether a scenario needs the machine for itself: it mounts, has thousands of clients, or load for which one core is not enough.
 pub fn is_alone(scenario: &Scenario) -> bool {
     let times = scenario.events.iter().filter_map(|event| event.what.times()).fold(1.0, f64::max);
     let clients = scenario.events.iter().filter_map(|event| event.what.clients());

@@ -13,7 +13,7 @@ use pointsman_chaos::scenario::{Scenario, World};
 
 use super::{CliError, asked_to_stop, print};
 
-/// Plays scenarios on real processes, two at a time, and writes a page and their records
+/// Plays scenarios on real processes, several at a time, and writes a page and their records
 ///
 /// Everything is started on free ports of loopback, and ended again, also at SIGTERM and SIGINT. Scenarios that are not for
 /// the live world are left out; those that need the machine for themselves are played at the end, one after the other. Exits
@@ -26,9 +26,9 @@ pub(crate) struct Arguments {
     /// Where live.md and live.json go
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Never two at a time, for a machine that is small or has other work
-    #[arg(long)]
-    one_by_one: bool,
+    /// How many at a time; 1 for a machine that is small or has other work
+    #[arg(long, value_name = "NUMBER", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=3))]
+    at_a_time: u8,
 }
 
 /// Plays them all.
@@ -40,10 +40,11 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<(), CliError> {
     }
     scenarios.retain(|scenario| scenario.is_for(World::Live).is_ok());
     let (alone, together): (Vec<&Scenario>, Vec<&Scenario>) =
-        scenarios.iter().partition(|scenario| arguments.one_by_one || live::is_alone(scenario));
+        scenarios.iter().partition(|scenario| live::is_alone(scenario));
     let (together, alone) = (Queue::of(together), Queue::of(alone));
-    tokio::try_join!(Box::pin(together.play()), Box::pin(together.play()))?;
-    Box::pin(alone.play()).await?;
+    let play = |number: u8| Box::pin(together.play_if(number <= arguments.at_a_time));
+    tokio::try_join!(play(1), play(2), play(3))?;
+    Box::pin(alone.play_if(true)).await?;
     let mut records: Vec<Record> = together.played.into_inner();
     records.extend(alone.played.into_inner());
     records.sort_by(|one, other| one.scenario.cmp(&other.scenario));
@@ -69,7 +70,10 @@ impl<'a> Queue<'a> {
     }
 
     /// Plays what waits, one after the other; several may do that at a time.
-    async fn play(&self) -> Result<(), CliError> {
+    async fn play_if(&self, is_wanted: bool) -> Result<(), CliError> {
+        if !is_wanted {
+            return Ok(());
+        }
         loop {
             let next = self.waiting.borrow_mut().pop_front();
             let Some(scenario) = next else { return Ok(()) };

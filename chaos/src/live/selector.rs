@@ -24,7 +24,9 @@ pub(super) fn check(scenario: &Scenario, cluster: &Cluster, watcher: &mut Watche
     let mut broken = Vec::new();
     for (number, one) in selections.iter().enumerate().skip(1).filter(|(_, one)| !one.is_foreign) {
         let next = selections.get(number + 1).map(|next| next.at);
-        broken.extend(ahead_of_traffic(one, next, watcher, requests));
+        // Who is not there gets nothing, whatever is selected.
+        let until = [next, gone_from(one, cluster.readiness())].into_iter().flatten().min();
+        broken.extend(ahead_of_traffic(one, until, watcher, requests));
         broken.extend(nobody_there(one, cluster.readiness()));
         if !has_late_writes(scenario) {
             broken.extend(taken_back(one, watcher));
@@ -41,9 +43,16 @@ fn has_late_writes(scenario: &Scenario) -> bool {
     scenario.events.iter().any(|event| event.what == What::Api(ApiFault::Late))
 }
 
+/// From when on, since shortly before it was selected, a version had no ready endpoint.
+fn gone_from(one: &Selected, readiness: &[Readiness]) -> Option<Instant> {
+    let own = readiness.iter().filter(|known| known.version.as_str() == one.version && !known.is_ready);
+    own.map(|known| known.at).filter(|at| *at + FOUND_WITHIN > one.at).min()
+}
+
+/// Traffic is where the selector has moved to, until something else may move it.
 fn ahead_of_traffic(
     one: &Selected,
-    next: Option<Instant>,
+    until: Option<Instant>,
     watcher: &Watcher,
     requests: &[Told],
 ) -> Option<(&'static str, String)> {
@@ -54,7 +63,7 @@ fn ahead_of_traffic(
         .filter(|at| **at + SEEN_WITHIN > one.at)
         .min()
         .and_then(|at| at.checked_sub(SEEN_WITHIN));
-    let until = [Some(one.at + LOOKED_AT_FOR), next, decided].into_iter().flatten().min()?;
+    let until = [Some(one.at + LOOKED_AT_FOR), until, decided].into_iter().flatten().min()?;
     let is_elsewhere = |told: &&Told| {
         told.due > one.at + ON_THE_WAY
             && told.due < until
@@ -163,6 +172,8 @@ end: 1m
         assert_eq!(nobody_there(&flip, &[ready(0, true), ready(9, false)]), None, "nobody can know yet");
         assert!(nobody_there(&flip, &[ready(0, true), ready(5, false)]).is_some());
         assert_eq!(nobody_there(&flip, &[ready(5, false), ready(8, true)]), None);
+        assert_eq!(gone_from(&flip, &[ready(0, true), ready(11, false)]), Some(at(11)));
+        assert_eq!(gone_from(&flip, &[ready(5, false), ready(8, true)]), None);
 
         let mut watcher = watcher(began);
         watcher.banned.push((version.clone(), at(5), Some(at(20))));

@@ -302,7 +302,8 @@ fn blame(told: &Told) -> String {
 /// From `harm` to the end of the last stretch in which users were hurt, before something else went wrong.
 fn hurt_for(requests: &[Told], harm: Instant, next: Option<Instant>) -> Duration {
     let mut buckets: BTreeMap<u128, (u64, u64)> = BTreeMap::new();
-    let is_its = |told: &&Told| told.due >= harm && next.is_none_or(|next| told.due < next);
+    // What ends after the next thing that goes wrong may be hurt by that.
+    let is_its = |told: &&Told| told.due >= harm && next.is_none_or(|next| told.ended < next);
     for told in requests.iter().filter(is_its) {
         let bucket = told.due.duration_since(harm).as_millis() / BUCKET.as_millis();
         let (bad, all) = buckets.entry(bucket).or_default();
