@@ -106,6 +106,15 @@ impl Invariants {
         }
     }
 
+    /// Requests found nobody who took them, while somebody should have listened.
+    pub fn refused(&mut self, at: Duration, requests: u64) {
+        if requests > 0 {
+            self.broke("everything is taken", at, || {
+                format!("{requests} requests found no connection while an edge should have taken them")
+            });
+        }
+    }
+
     /// Both sides counted the same requests.
     pub fn counted(&mut self, at: Duration, by_clients: u64, by_edge: u64) {
         if by_clients != by_edge {

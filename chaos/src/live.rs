@@ -36,7 +36,7 @@ pub use shrink::{smallest, takes};
 
 use crate::fault::FaultsError;
 use crate::load::LoadError;
-use crate::scenario::{Models, Scenario, What};
+use crate::scenario::{Scenario, What};
 use stage::Stage;
 
 /// So many requests a second, with the processes that belong to them, take about a core.
@@ -96,21 +96,23 @@ pub enum LiveError {
 /// # Errors
 /// When a process cannot be started, or a file not be changed: the world is broken, not the edge.
 pub async fn play(scenario: &Scenario, programs: &Programs) -> Result<Record, LiveError> {
-    let record = Record {
-        scenario: scenario.name.clone(),
-        about: scenario.about.clone(),
-        speed: scenario.live.speed,
-        models: match scenario.live.models {
-            Models::Fake => "fakes".to_owned(),
-            Models::ModelServer => "model-server".to_owned(),
-        },
-        ..Record::default()
-    };
+    let record = Record::of(scenario);
     if let Some(why) = not_at_hand(scenario) {
         return Ok(Record { skipped: Some(why.to_owned()), ..record });
     }
     let folder = tempfile::Builder::new().prefix("pointsman-chaos-").tempdir().map_err(LiveError::Folder)?;
-    Stage::set(scenario, programs, folder.path()).await?.play(record).await
+    let played = async { Stage::set(scenario, programs, folder.path()).await?.play(record).await };
+    match played.await {
+        Ok(record) if record.broken.is_empty() => Ok(record),
+        Ok(mut record) => {
+            record.trace.push(format!("the logs lie in {}", folder.keep().display()));
+            Ok(record)
+        }
+        Err(error) => {
+            tracing::error!(folder = %folder.keep().display(), scenario = scenario.name, "the logs lie there");
+            Err(error)
+        }
+    }
 }
 
 /// Why a scenario cannot be played here, and the way out.

@@ -55,7 +55,12 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<(), CliError> {
     if broke > 0 {
         return Err(CliError::LiveBroken { broke, of: records.len() });
     }
-    print(format_args!("everything held in {} scenarios, in {:.0} s", records.len(), began.elapsed().as_secs_f64()))
+    let skipped = records.iter().filter(|record| record.skipped.is_some()).count();
+    print(format_args!(
+        "everything held in {} scenarios, in {:.0} s; {skipped} were skipped",
+        records.len() - skipped,
+        began.elapsed().as_secs_f64()
+    ))
 }
 
 /// Scenarios that wait, and what came of those that were played.
@@ -77,7 +82,11 @@ impl<'a> Queue<'a> {
         loop {
             let next = self.waiting.borrow_mut().pop_front();
             let Some(scenario) = next else { return Ok(()) };
-            let record = play(scenario).await?;
+            let record = match play(scenario).await {
+                // One world that breaks down keeps nobody from seeing the rest.
+                Err(CliError::Live(error)) => Record::broken_down(scenario, &error),
+                played => played?,
+            };
             print(row(&record))?;
             tell_broken(&record)?;
             self.played.borrow_mut().push(record);
@@ -166,9 +175,9 @@ fn save(path: &Path, what: &impl serde::Serialize) -> Result<(), CliError> {
 }
 
 /// A scenario so many times as fast.
-pub(crate) fn at_speed(mut scenario: Scenario, speed: Option<f64>) -> Scenario {
+pub(crate) fn at_speed(mut scenario: Scenario, speed: Option<u8>) -> Scenario {
     if let Some(speed) = speed {
-        scenario.live.speed = speed;
+        scenario.live.speed = speed.into();
     }
     scenario
 }

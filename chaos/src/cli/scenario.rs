@@ -43,8 +43,8 @@ pub(crate) struct Run {
     #[arg(long, default_value_t = 1, conflicts_with = "live", value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
     /// So many seconds of the scenario in each real one, instead of what it says itself
-    #[arg(long, value_name = "NUMBER", requires = "live")]
-    speed: Option<f64>,
+    #[arg(long, value_name = "NUMBER", requires = "live", value_parser = clap::value_parser!(u8).range(1..=100))]
+    speed: Option<u8>,
     /// Where the record goes, as JSON
     #[arg(long, value_name = "FILE", requires = "live")]
     record: Option<PathBuf>,

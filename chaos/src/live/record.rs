@@ -1,12 +1,16 @@
 //! What came of a scenario that was played live: for people as a row, for programs as JSON.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::fmt::Write as _;
+use std::iter::successors;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::LiveError;
 use crate::count::exact;
+use crate::scenario::{Models, Scenario};
 
 /// What came of it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -47,6 +51,30 @@ pub struct Record {
     pub rules: Vec<String>,
     /// Why it was not played at all.
     pub skipped: Option<String>,
+}
+
+impl Record {
+    /// Of a scenario that has not been played yet.
+    pub fn of(scenario: &Scenario) -> Self {
+        Self {
+            scenario: scenario.name.clone(),
+            about: scenario.about.clone(),
+            speed: scenario.live.speed,
+            models: match scenario.live.models {
+                Models::Fake => "fakes".to_owned(),
+                Models::ModelServer => "model-server".to_owned(),
+            },
+            ..Self::default()
+        }
+    }
+
+    /// Of one whose world broke down on the way.
+    pub fn broken_down(scenario: &Scenario, error: &LiveError) -> Self {
+        let causes = successors(Some::<&dyn Error>(error), |cause: &&dyn Error| (*cause).source());
+        let words: Vec<String> = causes.map(ToString::to_string).collect();
+        let broken = format!("the world broke down: {}", words.join(": "));
+        Self { broken: vec![broken], rules: vec!["the world stands".to_owned()], ..Self::of(scenario) }
+    }
 }
 
 /// Requests of the load, by what became of them: `due = good + bad + unanswered_as_planned + lost + not_sent`.
@@ -113,8 +141,8 @@ pub struct EdgeFigures {
 /// A table of what came of several scenarios.
 pub fn table(records: &[Record]) -> String {
     let mut text = String::from(
-        "| scenario | due | good | bad, by whom | cut off as planned | not sent | lost | noticed after | users hurt for | ends | edge: peak MiB, descriptors | held |\n\
-         |---|---|---|---|---|---|---|---|---|---|---|---|\n",
+        "| scenario | due | good | bad, by whom | cut off as planned | not sent | lost | counted by the edge | noticed after | users hurt for | ends | edge: peak MiB, descriptors | held |\n\
+         |---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
     );
     for record in records {
         // Writing to a string does not fail.
@@ -126,16 +154,17 @@ pub fn table(records: &[Record]) -> String {
 /// One line of the table.
 pub fn row(record: &Record) -> String {
     if let Some(why) = &record.skipped {
-        return format!("| {} | | | | | | | | | | | skipped: {why} |", record.scenario);
+        return format!("| {} | | | | | | | | | | | | skipped: {why} |", record.scenario);
     }
     let Record { requests, edge, .. } = record;
     let seconds = |seconds: Option<f64>| seconds.map_or_else(|| "–".to_owned(), |seconds| format!("{seconds:.1} s"));
     let by: Vec<String> = requests.bad_by.iter().map(|(who, count)| format!("{who}: {count}")).collect();
     let by = if by.is_empty() { "0".to_owned() } else { format!("{} ({})", requests.bad, by.join(", ")) };
+    let counted = requests.counted_by_edge.map_or_else(|| "–".to_owned(), |counted| counted.to_string());
     let held =
         if record.broken.is_empty() { "yes".to_owned() } else { format!("**no**: {}", record.broken.join("; ")) };
     format!(
-        "| {} | {} | {} | {by} | {} | {} | {} | {} | {} | {} | {}, {} | {held} |",
+        "| {} | {} | {} | {by} | {} | {} | {} | {counted} | {} | {} | {} | {}, {} | {held} |",
         record.scenario,
         requests.due,
         requests.good,

@@ -40,6 +40,7 @@ route:
   retries: { replay: predictions }
   ejection: { base_time: 1s, max_time: 5s }
 versions: { v1: { endpoints: 3, errors: 0.1% }, v2: { endpoints: 3, errors: 0.1% } }
+holds: { availability_at_least: 90% }
 ";
 
 /// The scenario of a soak: the same seed gives the same one.

@@ -202,12 +202,13 @@ impl<'a> Stage<'a> {
 
     async fn begin(&mut self, index: usize, event: &Event, edges: Vec<usize>) -> Result<(), LiveError> {
         let since = Instant::now();
-        let until = event.lasts().map(|lasts| since + self.real(lasts));
+        let planned = event.lasts().map_or(Duration::ZERO, |lasts| self.real(lasts));
+        let until = event.lasts().map(|_| since + planned);
         let mut active = Active { index, since, until, edges, flap: None };
         match &event.what {
             What::Fault(fault) => self.seen.fault_begins(fault, since),
             What::Down(down) => active.flap = self.send_away(down, since).await?,
-            What::Edge { fault, state, .. } => self.hit(*fault, &active.edges, *state).await?,
+            What::Edge { fault, state, .. } => self.hit(*fault, &active.edges, (*state, planned)).await?,
             What::State(fault) => self.spoil_state(*fault)?,
             What::Config(fault) => self.spoil_config(*fault)?,
             What::Clients(clients) => self.invite(index, *clients),
@@ -229,9 +230,14 @@ impl<'a> Stage<'a> {
     }
 
     /// Something happens to edges.
-    async fn hit(&mut self, fault: EdgeFault, edges: &[usize], state: Option<StateFault>) -> Result<(), LiveError> {
+    async fn hit(
+        &mut self,
+        fault: EdgeFault,
+        edges: &[usize],
+        (state, planned): (Option<StateFault>, Duration),
+    ) -> Result<(), LiveError> {
         match fault {
-            EdgeFault::Killed => self.kill(edges, state).await,
+            EdgeFault::Killed => self.kill(edges, state, planned).await,
             EdgeFault::Upgraded => self.upgrade().await,
             EdgeFault::CutOff => {
                 self.cut_off(edges, true);
@@ -268,6 +274,7 @@ impl<'a> Stage<'a> {
 
     async fn send_away(&mut self, down: &Down, since: Instant) -> Result<Option<(bool, Instant)>, LiveError> {
         self.fleet.go(&down.version, down.endpoints, down.by).await?;
+        self.seen.endpoints_go(since);
         self.tell_cluster()?;
         Ok(down.every.map(|every| (true, since + self.real(every))))
     }
@@ -290,9 +297,12 @@ impl<'a> Stage<'a> {
     async fn end(&mut self, active: &Active, event: &Event) -> Result<(), LiveError> {
         match &event.what {
             What::Fault(fault) => self.seen.fault_ends(fault),
-            What::Down(down) if active.flap.is_none_or(|(is_gone, _)| is_gone) => {
-                self.fleet.come_back(&down.version, down.endpoints, down.cold).await?;
-                self.tell_cluster()?;
+            What::Down(down) => {
+                if active.flap.is_none_or(|(is_gone, _)| is_gone) {
+                    self.fleet.come_back(&down.version, down.endpoints, down.cold).await?;
+                    self.tell_cluster()?;
+                }
+                self.seen.endpoints_are_back();
             }
             What::Edge { fault: EdgeFault::Killed, state: Some(StateFault::ReadOnly), .. } | What::State(_) => {
                 self.mend_state()?;
@@ -308,17 +318,17 @@ impl<'a> Stage<'a> {
             What::Clients(_) => self.send_home(active.index),
             What::Names => self.edges.names().try_for_each(|names| names.fail(false))?,
             What::Api(_) => self.cluster.iter_mut().for_each(|cluster| cluster.end(active.index)),
-            What::Down(_) | What::Edge { .. } | What::Traffic(_) | What::Order(_) | What::Edit(_) => {}
+            What::Edge { .. } | What::Traffic(_) | What::Order(_) | What::Edit(_) => {}
         }
         Ok(())
     }
 
     /// With a state that cannot be written it starts again at once: how it does with that is what is asked.
-    async fn kill(&mut self, edges: &[usize], state: Option<StateFault>) -> Result<(), LiveError> {
+    async fn kill(&mut self, edges: &[usize], state: Option<StateFault>, planned: Duration) -> Result<(), LiveError> {
         self.seen.standing = if state.is_none() { self.watcher.standing() } else { None };
         for number in edges {
             let Some(edge) = self.edges.all.get_mut(*number) else { continue };
-            self.seen.down.push(Outage { edge: edge.clients, since: Instant::now(), until: None });
+            self.seen.down.push(Outage { edge: edge.clients, since: Instant::now(), planned, until: None });
             edge.kill().await;
             self.watcher.expect(*number, true);
             if let Some(fault) = state {
@@ -347,7 +357,7 @@ impl<'a> Stage<'a> {
             sleep(TICK).await;
         }
         if let Some((before, after)) = self.seen.standing.take().zip(self.watcher.standing())
-            && before.1 == after.1
+            && before.1 >= after.1
             && before.0 != after.0
         {
             let said = format!("a restart divides traffic otherwise: {:?} before, {:?} after", before.0, after.0);
@@ -543,6 +553,9 @@ impl<'a> Stage<'a> {
     /// Everything ends and comes right, and the books are compared.
     async fn close(&mut self, record: &mut Record) -> Result<(), LiveError> {
         let scenario = self.scenario;
+        for (event, _) in scenario.events.iter().zip(&self.begun).filter(|(_, begun)| !**begun) {
+            self.watcher.broke("everything happens", &format!("never happened: {}", event.text));
+        }
         for active in std::mem::take(&mut self.active) {
             if let Some(event) = scenario.events.get(active.index) {
                 self.end(&active, event).await?;

@@ -19,6 +19,10 @@ const GRACE: Duration = Duration::from_secs(3);
 const ON_THE_WAY: Duration = Duration::from_secs(1);
 /// An answer that was begun while answers were torn, or came drop by drop, may end so much later.
 const LINGERS: Duration = Duration::from_secs(3);
+/// What a kill cuts off was due before it, or was being written.
+const BARELY_AFTER: Duration = Duration::from_millis(50);
+/// An edge that starts again listens within so long, on a machine that others use, and its aftermath is over.
+const COMES_WITHIN: Duration = Duration::from_secs(10);
 /// More of them say no more.
 const TOLD_OF_LOST: usize = 10;
 /// Around a change of weight nobody knows to the millisecond what was in force.
@@ -49,10 +53,12 @@ pub(super) struct Seen {
     pub(super) edges: usize,
     /// When an edge was meant to be down.
     pub(super) down: Vec<Outage>,
-    /// When answers were torn on purpose.
-    torn: Vec<(Instant, Option<Instant>)>,
-    /// Faults that are over and of which endpoints are to be told; whether they tear answers.
-    ending: Vec<bool>,
+    /// When whose answers were torn on purpose.
+    torn: Vec<(VersionId, Instant, Option<Instant>)>,
+    /// Faults that are over and of which endpoints are to be told; whose answers they tear.
+    ending: Vec<Option<VersionId>>,
+    /// When endpoints were gone: what is meant for them goes elsewhere.
+    gone: Vec<(Instant, Option<Instant>)>,
     /// When anything was wrong with a version.
     worse: Vec<(Instant, Option<Instant>)>,
     pub(super) bad_inputs: u64,
@@ -71,6 +77,8 @@ pub(super) struct Outage {
     /// Where clients reach it.
     pub(super) edge: SocketAddr,
     pub(super) since: Instant,
+    /// How long it was to be.
+    pub(super) planned: Duration,
     /// None as long as it is.
     pub(super) until: Option<Instant>,
 }
@@ -94,6 +102,21 @@ impl Seen {
         }
     }
 
+    /// Whether a request was under way to an edge when that was killed.
+    fn was_cut_off(&self, told: &Told) -> bool {
+        self.down.iter().any(|outage| {
+            told.to == Some(outage.edge) && told.due <= outage.since + BARELY_AFTER && outage.covers(told.ended)
+        })
+    }
+
+    /// Whether the body of an answer was to be broken off.
+    fn was_torn(&self, told: &Told) -> bool {
+        let is_its = |version: &VersionId| told.version.as_deref() == Some(version.as_str());
+        let own = self.torn.iter().filter(|(version, ..)| is_its(version));
+        let spans: Vec<_> = own.map(|(_, since, until)| (*since, *until)).collect();
+        told.end == Ended::Reset && (is_within(&spans, told.due) || is_within(&spans, told.ended))
+    }
+
     /// Whether a request met an edge that was meant to be down; one that was sent nowhere, whether all of them were.
     fn met_outage(&self, told: &Told) -> bool {
         let down_at = |at: Instant| {
@@ -114,28 +137,36 @@ impl Seen {
 
     pub(super) fn fault_begins(&mut self, fault: &Fault, since: Instant) {
         self.worse.push((since, None));
-        if fault.torn > 0.0 || fault.trickle > 0.0 {
-            self.torn.push((since, None));
+        if fault.torn > 0.0 {
+            self.torn.push((fault.version.clone(), since, None));
         }
+    }
+
+    pub(super) fn endpoints_go(&mut self, since: Instant) {
+        self.gone.push((since, None));
+    }
+
+    /// They are back, and are found so a little later.
+    pub(super) fn endpoints_are_back(&mut self) {
+        close(&mut self.gone, Instant::now() + LINGERS);
     }
 
     /// It is over as soon as every endpoint has been told.
     pub(super) fn fault_ends(&mut self, fault: &Fault) {
-        self.ending.push(fault.torn > 0.0 || fault.trickle > 0.0);
+        self.ending.push((fault.torn > 0.0).then(|| fault.version.clone()));
     }
 
     /// Every endpoint has been told; what was begun before that may last for a while.
     pub(super) fn endpoints_are_told(&mut self) {
         let until = Instant::now() + LINGERS;
-        let close = |spans: &mut Vec<(Instant, Option<Instant>)>| {
-            if let Some((_, end)) = spans.iter_mut().find(|(_, end)| end.is_none()) {
+        for torn in self.ending.drain(..) {
+            close(&mut self.worse, until);
+            let mut own = self
+                .torn
+                .iter_mut()
+                .filter(|(version, _, end)| end.is_none() && torn.as_ref().is_some_and(|torn| version == torn));
+            if let Some((.., end)) = own.next() {
                 *end = Some(until);
-            }
-        };
-        for is_torn in self.ending.drain(..) {
-            close(&mut self.worse);
-            if is_torn {
-                close(&mut self.torn);
             }
         }
     }
@@ -143,6 +174,13 @@ impl Seen {
     /// Whether the edge's counters hold the load's requests and nothing else.
     pub(super) fn is_countable(&self) -> bool {
         self.down.is_empty() && !self.was_upgraded && !self.had_odd_clients
+    }
+}
+
+/// Ends the first that has no end.
+fn close(spans: &mut [(Instant, Option<Instant>)], until: Instant) {
+    if let Some((_, end)) = spans.iter_mut().find(|(_, end)| end.is_none()) {
+        *end = Some(until);
     }
 }
 
@@ -228,19 +266,45 @@ pub(super) fn reach(
         .map(|(index, harm)| hurt_for(requests, *harm, seen.harms.get(index + 1).copied()).as_secs_f64());
     record.recover_s = hurts.max_by(f64::total_cmp);
     let at = Duration::from_secs_f64(record.seconds);
-    watcher.invariants.lost(at, record.requests.lost);
-    if let Some(counted) = record.requests.counted_by_edge {
-        watcher.invariants.counted(at, record.requests.sent, counted);
-    }
+    check_books(scenario, record, watcher, seen);
     check_quarantine(watcher, requests, at);
     check_split(watcher, requests, seen, at);
-    for (rule, said) in broken_promises(scenario, record, watcher, requests) {
+    for (rule, said) in broken_promises(scenario, record, watcher, (requests, seen)) {
         watcher.broke(rule, &said);
     }
     record.trace = std::mem::take(&mut watcher.trace);
     let broken = std::mem::take(&mut watcher.invariants).into_broken();
     record.broken = broken.iter().map(ToString::to_string).collect();
     record.rules = broken.iter().map(|broken| broken.rule.to_owned()).collect();
+}
+
+/// Nothing is lost, everything is taken, and both sides have the same books, which are whole.
+fn check_books(scenario: &Scenario, record: &Record, watcher: &mut Watcher, seen: &Seen) {
+    let at = Duration::from_secs_f64(record.seconds);
+    let books = &record.requests;
+    watcher.invariants.lost(at, books.lost);
+    watcher.invariants.refused(at, books.not_sent.saturating_sub(books.not_sent_as_planned));
+    match books.counted_by_edge {
+        Some(counted) => watcher.invariants.counted(at, books.sent, counted),
+        None if seen.is_countable() => watcher.broke("the same books", "the edge did not say what it counted"),
+        None => {}
+    }
+    let told = books.good + books.bad + books.unanswered_as_planned + books.lost + books.not_sent;
+    if books.due != told {
+        watcher.broke("whole books", &format!("{} requests were due, and {told} are in the books", books.due));
+    }
+    if books.due == 0 && scenario.rate > 0.0 {
+        watcher.broke("whole books", "there was no load");
+    }
+    for outage in &seen.down {
+        let lasted = outage.until.map(|until| until.saturating_duration_since(outage.since));
+        if lasted.is_none_or(|lasted| lasted > outage.planned + COMES_WITHIN) {
+            watcher.broke(
+                "it comes back",
+                &format!("an edge that was to be down for {:?} was for {lasted:?}", outage.planned),
+            );
+        }
+    }
 }
 
 /// Every request in one book.
@@ -263,8 +327,7 @@ fn book(record: &mut Record, requests: &[Told], seen: &Seen, sums: Sums) {
                 books.not_sent_as_planned += u64::from(is_down);
             }
             Ended::Reset | Ended::Timeout | Ended::Malformed => {
-                let is_torn = is_within(&seen.torn, told.due) || is_within(&seen.torn, told.ended);
-                if is_down || is_torn {
+                if seen.was_cut_off(told) || seen.was_torn(told) {
                     books.unanswered_as_planned += 1;
                 } else {
                     books.lost += 1;
@@ -345,6 +408,7 @@ fn check_split(watcher: &mut Watcher, requests: &[Told], seen: &Seen, at: Durati
                     && told.due + UNSURE < division.until
                     && told.version.is_some()
                     && !is_within(&seen.worse, told.due)
+                    && !is_within(&seen.gone, told.due)
                     && !seen.met_outage(told)
             };
             for told in requests.iter().filter(is_in) {
@@ -361,7 +425,12 @@ fn check_split(watcher: &mut Watcher, requests: &[Told], seen: &Seen, at: Durati
 type Breach = (&'static str, String);
 
 /// What the scenario says must hold, and does not.
-fn broken_promises(scenario: &Scenario, record: &Record, watcher: &Watcher, requests: &[Told]) -> Vec<Breach> {
+fn broken_promises(
+    scenario: &Scenario,
+    record: &Record,
+    watcher: &Watcher,
+    (requests, seen): (&[Told], &Seen),
+) -> Vec<Breach> {
     let Holds { ends, never_taken_back, .. } = scenario.holds;
     let mut broken = Vec::new();
     if let Some(wanted) = ends.filter(|wanted| watcher.phase() != Some(*wanted)) {
@@ -372,7 +441,7 @@ fn broken_promises(scenario: &Scenario, record: &Record, watcher: &Watcher, requ
         let said = "the canary was taken back, and nothing was wrong with it".to_owned();
         broken.push(("taken back for nothing", said));
     }
-    broken.extend(late(scenario, record, watcher));
+    broken.extend(late(scenario, record, watcher, seen.harm));
     broken.extend(bad_answers(scenario, record, requests));
     broken.extend(too_much(&scenario.holds, record));
     broken
@@ -383,9 +452,15 @@ fn real(scenario: &Scenario, limit: Duration) -> Duration {
     limit.div_f64(scenario.live.speed) + GRACE
 }
 
-fn late(scenario: &Scenario, record: &Record, watcher: &Watcher) -> Vec<Breach> {
+fn late(scenario: &Scenario, record: &Record, watcher: &Watcher, harm: Option<Instant>) -> Vec<Breach> {
     let mut broken = Vec::new();
     let harm_at_start = scenario.canary().and_then(|canary| scenario.first_harm(canary)) == Some(Duration::ZERO);
+    if scenario.holds.taken_back_within.is_some()
+        && let (Some(back), Some(harm), false) = (watcher.taken_back, harm, harm_at_start)
+        && back < harm
+    {
+        broken.push(("taken back for nothing", "the canary was taken back before anything was wrong".to_owned()));
+    }
     if let Some(limit) = scenario.holds.taken_back_within.map(|limit| real(scenario, limit)) {
         let since_start = watcher.taken_back.map(|at| at.saturating_duration_since(watcher.began()).as_secs_f64());
         let took = if harm_at_start { since_start } else { record.rollback_s };
@@ -460,22 +535,26 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let edge = SocketAddr::from(([127, 0, 0, 1], 1));
-        let down = vec![Outage { edge, since: at(10), until: Some(at(20)) }];
-        let seen = Seen { edges: 1, down, torn: vec![(at(30), None)], ..Seen::default() };
+        let down = vec![Outage { edge, since: at(10), planned: Duration::from_secs(9), until: Some(at(20)) }];
+        let torn = vec![("v2".parse().unwrap(), at(30), None)];
+        let seen = Seen { edges: 1, down, torn, ..Seen::default() };
         let requests = [
             told(at(1), Ended::Good, Some("v1")),
             told(at(2), Ended::Bad(503), None),
             told(at(3), Ended::Wrong, Some("v2")),
             told(at(4), Ended::Reset, None),
-            told(at(15), Ended::Reset, None),
+            Told { to: Some(edge), ..told(at(10), Ended::Reset, None) },
+            Told { to: Some(edge), ..told(at(19), Ended::Reset, None) },
             told(at(16), Ended::Unsent, None),
             told(at(25), Ended::Unsent, None),
-            told(at(31), Ended::Reset, None),
+            told(at(31), Ended::Reset, Some("v2")),
+            told(at(32), Ended::Reset, Some("v1")),
+            told(at(33), Ended::Timeout, Some("v2")),
         ];
         let mut record = Record::default();
-        book(&mut record, &requests, &seen, Sums { due: 8, sent: 6 });
+        book(&mut record, &requests, &seen, Sums { due: 11, sent: 9 });
         let books = &record.requests;
-        assert_eq!((books.good, books.bad, books.lost), (1, 2, 1));
+        assert_eq!((books.good, books.bad, books.lost), (1, 2, 4));
         assert_eq!((books.unanswered_as_planned, books.not_sent, books.not_sent_as_planned), (2, 2, 1));
         assert_eq!(books.due, books.good + books.bad + books.lost + books.unanswered_as_planned + books.not_sent);
         assert_eq!(books.bad_by, [("edge 503".to_owned(), 1), ("v2 wrong".to_owned(), 1)].into());

@@ -18,7 +18,7 @@ use super::http::Caller;
 use crate::invariant::{Invariants, Moment};
 use crate::memory::Memory;
 pub(super) use eye::Eye;
-use eye::{ConfigAnswer, DecisionsAnswer, Replicas, RouteAnswer, Row, ask};
+use eye::{ConfigAnswer, DecisionsAnswer, Line, Replicas, RouteAnswer, Row, ask};
 
 /// What the edge answers before any version is chosen; every other refusal is counted with its version as well.
 const BEFORE_A_VERSION: [&str; 9] = [
@@ -128,7 +128,7 @@ impl Watcher {
     /// What an edge kept is another thing from now on: the next decision may start anywhere, and promote once more.
     pub(super) fn forget(&mut self) {
         for eye in &mut self.eyes {
-            eye.last = None;
+            (eye.last, eye.read) = (None, None);
         }
         self.invariants.begin_anew();
         self.invariants.quarantine(self.memory.barred());
@@ -225,8 +225,14 @@ impl Watcher {
     async fn take(&mut self, number: usize, answer: RouteAnswer, harm: Option<Instant>) {
         let now = Instant::now();
         let read = self.eyes.get(number).and_then(|eye| eye.read.as_ref());
+        let newest = |line: Option<&Line>| line.map_or(0, |line| line.id);
+        let has_forgotten = newest(answer.last_decision.as_ref()) < newest(read);
         if answer.last_decision.is_some() && answer.last_decision.as_ref() != read {
             self.read_decisions(number, harm).await;
+        }
+        if self.eyes.len() == 1 && has_forgotten {
+            let said = "the newest decision is older than the one before: the state was lost";
+            self.broke("what was decided is kept", said);
         }
         if harm.is_some() && answer.versions.values().flat_map(|own| &own.endpoints).any(|one| one.state != "up") {
             self.notice("an endpoint is not up");
@@ -274,9 +280,18 @@ impl Watcher {
     /// What is wrong with config or state, for as long as it is.
     pub(super) async fn look_at_files(&mut self, harm: Option<Instant>) -> Vec<String> {
         let mut wrong = Vec::new();
+        if self.eyes.len() > 1 {
+            // What an edge decides alone is not the newest decision that it shows, which is the leader's.
+            for number in 0..self.eyes.len() {
+                self.read_decisions(number, harm).await;
+            }
+        }
         let admins: Vec<SocketAddr> = self.eyes.iter().filter(|eye| !eye.is_down).map(|eye| eye.admin).collect();
         for admin in admins {
-            let Some(answer) = self.caller.get::<ConfigAnswer>(admin, "/api/v1/config").await else { continue };
+            let Some(answer) = self.caller.get::<ConfigAnswer>(admin, "/api/v1/config").await else {
+                wrong.push("an edge that does not say how it stands".to_owned());
+                continue;
+            };
             wrong.extend(answer.last_error.map(|_| "a config that was refused".to_owned()));
             wrong.extend(answer.state.problem.map(|problem| format!("state: {problem}")));
         }
@@ -313,7 +328,7 @@ impl Watcher {
     }
 
     async fn read_decisions(&mut self, number: usize, harm: Option<Instant>) {
-        let Some(admin) = self.eyes.get(number).map(|eye| eye.admin) else { return };
+        let Some(admin) = self.eyes.get(number).filter(|eye| !eye.is_down).map(|eye| eye.admin) else { return };
         let path = format!("/api/v1/routes/{}/decisions?limit=200", self.route);
         let Some(DecisionsAnswer { mut decisions }) = self.caller.get(admin, &path).await else { return };
         decisions.sort_by_key(|row| row.id);

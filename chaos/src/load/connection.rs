@@ -31,7 +31,7 @@ pub(super) async fn work(shared: Arc<Shared>, number: usize) {
     while let Some(due) = shared.queue.next().await {
         let exchanged = exchange(&shared, &mut wire, number, due).await;
         shared.books.enter(&exchanged.entry, due.at.elapsed());
-        tell(&shared, due, &exchanged);
+        tell(&shared, due, exchanged);
     }
 }
 
@@ -42,23 +42,22 @@ struct Exchanged {
     is_expected: bool,
     /// Where it was sent.
     to: Option<SocketAddr>,
+    /// Who answered, as far as an answer came.
+    version: Option<Box<str>>,
 }
 
 impl Exchanged {
     const fn unsent(failure: Failure) -> Self {
-        Self { entry: Entry::Failed(failure), is_expected: false, to: None }
+        Self { entry: Entry::Failed(failure), is_expected: false, to: None, version: None }
     }
 }
 
 /// Whoever no longer listens needs no more told.
-fn tell(shared: &Shared, due: Due, Exchanged { entry, is_expected, to }: &Exchanged) {
+fn tell(shared: &Shared, due: Due, exchanged: Exchanged) {
     let Some(told) = &shared.told else { return };
-    let version = match entry {
-        Entry::Answered { version, .. } => version.clone(),
-        Entry::Failed(_) => None,
-    };
-    let end = Ended::of(entry, *is_expected);
-    told.send(Told { due: due.at, ended: Instant::now(), end, to: *to, version }).ok();
+    let Exchanged { entry, is_expected, to, version } = exchanged;
+    let end = Ended::of(&entry, is_expected);
+    told.send(Told { due: due.at, ended: Instant::now(), end, to, version }).ok();
 }
 
 /// Sends one request and gives how it ended. After anything but a whole answer the connection is gone.
@@ -73,16 +72,19 @@ async fn exchange(shared: &Shared, kept: &mut Option<Wire>, number: usize, due: 
     let to = Some(wire.addr);
     let expected = in_turn(&shared.expected, due);
     wire.sample = expected.map(|_| Vec::new());
-    let failed = |failure| Exchanged { entry: Entry::Failed(failure), is_expected: false, to };
-    match timeout(shared.timeout, wire.ask(in_turn(&shared.requests, due).unwrap_or_default())).await {
+    wire.version = None;
+    let asked = timeout(shared.timeout, wire.ask(in_turn(&shared.requests, due).unwrap_or_default())).await;
+    let version = wire.version.take();
+    let (entry, is_expected) = match asked {
         Ok(Ok(head)) => {
             let is_expected = expected.is_none_or(|text| wire.saw(text));
             *kept = head.keep_alive.then_some(wire);
-            Exchanged { entry: Entry::Answered { status: head.status, version: head.version }, is_expected, to }
+            (Entry::Answered { status: head.status, version: head.version }, is_expected)
         }
-        Ok(Err(failure)) => failed(failure),
-        Err(_elapsed) => failed(Failure::Timeout),
-    }
+        Ok(Err(failure)) => (Entry::Failed(failure), false),
+        Err(_elapsed) => (Entry::Failed(Failure::Timeout), false),
+    };
+    Exchanged { entry, is_expected, to, version }
 }
 
 /// The requests of a load, and what is expected of their answers, in turn.
@@ -125,6 +127,8 @@ struct Wire {
     /// When it was opened, or last looked in vain for its own server.
     opened: Instant,
     received: BytesMut,
+    /// Who gives the answer, once its head is there.
+    version: Option<Box<str>>,
     /// The beginning of the last body as it came, if somebody expects something of it.
     sample: Option<Vec<u8>>,
 }
@@ -134,7 +138,7 @@ impl Wire {
         let stream = TcpStream::connect(addr).await?;
         stream.set_nodelay(true)?;
         let received = BytesMut::with_capacity(BUFFER_BYTES);
-        Ok(Self { stream, addr, is_home, opened: Instant::now(), received, sample: None })
+        Ok(Self { stream, addr, is_home, opened: Instant::now(), received, version: None, sample: None })
     }
 
     /// Nothing may come between two requests: neither an end nor bytes that nobody asked for.
@@ -147,6 +151,7 @@ impl Wire {
     async fn ask(&mut self, request: &[u8]) -> Result<Head, Failure> {
         self.stream.write_all(request).await.map_err(|_broken| Failure::Reset)?;
         let head = self.read_head().await?;
+        self.version.clone_from(&head.version);
         self.read_body(head.body).await?;
         Ok(head)
     }

@@ -16,7 +16,7 @@ pub struct Told {
     pub end: Ended,
     /// Where it was sent; none if it was not.
     pub to: Option<SocketAddr>,
-    /// The value of `x-pointsman-version` in its answer.
+    /// The value of `x-pointsman-version` in its answer, also in one whose body never came to its end.
     pub version: Option<Box<str>>,
 }
 

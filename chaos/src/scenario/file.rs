@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::world::{Live, Models, World};
 use super::{Behaviour, Event, Holds, Problems, Scenario, ScenarioError, What};
+use crate::load::MAX_CONNECTIONS;
 use event::EventFile;
 
 mod event;
@@ -235,6 +236,9 @@ impl Reader<'_> {
         if !(1.0..=MAX_SPEED).contains(&file.live.speed) {
             return Err(self.senseless("live.speed", format!("write 1 to {MAX_SPEED}")));
         }
+        if !(1..=MAX_CONNECTIONS).contains(&file.live.connections) {
+            return Err(self.senseless("live.connections", format!("write 1 to {MAX_CONNECTIONS}")));
+        }
         for (version, file) in &file.versions {
             let place = format!("versions.{version}");
             if !(1..=MAX_ENDPOINTS).contains(&file.endpoints) {
@@ -382,6 +386,7 @@ holds: { ends: rolled_back, taken_back_within: 2s }
         is_refused("rate: 100", "rate: 100\napi_server: true", "api_server: the sim world has none");
         is_refused("rate: 100", "rate: 100\nworlds: []", "name at least one of sim and live");
         is_refused("rate: 100", "rate: 100\nlive: { speed: 0 }", "live.speed: write 1 to 100");
+        is_refused("rate: 100", "rate: 100\nlive: { connections: 0 }", "live.connections: write 1 to 4096");
         is_refused("rate: 100", "rate: 100\nlive: { models: model_server }", "only fakes answer worse");
         is_refused("traffic: 2", "edge: killed", "for how long");
         is_refused("end: 5m", "end: 500h", "48h at most");
