@@ -405,7 +405,7 @@ fn check_split(watcher: &mut Watcher, requests: &[Told], seen: &Seen, at: Durati
             let is_in = |told: &&Told| {
                 told.to == Some(eye.clients)
                     && told.due > division.from + UNSURE
-                    && told.due + UNSURE < division.until
+                    && told.ended + UNSURE < division.until
                     && told.version.is_some()
                     && !is_within(&seen.worse, told.due)
                     && !is_within(&seen.gone, told.due)

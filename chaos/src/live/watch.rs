@@ -35,6 +35,8 @@ const BEFORE_A_VERSION: [&str; 9] = [
 
 /// What does not hold at one moment may be a request that is under way; what does not hold for so long is broken.
 const STANDS_FOR: Duration = Duration::from_secs(1);
+/// An edit is in force after so long, whether or not anything is decided for it.
+const EDITED_WITHIN: Duration = Duration::from_secs(3);
 /// An edge that was cut off does as the others do within so long after it can be reached again, on a machine that others use.
 const CATCHES_UP_WITHIN: Duration = Duration::from_secs(3);
 
@@ -51,6 +53,8 @@ pub(super) struct Watcher {
     two_lead_since: Option<Instant>,
     pub(super) invariants: Invariants,
     memory: Memory,
+    /// An edit that no decision has followed yet, and when it was made: what is decided before that is about the former build.
+    pending: Option<(Arc<Route>, Instant)>,
     /// Decisions that were read, by when they were made and what they were: an edge that takes over tells of them again.
     known: BTreeSet<(String, String)>,
     /// Whose decision was read last.
@@ -79,6 +83,7 @@ impl Watcher {
             two_lead_since: None,
             invariants: Invariants::default(),
             memory: Memory::new(route),
+            pending: None,
             known: BTreeSet::new(),
             told_by: None,
             trace: Vec::new(),
@@ -162,8 +167,16 @@ impl Watcher {
 
     /// The file was edited.
     pub(super) fn edited(&mut self, route: &Arc<Route>, at: Instant) {
-        self.memory.edited(route);
-        self.bar(at);
+        self.take_in_edit();
+        self.pending = Some((Arc::clone(route), at));
+    }
+
+    /// The edit is in force.
+    fn take_in_edit(&mut self) {
+        if let Some((route, at)) = self.pending.take() {
+            self.memory.edited(&route);
+            self.bar(at);
+        }
     }
 
     /// An endpoint that takes no requests, if one does not.
@@ -200,6 +213,9 @@ impl Watcher {
 
     /// One look; false where an edge does not answer that should. Something is noticed only from `harm` on.
     pub(super) async fn look(&mut self, harm: Option<Instant>) -> bool {
+        if self.pending.as_ref().is_some_and(|(_, at)| at.elapsed() > EDITED_WITHIN) {
+            self.take_in_edit();
+        }
         let mut asked = JoinSet::new();
         let is_one_of_many = self.eyes.len() > 1;
         for (number, eye) in self.eyes.iter().enumerate().filter(|(_, eye)| !eye.is_down) {
@@ -373,6 +389,9 @@ impl Watcher {
     }
 
     fn remember(&mut self, number: usize, change: &Change, now: Instant) {
+        if matches!(change.decision, Decision::Start | Decision::Edit) {
+            self.take_in_edit();
+        }
         self.memory.decided(change);
         self.bar(now);
         if self.told_by.replace(number).is_some_and(|former| former != number) {
