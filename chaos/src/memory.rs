@@ -63,6 +63,12 @@ impl Memory {
         }
     }
 
+    /// What was decided until now is lost, with the state that it was kept in.
+    pub(crate) fn forget(&mut self) {
+        self.taken_back.clear();
+        self.beginnings += 1;
+    }
+
     /// How often the story began anew because somebody asked for it.
     pub(crate) fn beginnings(&self) -> u64 {
         self.beginnings

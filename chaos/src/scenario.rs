@@ -49,7 +49,8 @@ pub struct Scenario {
     pub events: Vec<Event>,
     /// When the scenario is over, from its start.
     pub end: Duration,
-    /// Whether other ways to decide can be shown the same: nobody gives orders, edits the file or kills the edge.
+    /// Whether other ways to decide can be shown the same: nobody gives orders, edits the file or kills the edge, nothing waits for
+    /// a phase, and the plan lasts a minute at least.
     pub comparable: bool,
     /// What must hold at the end.
     pub holds: Holds,
@@ -124,21 +125,28 @@ impl Scenario {
     }
 
     /// When the first thing goes wrong with `version` alone: a fault, an endpoint, or at the start a behaviour that the route's
-    /// guard does not tolerate beside stable's.
+    /// guard does not tolerate beside stable's. Of what waits for a phase, when it begins to wait.
     pub fn first_harm(&self, version: &VersionId) -> Option<Duration> {
+        if self.is_bad_from_the_start(version) {
+            return Some(Duration::ZERO);
+        }
+        self.events.iter().find(|event| self.is_harm(event, version)).map(|event| event.at)
+    }
+
+    /// Whether `version` behaves as the route's guard does not tolerate beside stable while nothing else is wrong.
+    pub fn is_bad_from_the_start(&self, version: &VersionId) -> bool {
         let guard = &self.route.guard;
         let of = |version: &VersionId| self.versions.get(version);
         let is_bad = |stable: &Behaviour, own: &Behaviour| {
             own.errors > guard.tolerance.ratio * stable.errors + guard.tolerance.difference || own.slow > stable.slow
         };
-        if of(&self.route.stable).zip(of(version)).is_some_and(|(stable, own)| is_bad(stable, own)) {
-            return Some(Duration::ZERO);
-        }
-        let harms = |event: &&Event| {
-            let fault = event.what.fault_of(version);
-            fault.is_some_and(|fault| !self.hits_stable_as_well(event, fault)) || event.what.down_of(version).is_some()
-        };
-        self.events.iter().find(harms).map(|event| event.at)
+        of(&self.route.stable).zip(of(version)).is_some_and(|(stable, own)| is_bad(stable, own))
+    }
+
+    /// Whether something goes wrong with `version` alone by this event of the scenario.
+    pub fn is_harm(&self, event: &Event, version: &VersionId) -> bool {
+        let fault = event.what.fault_of(version);
+        fault.is_some_and(|fault| !self.hits_stable_as_well(event, fault)) || event.what.down_of(version).is_some()
     }
 
     /// Whether the same happens to stable at the same time: that says nothing against another version.

@@ -10,19 +10,22 @@
 //! another one may round a logarithm in another way.
 
 mod books;
+mod checks;
 mod fleet;
+mod latency;
 mod peers;
 mod pointsman;
 mod policy;
 mod promise;
 mod shrink;
+mod story;
 mod traffic;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman_config::{Guard, Route, Split, VersionId};
-use pointsman_rollout::{Change, Decision, PhaseName, Time};
+use pointsman_rollout::{Change, Decision, Observed, PhaseName, Time};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
@@ -32,10 +35,12 @@ pub use shrink::smallest;
 
 use crate::invariant::{Broken, Invariants, Moment};
 use crate::memory::Memory;
-use crate::scenario::{Event, Scenario, What};
+use crate::scenario::{EdgeFault, Event, Scenario, StateFault, What, Who};
+use checks::Checks;
 use fleet::Fleet;
-use policy::{Policy, Told};
-use traffic::Traffic;
+use policy::{Policy, ReadyMap, Seen, Told};
+use story::Story;
+use traffic::{Serving, Traffic};
 
 /// Who is slower than the scenario's own plan has this long.
 const LONGEST_PLAN: Duration = Duration::from_hours(1);
@@ -50,6 +55,8 @@ pub struct Played {
     pub seed: u64,
     /// The phase at the end; none for a peer, which has no phases.
     pub ends: Option<PhaseName>,
+    /// When the first thing went wrong with the canary alone.
+    pub harmed: Option<Duration>,
     /// When the canary was first taken back.
     pub taken_back: Option<Duration>,
     /// When it was first given all traffic for good.
@@ -101,38 +108,62 @@ struct World<'a, P> {
     seed: u64,
     policy: P,
     now: Duration,
-    /// How many of the scenario's events have begun.
-    begun: usize,
-    /// When the edge starts again, while it is down.
-    down_until: Option<Duration>,
+    story: Story,
+    edges: Vec<Place>,
     fleet: Fleet,
     traffic: Traffic,
     books: Books,
     invariants: Invariants,
     memory: Memory,
     trace: Vec<String>,
+    harmed: Option<Duration>,
     taken_back: Option<Duration>,
     promoted: Option<Duration>,
+}
+
+/// What an edge takes for ready, and how it divides requests.
+struct View {
+    ready: ReadyMap,
+    applied: Split,
+}
+
+/// What each edge sees.
+fn seen<'a>(views: &'a [Option<View>], rows: &'a [Vec<Observed>]) -> Vec<Option<Seen<'a>>> {
+    let of = |(view, rows): (&'a Option<View>, &'a Vec<Observed>)| {
+        view.as_ref().map(|View { ready, applied }| Seen { rows, applied, ready })
+    };
+    views.iter().zip(rows).map(of).collect()
+}
+
+/// Where an edge runs.
+struct Place {
+    checks: Checks,
+    /// Since it was killed: when it starts again, if it does, and what became of its state.
+    down: Option<(Option<Duration>, Option<StateFault>)>,
 }
 
 impl<'a, P: Policy> World<'a, P> {
     fn new(scenario: &'a Scenario, seed: u64, policy: P) -> Self {
         let chance = ChaCha8Rng::seed_from_u64(seed);
+        let fleet = Fleet::new(scenario);
+        let place = |_| Place { checks: Checks::new(&scenario.route, &fleet), down: None };
+        let is_bad = |canary: &&VersionId| scenario.is_bad_from_the_start(canary);
         Self {
             scenario,
             seed,
-            policy,
             now: Duration::ZERO,
-            begun: 0,
-            down_until: None,
-            fleet: Fleet::new(scenario),
+            story: Story::new(&scenario.events),
+            edges: (0..policy.edges()).map(place).collect(),
+            fleet,
             traffic: Traffic::new(scenario, chance),
             books: Books::default(),
             invariants: Invariants::default(),
             memory: Memory::new(&scenario.route),
             trace: Vec::new(),
+            harmed: scenario.canary().filter(is_bad).map(|_| Duration::ZERO),
             taken_back: None,
             promoted: None,
+            policy,
         }
     }
 
@@ -144,10 +175,12 @@ impl<'a, P: Policy> World<'a, P> {
         }
         self.books.under_way = self.traffic.under_way();
         let mut broken = self.invariants.into_broken();
+        broken.extend(self.policy.at_end());
         broken.extend(self.books.gap().map(|said| Broken { rule: "books", said }));
         Played {
             seed: self.seed,
             ends: self.policy.phase(),
+            harmed: self.harmed,
             taken_back: self.taken_back,
             promoted: self.promoted,
             books: self.books,
@@ -158,30 +191,73 @@ impl<'a, P: Policy> World<'a, P> {
 
     fn tick(&mut self) {
         self.begin_events();
-        if self.down_until.is_some_and(|until| self.now < until) {
-            self.books.unserved += self.traffic.arrivals(self.now);
-            return;
+        self.start_again();
+        self.fleet.move_on(self.now);
+        for place in self.edges.iter_mut().filter(|place| place.down.is_none()) {
+            place.checks.look(&self.fleet, self.now);
         }
-        if self.down_until.take().is_some() {
-            self.start_again();
-        }
-        self.fleet.check(self.now);
-        let applied = self.policy.split(self.fleet.ready());
-        self.traffic.serve(&applied, self.policy.trial(), self.now, &self.fleet);
-        let rows = self.traffic.known(self.now, &mut self.books);
-        let told = self.policy.tick(&rows, &applied, self.fleet.ready(), Time::after_start(self.now));
+        self.policy.move_on(&self.fleet, self.now);
+        let views = self.views();
+        self.serve(&views);
+        let rows = self.rows();
+        let told = self.policy.tick(&seen(&views, &rows), Time::after_start(self.now));
         self.note(told);
-        let split = self.policy.split(self.fleet.ready());
-        self.look(&split);
+        self.look();
+    }
+
+    /// What each edge takes for ready that runs, and how it divides requests.
+    fn views(&self) -> Vec<Option<View>> {
+        let view = |(edge, place): (usize, &Place)| {
+            let ready = self.policy.ready(edge, place.checks.ready());
+            place.down.is_none().then(|| View { applied: self.policy.split(edge, &ready), ready: ready.into_owned() })
+        };
+        self.edges.iter().enumerate().map(view).collect()
+    }
+
+    /// The requests of this tick come; where no edge takes any, they come in vain.
+    fn serve(&mut self, views: &[Option<View>]) {
+        let mut serving = Vec::with_capacity(self.edges.len());
+        for (edge, (place, view)) in self.edges.iter().zip(views).enumerate() {
+            let Some(View { applied, .. }) = view.as_ref().filter(|_| self.policy.takes_requests(edge)) else {
+                continue;
+            };
+            serving.push(Serving { edge, applied, trial: self.policy.trial(edge), checks: &place.checks });
+        }
+        if serving.is_empty() {
+            self.books.unserved += self.traffic.arrivals(self.now);
+        } else {
+            self.traffic.serve(&serving, self.now, &self.fleet);
+        }
+    }
+
+    /// What became known at each edge.
+    fn rows(&mut self) -> Vec<Vec<Observed>> {
+        let mut rows = vec![Vec::new(); self.edges.len()];
+        for (edge, observed) in self.traffic.known(self.now, &mut self.books) {
+            if let Some(rows) = rows.get_mut(edge) {
+                rows.push(observed);
+            }
+        }
+        rows
     }
 
     /// Begins what is due: orders and edits at once; faults are in force by their own times.
     fn begin_events(&mut self) {
-        while let Some(event) = self.scenario.events.get(self.begun).filter(|event| event.at <= self.now) {
-            self.begun += 1;
-            let told = self.begin(event);
+        while let Some(event) = self.story.next(self.now, self.policy.phase()) {
+            self.note_harm(&event);
+            let told = self.begin(&event);
             self.note(told);
             self.invariants.quarantine(self.memory.barred());
+        }
+    }
+
+    fn note_harm(&mut self, begun: &Event) {
+        // What waited for a phase begins at another time than it is written with.
+        let as_written = |event: &&Event| event.text == begun.text && event.what == begun.what;
+        let written = self.scenario.events.iter().find(as_written).unwrap_or(begun);
+        let is_harm = self.scenario.canary().is_some_and(|canary| self.scenario.is_harm(written, canary));
+        if is_harm {
+            self.harmed = self.harmed.or(Some(begun.at));
         }
     }
 
@@ -193,32 +269,49 @@ impl<'a, P: Policy> World<'a, P> {
                 if !told.is_empty() {
                     self.memory.obeyed(kind);
                 }
-                told
+                return told;
             }
             What::Edit(edit) => {
                 self.memory.edited(&edit.route);
-                self.policy.edit(&edit.route, now)
+                return self.policy.edit(&edit.route, now);
             }
-            What::Edge { .. } => {
-                self.policy.kill(now);
-                self.books.cut_off += self.traffic.cut_off();
-                self.down_until = event.until;
-                Vec::new()
-            }
-            What::Fault(_)
-            | What::Down(_)
-            | What::Traffic(_)
-            | What::State(_)
-            | What::Config(_)
-            | What::Clients(_)
-            | What::Names
-            | What::Api(_) => Vec::new(),
+            What::Edge { fault: EdgeFault::Killed, who, state } => self.kill(*who, *state, event.until),
+            What::Fault(_) | What::Down(_) => self.fleet.begin(event),
+            What::Traffic(_) => self.traffic.begin(event),
+            What::Edge { .. } | What::Api(_) => self.policy.trouble(event),
+            What::State(_) | What::Config(_) | What::Clients(_) | What::Names => {}
+        }
+        Vec::new()
+    }
+
+    fn kill(&mut self, who: Who, state: Option<StateFault>, until: Option<Duration>) {
+        for edge in self.policy.who(who) {
+            let Some(place) = self.edges.get_mut(edge).filter(|place| place.down.is_none()) else { continue };
+            place.down = Some((until, state));
+            self.policy.kill(edge, state, Time::after_start(self.now));
+            self.books.cut_off += self.traffic.cut_off(edge);
         }
     }
 
+    /// Those start whose time has come.
     fn start_again(&mut self) {
-        self.fleet.forget(self.now);
-        let told = self.policy.start_again(Time::after_start(self.now));
+        for edge in 0..self.edges.len() {
+            let Some(place) = self.edges.get_mut(edge) else { continue };
+            let is_over = |(until, _): &mut (Option<Duration>, _)| until.is_none_or(|until| self.now >= until);
+            if let Some((_, state)) = place.down.take_if(is_over) {
+                place.checks.forget(self.now);
+                self.start(edge, state);
+            }
+        }
+    }
+
+    fn start(&mut self, edge: usize, state: Option<StateFault>) {
+        if state.is_some() {
+            // Nobody knows any more what was decided.
+            self.memory.forget();
+            self.invariants.begin_anew();
+        }
+        let told = self.policy.start_again(edge, Time::after_start(self.now));
         if let Some(broken) = self.policy.lost_at_restart() {
             self.invariants.found(self.now, &broken);
         }
@@ -230,21 +323,24 @@ impl<'a, P: Policy> World<'a, P> {
         for Told { decision, sentence, change } in told {
             self.trace.push(format!("{:>9.1} s  {sentence}", self.now.as_secs_f64()));
             match decision {
-                Decision::Rollback => self.taken_back = self.taken_back.or(Some(self.now)),
-                Decision::Promote => self.promoted = self.promoted.or(Some(self.now)),
-                Decision::Start
-                | Decision::Step
-                | Decision::Pause
-                | Decision::Hold
-                | Decision::Resume
-                | Decision::Flip
-                | Decision::Bake
-                | Decision::Finish
-                | Decision::RollbackDone
-                | Decision::Alert
-                | Decision::SetWeights
-                | Decision::Retry
-                | Decision::Edit => {}
+                Some(Decision::Rollback) => self.taken_back = self.taken_back.or(Some(self.now)),
+                Some(Decision::Promote) => self.promoted = self.promoted.or(Some(self.now)),
+                Some(
+                    Decision::Start
+                    | Decision::Step
+                    | Decision::Pause
+                    | Decision::Hold
+                    | Decision::Resume
+                    | Decision::Flip
+                    | Decision::Bake
+                    | Decision::Finish
+                    | Decision::RollbackDone
+                    | Decision::Alert
+                    | Decision::SetWeights
+                    | Decision::Retry
+                    | Decision::Edit,
+                )
+                | None => {}
             }
             if let Some(change) = change {
                 self.look_at(&change);
@@ -258,8 +354,16 @@ impl<'a, P: Policy> World<'a, P> {
         self.invariants.changed(self.now, change, self.memory.beginnings());
     }
 
-    fn look(&mut self, split: &Split) {
+    /// Holds what each edge does now against the invariants.
+    fn look(&mut self) {
         let stable: &VersionId = &self.scenario.route.stable;
-        self.invariants.look(&Moment { at: self.now, split, ready: self.fleet.ready(), stable });
+        for (edge, place) in self.edges.iter().enumerate().filter(|(_, place)| place.down.is_none()) {
+            let ready = self.policy.ready(edge, place.checks.ready());
+            let split = self.policy.split(edge, &ready);
+            if let Some(barred) = self.policy.barred(edge) {
+                self.invariants.quarantine(barred);
+            }
+            self.invariants.look(&Moment { at: self.now, split: &split, ready: &ready, stable });
+        }
     }
 }

@@ -74,9 +74,7 @@ impl What {
     pub fn times(&self) -> Option<f64> {
         if let Self::Traffic(times) = self { Some(*times) } else { None }
     }
-}
 
-impl What {
     /// How `version` answers worse, if that is what happens.
     pub fn fault_of(&self, version: &VersionId) -> Option<&Fault> {
         if let Self::Fault(fault) = self { Some(fault).filter(|fault| fault.version == *version) } else { None }
@@ -93,11 +91,6 @@ impl What {
             return None;
         };
         Some(*count)
-    }
-
-    /// By what the load is multiplied, if that is what happens.
-    pub fn traffic(&self) -> Option<f64> {
-        if let Self::Traffic(times) = self { Some(*times) } else { None }
     }
 }
 

@@ -24,6 +24,8 @@ const MAX_ENDPOINTS: usize = 100;
 const MAX_END: Duration = Duration::from_hours(48);
 const MAX_EDGES: usize = 9;
 const MAX_SPEED: f64 = 100.0;
+/// Peers measure once a minute or less often; a plan that is over by then shows nothing of them.
+const SHORTEST_COMPARED: Duration = Duration::from_mins(1);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -152,8 +154,7 @@ pub(super) fn read(text: &str, name: &str) -> Result<Scenario, ScenarioError> {
         events.push(read);
     }
     events.sort_by_key(|event| event.at);
-    let is_alike = |event: &Event| matches!(event.what, What::Fault(_) | What::Down(_) | What::Traffic(_));
-    let comparable = file.worlds.contains(&World::Sim) && events.iter().all(is_alike);
+    let comparable = file.worlds.contains(&World::Sim) && is_long_enough(&route) && events.iter().all(is_alike);
     let behaviour =
         |file: &VersionFile| Behaviour { endpoints: file.endpoints, errors: file.errors.0, slow: file.slow.0 };
     Ok(Scenario {
@@ -172,6 +173,16 @@ pub(super) fn read(text: &str, name: &str) -> Result<Scenario, ScenarioError> {
         comparable,
         holds: file.holds.into(),
     })
+}
+
+/// Whether the same can happen to a peer.
+fn is_alike(event: &Event) -> bool {
+    event.phase.is_none() && matches!(event.what, What::Fault(_) | What::Down(_) | What::Traffic(_))
+}
+
+/// Whether there is something to see for who looks at figures once a minute.
+fn is_long_enough(route: &Route) -> bool {
+    route.plan.steps().iter().map(|step| step.hold).sum::<Duration>() >= SHORTEST_COMPARED
 }
 
 impl From<HoldsFile> for Holds {
@@ -378,7 +389,7 @@ holds: { ends: rolled_back, taken_back_within: 2s }
             "for: 1s, config: garbage",
             "events[1]: the sim world cannot play this; write `worlds: [live]`",
         );
-        is_refused("traffic: 2", "version: v2, down: 1, by: frozen", "write `worlds: [live]`");
+        is_refused("traffic: 2", "edge: upgraded", "write `worlds: [live]`");
         is_refused("traffic: 2", "version: v2, latency: { median: 9ms, p99: 3ms }", "p99 below its median");
         is_refused("traffic: 2", "clients: { idle: 1, garbage: 1 }", "events[1]");
         is_refused("traffic: 2", "api: slow", "there is no API server; write `api_server: true`");

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Deserialize;
 
-use super::event::{DownBy, EdgeFault, Event, What, Who};
+use super::event::{EdgeFault, Event, StateFault, What, Who};
 
 /// Where a scenario is played.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -77,21 +77,17 @@ impl Event {
         }
     }
 
+    /// What the model of the world has: no disk, no sockets, one file of config.
     fn is_played_by_sim(&self) -> bool {
-        self.phase.is_none()
-            && match &self.what {
-                What::Fault(fault) => fault.latency.is_none(),
-                What::Down(down) => down.by == DownBy::Killed && down.cold.is_zero() && down.every.is_none(),
-                What::Traffic(_)
-                | What::Order(_)
-                | What::Edit(_)
-                | What::Edge { fault: EdgeFault::Killed, who: Who::All, state: None } => true,
-                What::Edge { .. }
-                | What::State(_)
-                | What::Config(_)
-                | What::Clients(_)
-                | What::Names
-                | What::Api(_) => false,
-            }
+        match &self.what {
+            What::Edge { fault: EdgeFault::Killed, who: Who::All, state } => *state != Some(StateFault::ReadOnly),
+            What::Fault(_) | What::Down(_) | What::Traffic(_) | What::Order(_) | What::Edit(_) => true,
+            What::Edge { .. }
+            | What::State(_)
+            | What::Config(_)
+            | What::Clients(_)
+            | What::Names
+            | What::Api(_) => false,
+        }
     }
 }

@@ -14,9 +14,9 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use pointsman_config::{Plan, Share, Split, Step, Strategy, VersionId};
-use pointsman_rollout::{Decision, Observed, Tally, Time};
+use pointsman_rollout::{Decision, Tally, Time};
 
-use super::policy::{Policy, ReadyMap, Told};
+use super::policy::{Policy, ReadyMap, Seen, Told};
 use crate::count::exact;
 use crate::scenario::Scenario;
 
@@ -34,8 +34,8 @@ impl Scraped {
         Self { total: Tally::default(), readings: VecDeque::from([(Duration::ZERO, Tally::default())]), keeps }
     }
 
-    fn tick(&mut self, rows: &[Observed], version: &VersionId, now: Duration) {
-        for row in rows {
+    fn tick(&mut self, seen: &[Option<Seen<'_>>], version: &VersionId, now: Duration) {
+        for row in seen.iter().flatten().flat_map(|seen| seen.rows) {
             if row.canary.as_ref() == Some(version) {
                 self.total += row.row.canary;
             } else if row.stable == *version {
@@ -94,7 +94,7 @@ impl Course {
     fn move_to(&mut self, weight: Share, decision: Decision, why: &str) -> Told {
         self.weight = weight;
         self.is_over |= decision != Decision::Step;
-        Told { decision, sentence: format!("{} now gets {weight}: {why}", self.canary), change: None }
+        Told { decision: Some(decision), sentence: format!("{} now gets {weight}: {why}", self.canary), change: None }
     }
 }
 
@@ -186,13 +186,13 @@ impl Argo {
 }
 
 impl Policy for Argo {
-    fn split(&self, _ready: &ReadyMap) -> Split {
+    fn split(&self, _edge: usize, _ready: &ReadyMap) -> Split {
         self.course.split()
     }
 
-    fn tick(&mut self, rows: &[Observed], _applied: &Split, _ready: &ReadyMap, now: Time) -> Vec<Told> {
+    fn tick(&mut self, seen: &[Option<Seen<'_>>], now: Time) -> Vec<Told> {
         let now = now.since(Time::default());
-        self.scraped.tick(rows, &self.course.canary, now);
+        self.scraped.tick(seen, &self.course.canary, now);
         if self.course.is_over {
             return Vec::new();
         }
@@ -247,13 +247,13 @@ impl Flagger {
 }
 
 impl Policy for Flagger {
-    fn split(&self, _ready: &ReadyMap) -> Split {
+    fn split(&self, _edge: usize, _ready: &ReadyMap) -> Split {
         self.course.split()
     }
 
-    fn tick(&mut self, rows: &[Observed], _applied: &Split, _ready: &ReadyMap, now: Time) -> Vec<Told> {
+    fn tick(&mut self, seen: &[Option<Seen<'_>>], now: Time) -> Vec<Told> {
         let now = now.since(Time::default());
-        self.scraped.tick(rows, &self.course.canary, now);
+        self.scraped.tick(seen, &self.course.canary, now);
         if self.course.is_over || now.saturating_sub(self.checked) < Self::EVERY {
             return Vec::new();
         }

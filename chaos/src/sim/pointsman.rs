@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman_config::{Route, Split};
-use pointsman_rollout::{Change, Input, Observed, Order, OrderKind, PhaseName, Rollout, Saved, Seen, Time};
+use pointsman_rollout::{Change, Input, Order, OrderKind, PhaseName, Rollout, Saved, Time};
 
-use super::policy::{Policy, ReadyMap, Told};
-use crate::scenario::{Scenario, What};
+use super::policy::{Policy, ReadyMap, Seen, Told};
+use crate::scenario::{Scenario, StateFault, What};
 
 /// How old elapsed time gets before it is kept again: what the edge allows itself at most.
 const KEPT_EVERY: Duration = Duration::from_secs(10);
@@ -15,7 +15,9 @@ const KEPT_EVERY: Duration = Duration::from_secs(10);
 /// One edge and what it keeps.
 pub(super) struct Edge {
     rollout: Rollout,
-    /// What was kept last, and when; none where no edge is ever killed.
+    /// Whether anything is kept: not where no edge is ever killed, and not in a file of a newer format.
+    keeps: bool,
+    /// What was kept last, and when.
     kept: Option<(Saved, Time)>,
     /// How traffic was divided when the process was killed.
     before: Option<Split>,
@@ -25,9 +27,9 @@ pub(super) struct Edge {
 impl Edge {
     pub(super) fn start(scenario: &Scenario) -> (Self, Vec<Told>) {
         let (rollout, changes) = Rollout::start(Arc::clone(&scenario.route), Time::default());
-        let is_killed = scenario.events.iter().any(|event| matches!(event.what, What::Edge { .. }));
-        let kept = is_killed.then(|| (rollout.saved(Time::default()), Time::default()));
-        (Self { rollout, kept, before: None, lost: None }, told(changes))
+        let keeps = scenario.events.iter().any(|event| matches!(event.what, What::Edge { .. }));
+        let kept = keeps.then(|| (rollout.saved(Time::default()), Time::default()));
+        (Self { rollout, keeps, kept, before: None, lost: None }, told(changes))
     }
 
     fn step(&mut self, input: Input<'_>, now: Time) -> Vec<Told> {
@@ -39,30 +41,50 @@ impl Edge {
 
     /// With each decision, and what has elapsed every now and then.
     fn keep(&mut self, is_decided: bool, now: Time) {
-        if let Some((saved, at)) = &mut self.kept
-            && (is_decided || now.since(*at) >= KEPT_EVERY)
-        {
-            (*saved, *at) = (self.rollout.saved(now), now);
+        let is_old = self.kept.as_ref().is_none_or(|(_, at)| now.since(*at) >= KEPT_EVERY);
+        if self.keeps && (is_decided || is_old) {
+            self.kept = Some((self.rollout.saved(now), now));
         }
+    }
+
+    /// Goes on from a state as it was kept, in the form that it is kept in.
+    fn resume(&mut self, kept: &Saved, now: Time) -> Vec<Change> {
+        let read = serde_json::to_string(kept).and_then(|text| serde_json::from_str::<Saved>(&text));
+        let saved = match read {
+            Ok(saved) => saved,
+            Err(error) => {
+                self.lost = Some(format!("what was kept cannot be read again: {error}"));
+                return Vec::new();
+            }
+        };
+        let (rollout, changes) = Rollout::resume(Arc::clone(self.rollout.route()), saved, now);
+        self.rollout = rollout;
+        let after = self.rollout.desired().granted;
+        if let Some(before) = self.before.take().filter(|before| *before != after) {
+            self.lost = Some(format!("a restart made {after:?} of {before:?}"));
+        }
+        changes
     }
 }
 
 fn told(changes: Vec<Change>) -> Vec<Told> {
-    let one = |change: Change| Told { decision: change.decision, sentence: change.sentence(), change: Some(change) };
+    let one =
+        |change: Change| Told { decision: Some(change.decision), sentence: change.sentence(), change: Some(change) };
     changes.into_iter().map(one).collect()
 }
 
 impl Policy for Edge {
-    fn split(&self, ready: &ReadyMap) -> Split {
+    fn split(&self, _edge: usize, ready: &ReadyMap) -> Split {
         self.rollout.desired().effective(ready)
     }
 
-    fn tick(&mut self, rows: &[Observed], applied: &Split, ready: &ReadyMap, now: Time) -> Vec<Told> {
-        let seen = Seen::alone(rows, ready, applied, &[]);
+    fn tick(&mut self, seen: &[Option<Seen<'_>>], now: Time) -> Vec<Told> {
+        let Some(Seen { rows, applied, ready }) = seen.iter().flatten().next() else { return Vec::new() };
+        let seen = pointsman_rollout::Seen::alone(rows, ready, applied, &[]);
         self.step(Input::Tick(&seen), now)
     }
 
-    fn trial(&self) -> u64 {
+    fn trial(&self, _edge: usize) -> u64 {
         self.rollout.trial()
     }
 
@@ -79,27 +101,22 @@ impl Policy for Edge {
         self.step(Input::Edit(Arc::clone(route)), now)
     }
 
-    fn kill(&mut self, _now: Time) {
+    fn kill(&mut self, _edge: usize, state: Option<StateFault>, _now: Time) {
         self.before = Some(self.rollout.desired().granted);
+        if state.is_some() {
+            (self.kept, self.keeps) = (None, state != Some(StateFault::Newer));
+        }
     }
 
-    /// State goes through the form that it is kept in.
-    fn start_again(&mut self, now: Time) -> Vec<Told> {
-        let Some((kept, before)) = self.kept.as_ref().zip(self.before.take()) else { return Vec::new() };
-        let read = serde_json::to_string(&kept.0).and_then(|text| serde_json::from_str::<Saved>(&text));
-        let saved = match read {
-            Ok(saved) => saved,
-            Err(error) => {
-                self.lost = Some(format!("what was kept cannot be read again: {error}"));
-                return Vec::new();
-            }
+    /// Of a state that is lost nothing is known but the file.
+    fn start_again(&mut self, _edge: usize, now: Time) -> Vec<Told> {
+        let changes = if let Some((kept, _)) = self.kept.take() {
+            self.resume(&kept, now)
+        } else {
+            let (rollout, changes) = Rollout::start(Arc::clone(self.rollout.route()), now);
+            self.rollout = rollout;
+            changes
         };
-        let (rollout, changes) = Rollout::resume(Arc::clone(self.rollout.route()), saved, now);
-        self.rollout = rollout;
-        let after = self.rollout.desired().granted;
-        if after != before {
-            self.lost = Some(format!("a restart made {after:?} of {before:?}"));
-        }
         self.keep(true, now);
         told(changes)
     }

@@ -34,8 +34,7 @@ fn for_nothing(scenario: &Scenario, played: &Played) -> Option<Broken> {
 
 fn back(scenario: &Scenario, played: &Played) -> Option<Broken> {
     let limit = scenario.holds.taken_back_within?;
-    let harm = scenario.canary().and_then(|canary| scenario.first_harm(canary)).unwrap_or_default();
-    let took = played.taken_back.map(|at| at.saturating_sub(harm));
+    let took = played.taken_back.map(|at| at.saturating_sub(played.harmed.unwrap_or_default()));
     late(limit, took, (NEVER_TAKEN_BACK, "taken back late"), "taken back")
 }
 

@@ -10,7 +10,9 @@ use rand_distr::{Binomial, Distribution, Poisson};
 
 use super::TICK;
 use super::books::Books;
+use super::checks::Checks;
 use super::fleet::{Answers, Fleet};
+use crate::count::exact;
 use crate::scenario::{Event, Scenario};
 
 /// The stream of requests, and those whose outcome is not known yet.
@@ -22,10 +24,20 @@ pub(super) struct Traffic {
     /// How long after its assignment a slow answer comes, and one that never comes is given up.
     slow_after: Duration,
     hangs_for: Duration,
-    /// By the time at which they become known.
-    coming: BTreeMap<Duration, Vec<Observed>>,
+    /// By the time at which they become known: at which edge, and what.
+    coming: BTreeMap<Duration, Vec<(usize, Observed)>>,
     /// Assigned in this tick.
     assigned: Vec<(VersionId, u64)>,
+}
+
+/// An edge that takes requests.
+pub(super) struct Serving<'a> {
+    pub(super) edge: usize,
+    /// How it divides them, and for which trial.
+    pub(super) applied: &'a Split,
+    pub(super) trial: u64,
+    /// What it knows of endpoints.
+    pub(super) checks: &'a Checks,
 }
 
 /// What comes of one version's requests of one tick, by when it is known.
@@ -38,17 +50,21 @@ struct Fates {
 
 impl Traffic {
     pub(super) fn new(scenario: &Scenario, chance: ChaCha8Rng) -> Self {
-        let burst = |event: &Event| event.what.traffic().map(|times| (event.at, event.until, times));
         let route = &scenario.route;
         Self {
             chance,
             rate: scenario.rate,
-            bursts: scenario.events.iter().filter_map(burst).collect(),
+            bursts: Vec::new(),
             slow_after: route.guard.latency_threshold + TICK,
             hangs_for: route.timeouts.read.min(route.timeouts.total),
             coming: BTreeMap::new(),
             assigned: Vec::new(),
         }
+    }
+
+    /// An event has begun; it is in force by its own times.
+    pub(super) fn begin(&mut self, event: &Event) {
+        self.bursts.extend(event.what.times().map(|times| (event.at, event.until, times)));
     }
 
     /// How many requests come in this tick.
@@ -66,20 +82,28 @@ impl Traffic {
         self.rate * times * TICK.as_secs_f64()
     }
 
-    /// The requests of this tick are assigned and meet their fates.
-    pub(super) fn serve(&mut self, applied: &Split, trial: u64, now: Duration, fleet: &Fleet) {
-        let (stable, canary, weight) = match applied {
+    /// The requests of this tick are spread evenly over the edges that take any; each divides its own, and they meet their
+    /// fates.
+    pub(super) fn serve(&mut self, edges: &[Serving<'_>], now: Duration, fleet: &Fleet) {
+        // A Poisson stream that is divided by independent draws is so many independent Poisson streams.
+        let mean = self.mean(now) / exact(edges.len().max(1));
+        for serving in edges {
+            self.serve_at(serving, mean, now, fleet);
+        }
+    }
+
+    fn serve_at(&mut self, serving: &Serving<'_>, mean: f64, now: Duration, fleet: &Fleet) {
+        let (stable, canary, weight) = match serving.applied {
             Split::Whole(whole) => (whole, None, Share::ZERO),
             Split::Canary { stable, canary, share } => (stable, Some(canary), *share),
         };
-        let mean = self.mean(now);
-        // A Poisson stream that is divided by independent draws is two independent Poisson streams.
         let drawn = Drawn {
             canary: canary.map_or(0, |_| self.poisson(mean * weight.ratio())),
             stable: self.poisson(mean * (1.0 - weight.ratio())),
         };
-        let of_stable = self.fates(drawn.stable, fleet.answers(stable, now));
-        let of_canary = canary.map(|canary| self.fates(drawn.canary, fleet.answers(canary, now))).unwrap_or_default();
+        let answers = |version: &VersionId| fleet.answers(version, serving.checks.thought_dead(version), now);
+        let of_stable = self.fates(drawn.stable, answers(stable));
+        let of_canary = canary.map(|canary| self.fates(drawn.canary, answers(canary))).unwrap_or_default();
         self.assigned.push((stable.clone(), drawn.stable));
         self.assigned.extend(canary.map(|canary| (canary.clone(), drawn.canary)));
         let parts = [
@@ -89,20 +113,21 @@ impl Traffic {
         ];
         for (known, canary_tally, stable_tally, drawn) in parts {
             if canary_tally.requests + stable_tally.requests + drawn.canary + drawn.stable > 0 {
-                self.coming.entry(known).or_default().push(Observed {
+                let observed = Observed {
                     stable: stable.clone(),
                     canary: canary.cloned(),
-                    trial,
+                    trial: serving.trial,
                     row: Row { weight, canary: canary_tally, stable: stable_tally },
                     requests: None,
                     drawn,
-                });
+                };
+                self.coming.entry(known).or_default().push((serving.edge, observed));
             }
         }
     }
 
-    /// What has become known by now, and into the books with it.
-    pub(super) fn known(&mut self, now: Duration, books: &mut Books) -> Vec<Observed> {
+    /// What has become known by now at which edge, and into the books with it.
+    pub(super) fn known(&mut self, now: Duration, books: &mut Books) -> Vec<(usize, Observed)> {
         for (version, requests) in self.assigned.drain(..) {
             books.assigned(&version, requests);
         }
@@ -110,7 +135,7 @@ impl Traffic {
         while let Some(first) = self.coming.first_entry().filter(|first| *first.key() <= now) {
             rows.extend(first.remove());
         }
-        for row in &rows {
+        for (_, row) in &rows {
             books.answered(&row.stable, row.row.stable);
             if let Some(canary) = &row.canary {
                 books.answered(canary, row.row.canary);
@@ -121,13 +146,18 @@ impl Traffic {
 
     /// Requests whose outcome is still to come.
     pub(super) fn under_way(&self) -> u64 {
-        self.coming.values().flatten().map(|row| row.row.canary.requests + row.row.stable.requests).sum()
+        self.coming.values().flatten().map(|(_, observed)| requests_of(observed)).sum()
     }
 
-    /// Forgets them: the edge that waited for them was killed.
-    pub(super) fn cut_off(&mut self) -> u64 {
-        let lost = self.under_way();
-        self.coming.clear();
+    /// Forgets those of an edge: it waited for them, and was killed.
+    pub(super) fn cut_off(&mut self, edge: usize) -> u64 {
+        let mut lost = 0;
+        for waiting in self.coming.values_mut() {
+            for (_, observed) in waiting.extract_if(.., |(at, _)| *at == edge) {
+                lost += requests_of(&observed);
+            }
+        }
+        self.coming.retain(|_, waiting| !waiting.is_empty());
         lost
     }
 
@@ -163,6 +193,10 @@ impl Traffic {
         }
         Binomial::new(requests, share.min(1.0)).map_or(0, |law| law.sample(&mut self.chance))
     }
+}
+
+fn requests_of(observed: &Observed) -> u64 {
+    observed.row.canary.requests + observed.row.stable.requests
 }
 
 /// `part / whole`, at most 1; nothing of nothing.
