@@ -4,14 +4,17 @@
 //! 100 ms: requests come as a Poisson process, each is assigned and answered by chance, its outcome becomes known at once,
 //! or late where the version is slow or hangs, under the weight of the moment in which it was assigned. An endpoint that is
 //! gone is found by the route's health checks; until then its requests are repeated at another one, and fail where there
-//! is none. Not modelled: sticky users, mirrors, limits, several edges, the live Service, connections.
+//! is none. Several edges share an API server ([`cluster`]), and decide as one ([`group`]). Not modelled: sticky users, mirrors,
+//! limits, connections.
 //!
 //! The same scenario with the same seed gives the same trace, byte by byte, from the same program on the same machine;
 //! another one may round a logarithm in another way.
 
 mod books;
 mod checks;
+mod cluster;
 mod fleet;
+mod group;
 mod latency;
 mod peers;
 mod pointsman;
@@ -38,6 +41,7 @@ use crate::memory::Memory;
 use crate::scenario::{EdgeFault, Event, Scenario, StateFault, What, Who};
 use checks::Checks;
 use fleet::Fleet;
+use group::Group;
 use policy::{Policy, ReadyMap, Seen, Told};
 use story::Story;
 use traffic::{Serving, Traffic};
@@ -91,6 +95,9 @@ pub fn play(scenario: &Scenario, seed: u64, chosen: Chosen) -> Played {
 }
 
 fn decided_by_pointsman(scenario: &Scenario, seed: u64) -> Played {
+    if let Some(service) = scenario.route.live_service.as_ref().filter(|_| scenario.api_server) {
+        return World::new(scenario, seed, Group::start(scenario, service, seed)).play(Vec::new());
+    }
     let (policy, told) = pointsman::Edge::start(scenario);
     World::new(scenario, seed, policy).play(told)
 }

@@ -23,6 +23,8 @@ const MAX_ENDPOINTS: usize = 100;
 /// Long enough for the longest plan, short enough that a slip of the pen ends.
 const MAX_END: Duration = Duration::from_hours(48);
 const MAX_EDGES: usize = 9;
+/// The live Service, where the scenario gives it no name.
+const LIVE_SERVICE: &str = "model";
 const MAX_SPEED: f64 = 100.0;
 /// Peers measure once a minute or less often; a plan that is over by then shows nothing of them.
 const SHORTEST_COMPARED: Duration = Duration::from_mins(1);
@@ -241,9 +243,6 @@ impl Reader<'_> {
                 self.senseless("edges", "several edges keep their state on an API server; write `api_server: true`")
             );
         }
-        if let Some(world) = file.worlds.iter().find(|world| file.api_server && !world.has_api_server()) {
-            return Err(self.senseless("api_server", format!("the {world} world has none; leave it out")));
-        }
         if !(1.0..=MAX_SPEED).contains(&file.live.speed) {
             return Err(self.senseless("live.speed", format!("write 1 to {MAX_SPEED}")));
         }
@@ -273,9 +272,13 @@ impl Reader<'_> {
             Some(_) => return Err(self.senseless(place, "revisions: write { VERSION: REVISION }")),
             None => Map::new(),
         };
+        if self.has_api_server {
+            route.entry("kubernetes").or_insert_with(|| json!({ "service": LIVE_SERVICE }));
+        }
         let written = |(version, file): (&VersionId, &VersionFile)| {
             let endpoints: Vec<String> = (1..=file.endpoints).map(|port| format!("127.0.0.1:{port}")).collect();
-            let mut written = json!({ "endpoints": endpoints });
+            let by_service = json!({ "service": version, "port": 8000 });
+            let mut written = if self.has_api_server { by_service } else { json!({ "endpoints": endpoints }) };
             if let (Some(revision), Some(keys)) = (revisions.remove(version.as_str()), written.as_object_mut()) {
                 keys.insert("revision".to_owned(), revision);
             }
@@ -283,7 +286,11 @@ impl Reader<'_> {
         };
         let versions: Map<String, Value> = self.versions.iter().map(written).collect();
         route.insert("versions".to_owned(), Value::Object(versions));
-        let config = json!({ "listeners": [{ "address": "127.0.0.1:0" }], "routes": [route] }).to_string();
+        let mut config = json!({ "listeners": [{ "address": "127.0.0.1:0" }], "routes": [route] });
+        if let Some(keys) = config.as_object_mut().filter(|_| self.has_api_server) {
+            keys.insert("state".to_owned(), json!({ "kubernetes": { "namespace": "default" } }));
+        }
+        let config = config.to_string();
         let refused = |problems| ScenarioError::Route {
             name: self.name.to_owned(),
             place: place.to_owned(),
@@ -394,7 +401,7 @@ holds: { ends: rolled_back, taken_back_within: 2s }
         is_refused("traffic: 2", "clients: { idle: 1, garbage: 1 }", "events[1]");
         is_refused("traffic: 2", "api: slow", "there is no API server; write `api_server: true`");
         is_refused("rate: 100", "rate: 100\nedges: 3", "write `api_server: true`");
-        is_refused("rate: 100", "rate: 100\napi_server: true", "api_server: the sim world has none");
+        is_refused("traffic: 2", "order: adopt", "there is no live Service that somebody else could change");
         is_refused("rate: 100", "rate: 100\nworlds: []", "name at least one of sim and live");
         is_refused("rate: 100", "rate: 100\nlive: { speed: 0 }", "live.speed: write 1 to 100");
         is_refused("rate: 100", "rate: 100\nlive: { connections: 0 }", "live.connections: write 1 to 4096");

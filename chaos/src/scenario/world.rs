@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Deserialize;
 
-use super::event::{EdgeFault, Event, StateFault, What, Who};
+use super::event::{EdgeFault, Event, StateFault, What};
 
 /// Where a scenario is played.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -14,16 +14,6 @@ pub enum World {
     Sim,
     /// On real processes, in real time.
     Live,
-}
-
-impl World {
-    /// Whether edges can keep their state on an API server in it, and be several.
-    pub const fn has_api_server(self) -> bool {
-        match self {
-            Self::Sim => false,
-            Self::Live => true,
-        }
-    }
 }
 
 impl fmt::Display for World {
@@ -80,14 +70,19 @@ impl Event {
     /// What the model of the world has: no disk, no sockets, one file of config.
     fn is_played_by_sim(&self) -> bool {
         match &self.what {
-            What::Edge { fault: EdgeFault::Killed, who: Who::All, state } => *state != Some(StateFault::ReadOnly),
-            What::Fault(_) | What::Down(_) | What::Traffic(_) | What::Order(_) | What::Edit(_) => true,
-            What::Edge { .. }
+            What::Edge { fault: EdgeFault::Killed, state, .. } => *state != Some(StateFault::ReadOnly),
+            What::Edge { fault: EdgeFault::CutOff | EdgeFault::Clock { .. }, .. }
+            | What::Fault(_)
+            | What::Down(_)
+            | What::Traffic(_)
+            | What::Order(_)
+            | What::Edit(_)
+            | What::Api(_) => true,
+            What::Edge { fault: EdgeFault::Upgraded, .. }
             | What::State(_)
             | What::Config(_)
             | What::Clients(_)
-            | What::Names
-            | What::Api(_) => false,
+            | What::Names => false,
         }
     }
 }

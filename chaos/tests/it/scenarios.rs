@@ -27,7 +27,8 @@ fn named(name: &str) -> Scenario {
 fn every_scenario_holds_with_fixed_seeds() {
     let mut scenarios = scenarios();
     scenarios.retain(|scenario| scenario.is_for(World::Sim).is_ok());
-    assert!(scenarios.len() >= 18);
+    assert!(scenarios.len() >= 40);
+    assert!(scenarios.iter().filter(|scenario| scenario.edges > 1).count() >= 14);
     let mut broken = Vec::new();
     for scenario in &scenarios {
         for seed in 1..=SEEDS {

@@ -84,6 +84,8 @@ enum OrderFile {
     Rollback,
     Pause,
     Resume,
+    Adopt,
+    Restore,
     Retry,
 }
 
@@ -321,6 +323,13 @@ impl Reader<'_> {
             OrderFile::Rollback => OrderKind::Rollback,
             OrderFile::Pause => OrderKind::Pause,
             OrderFile::Resume => OrderKind::Resume(Resume::GoOn),
+            OrderFile::Adopt | OrderFile::Restore if !self.has_api_server => {
+                return Err(
+                    self.senseless(place, "there is no live Service that somebody else could change; write `resume`")
+                );
+            }
+            OrderFile::Adopt => OrderKind::Resume(Resume::Adopt),
+            OrderFile::Restore => OrderKind::Resume(Resume::Restore),
             OrderFile::Retry => {
                 let other = self.versions.keys().find(|version| **version != route.stable).cloned();
                 let wanted = version.or(other);
