@@ -10,7 +10,7 @@ use super::{Context, Problem, ReasonBody};
 use crate::notify::TestAnswer;
 
 /// Post a test row to a webhook, once and from this edge. Nothing else comes of it.
-#[utoipa::path(post, path = "/api/v1/notifications/{name}/test", tag = "notifications", security(("token" = [])), params(("name" = String, Path), ("x-pointsman-actor" = Option<String>, Header)), request_body = Option<ReasonBody>, responses(
+#[utoipa::path(post, path = "/api/v1/notifications/{name}/test", tag = "notifications", security(("token" = [])), params(("name" = String, Path), ("x-pointsman-actor" = Option<String>, Header)), request_body = ReasonBody, responses(
     (status = OK, description = "posted; `delivered` says whether the receiver took it", body = TestAnswer),
     (status = NOT_FOUND, description = "`unknown_webhook`; `known` lists the webhooks there are", body = Problem, content_type = "application/problem+json"),
     CommonProblems, WordsProblems,

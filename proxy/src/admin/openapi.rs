@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
-use utoipa::openapi::content::ContentBuilder;
+use utoipa::openapi::content::{Content, ContentBuilder};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{
-    Components, ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Response, ResponseBuilder,
+    Components, ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Required, Response,
+    ResponseBuilder,
 };
 use utoipa::{IntoResponses, PartialSchema, ToSchema};
 
 use super::events::Missed;
+use super::orders::{PromoteBody, ReasonBody, ResumeBody};
 use super::{PROBLEM_TYPE, Problem};
 
 /// What stands above the paths.
@@ -34,10 +36,29 @@ fn components() -> Components {
         .build()
 }
 
+/// Orders that need no words come without a body as well, which their types do not say.
+fn let_words_be_left_out(api: &mut OpenApi) {
+    let words = [ReasonBody::name(), PromoteBody::name(), ResumeBody::name()].map(Ref::from_schema_name);
+    let are_words = |content: &RefOr<Content>| match content {
+        RefOr::T(Content { schema: Some(RefOr::Ref(schema)), .. }) => {
+            words.iter().any(|known| known.ref_location == schema.ref_location)
+        }
+        RefOr::T(_) | RefOr::Ref(_) => false,
+    };
+    for path in api.paths.paths.values_mut() {
+        if let Some(RefOr::T(body)) = path.post.as_mut().and_then(|post| post.request_body.as_mut())
+            && body.content.values().all(are_words)
+        {
+            body.required = Some(Required::False);
+        }
+    }
+}
+
 /// Serves the finished description.
 pub(super) fn document(
-    api: OpenApi,
+    mut api: OpenApi,
 ) -> impl Fn() -> std::future::Ready<Json<Arc<OpenApi>>> + Clone + Send + Sync + 'static {
+    let_words_be_left_out(&mut api);
     let api = Arc::new(api);
     move || std::future::ready(Json(Arc::clone(&api)))
 }

@@ -144,7 +144,7 @@ pub(super) async fn weights(
 macro_rules! order {
     ($(#[$doc:meta])* $name:ident, $path:literal, $kind:expr) => {
         $(#[$doc])*
-        #[utoipa::path(post, path = $path, tag = "orders", security(("token" = [])), params(("route" = String, Path), ("x-pointsman-actor" = Option<String>, Header), ("x-pointsman-seen-decision" = Option<u64>, Header)), request_body = Option<ReasonBody>, responses(
+        #[utoipa::path(post, path = $path, tag = "orders", security(("token" = [])), params(("route" = String, Path), ("x-pointsman-actor" = Option<String>, Header), ("x-pointsman-seen-decision" = Option<u64>, Header)), request_body = ReasonBody, responses(
             (status = OK, description = "in force; `persisted` says whether it is kept too", body = OrderAnswer), CommonProblems, RouteProblems, OrderProblems,
         ))]
         pub(super) async fn $name(State(context): Context, Path(route): Path<String>, Words { giver, body }: Words<ReasonBody>) -> Result<Json<OrderAnswer>, Problem> {
@@ -155,7 +155,7 @@ macro_rules! order {
 }
 
 /// Give the canary all traffic now.
-#[utoipa::path(post, path = "/api/v1/routes/{route}/promote", tag = "orders", security(("token" = [])), params(("route" = String, Path), ("x-pointsman-actor" = Option<String>, Header), ("x-pointsman-seen-decision" = Option<u64>, Header)), request_body = Option<PromoteBody>, responses(
+#[utoipa::path(post, path = "/api/v1/routes/{route}/promote", tag = "orders", security(("token" = [])), params(("route" = String, Path), ("x-pointsman-actor" = Option<String>, Header), ("x-pointsman-seen-decision" = Option<u64>, Header)), request_body = PromoteBody, responses(
     (status = OK, description = "in force; `persisted` says whether it is on disk too", body = OrderAnswer), CommonProblems, RouteProblems, OrderProblems,
 ))]
 pub(super) async fn promote(
@@ -181,7 +181,7 @@ order! {
     pause, "/api/v1/routes/{route}/pause", OrderKind::Pause
 }
 /// Go on with a paused rollout. Where somebody else changed the live Service, say what counts.
-#[utoipa::path(post, path = "/api/v1/routes/{route}/resume", tag = "orders", security(("token" = [])), params(("route" = String, Path), ("x-pointsman-actor" = Option<String>, Header), ("x-pointsman-seen-decision" = Option<u64>, Header)), request_body = Option<ResumeBody>, responses(
+#[utoipa::path(post, path = "/api/v1/routes/{route}/resume", tag = "orders", security(("token" = [])), params(("route" = String, Path), ("x-pointsman-actor" = Option<String>, Header), ("x-pointsman-seen-decision" = Option<u64>, Header)), request_body = ResumeBody, responses(
     (status = OK, description = "in force; `persisted` says whether it is kept too", body = OrderAnswer), CommonProblems, RouteProblems, OrderProblems,
 ))]
 pub(super) async fn resume(

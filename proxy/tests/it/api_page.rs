@@ -135,7 +135,8 @@ impl Call<'_> {
         }
         if let Some(body) = self.about["requestBody"]["content"].as_object() {
             for (media_type, content) in body {
-                writeln!(text, "| body | {}, as `{media_type}` |", kind(&content["schema"])).unwrap();
+                let or_none = if self.about["requestBody"]["required"] == true { "" } else { ", or none" };
+                writeln!(text, "| body | {}{or_none}, as `{media_type}` |", kind(&content["schema"])).unwrap();
             }
         }
         for (status, response) in self.responses().filter(|(status, _)| status.starts_with('2')) {
