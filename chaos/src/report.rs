@@ -89,7 +89,7 @@ pub fn measure(scenario: &Scenario, chosen: Chosen, seeds: Range<u64>) -> Line {
         to_promotion: Spread::of(promoted),
         bad_answers: Spread::of(played.iter().map(|played| exact(bad(played))).collect()),
         is_harmful: harm.is_some(),
-        end: scenario.end,
+        end: played.first().map_or(scenario.end, |played| played.end),
         broken: judged.iter().flat_map(|played| played.broken.iter().map(|what| (played.seed, what.clone()))).collect(),
     }
 }
@@ -156,7 +156,7 @@ pub fn svg(lines: &[Line]) -> String {
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" font-size=\"11\">\n\
          <rect width=\"{width}\" height=\"{height}\" fill=\"#ffffff\"/>\n\
          <text x=\"10\" y=\"20\" font-size=\"14\">Bad answers that users got from a canary with which something is wrong</text>\n\
-         <text x=\"10\" y=\"38\" fill=\"#555\">median (bar) and p95 (line), logarithmic, simulated</text>\n"
+         <text x=\"10\" y=\"38\" fill=\"#555\">median (bar) and p95 (line), logarithmic, simulated; to the end of each row's run</text>\n"
     );
     let mut y = TOP;
     let mut group = "";

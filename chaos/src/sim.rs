@@ -65,6 +65,8 @@ pub struct Played {
     pub taken_back: Option<Duration>,
     /// When it was first given all traffic for good.
     pub promoted: Option<Duration>,
+    /// When it was over; who is slower than the scenario's own plan has longer.
+    pub end: Duration,
     /// Every request and what came of it.
     pub books: Books,
     /// Every decision, a line each.
@@ -190,6 +192,7 @@ impl<'a, P: Policy> World<'a, P> {
             harmed: self.harmed,
             taken_back: self.taken_back,
             promoted: self.promoted,
+            end: self.scenario.end,
             books: self.books,
             trace: self.trace,
             broken,

@@ -130,7 +130,7 @@ impl Fleet {
             let lasted = now.saturating_sub(event.at);
             let part = fault.part_after(lasted);
             answers.errors = (answers.errors + part * fault.failing()).min(1.0);
-            answers.slow = (answers.slow + part * fault.slow).min(1.0);
+            answers.slow = (answers.slow + part * (fault.slow + fault.trickle)).min(1.0);
             answers.hang = (answers.hang + part * fault.hang).min(1.0);
             answers.together = answers.together.max(fault.together);
             self.patience.wait_for(fault.latency, &mut answers);
