@@ -9,6 +9,7 @@ mod ops;
 mod weights;
 
 use std::panic::{self, AssertUnwindSafe};
+use std::sync::{Mutex, PoisonError};
 
 use candle_core::Device;
 use encoder::Encoder;
@@ -152,10 +153,18 @@ fn check_shape(bundle: &Bundle, shape: &BertShape) -> Result<(), ModelError> {
     Ok(())
 }
 
-/// The library takes some files at their word, and panics where that is wrong.
+/// The library takes some files at their word, and panics where that is wrong. What it says of that helps nobody who looks for
+/// the file.
 fn without_panic(read: impl FnOnce() -> Result<Tokenizer, ModelError>) -> Result<Tokenizer, ModelError> {
+    // The hook is one for the process.
+    static HOOK: Mutex<()> = Mutex::new(());
+    let _mine = HOOK.lock().unwrap_or_else(PoisonError::into_inner);
     let panicked = |_what_it_said| Err(ModelError::Tokenizer("it contradicts itself".into()));
-    panic::catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(panicked)
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(|_what_it_said| {}));
+    let read = panic::catch_unwind(AssertUnwindSafe(read));
+    panic::set_hook(hook);
+    read.unwrap_or_else(panicked)
 }
 
 /// The tokenizer of a bundle. Whatever its file says of padding and truncation, the description counts. A text without a token
