@@ -29,9 +29,8 @@ fn ends(scenario: &Scenario, played: &Played) -> Option<Broken> {
 /// Where it was not to be taken back at all, or before anything was wrong with it.
 fn for_nothing(scenario: &Scenario, played: &Played) -> Option<Broken> {
     let is_early = |at: &Duration| played.harmed.is_none_or(|harmed| *at < harmed);
-    let is_for_nothing = |at: &Duration| {
-        scenario.holds.never_taken_back || (scenario.holds.taken_back_within.is_some() && is_early(at))
-    };
+    let is_for_nothing =
+        |at: &Duration| scenario.holds.never_taken_back || (scenario.holds.taken_back_within.is_some() && is_early(at));
     let at = played.taken_back.filter(is_for_nothing)?.as_secs_f64();
     let said = format!("the canary was taken back after {at:.1} s, and nothing was wrong with it");
     Some(Broken { rule: "taken back for nothing", said })

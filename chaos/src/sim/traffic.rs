@@ -28,8 +28,6 @@ pub(super) struct Traffic {
     coming: BTreeMap<Duration, Vec<(usize, Observed)>>,
     /// Assigned in this tick.
     assigned: Vec<(VersionId, u64)>,
-    /// How many of each version's next requests fail, since they belong to a row that has begun.
-    failing: BTreeMap<VersionId, u64>,
 }
 
 /// An edge that takes requests.
@@ -61,7 +59,6 @@ impl Traffic {
             hangs_for: route.timeouts.read.min(route.timeouts.total),
             coming: BTreeMap::new(),
             assigned: Vec::new(),
-            failing: BTreeMap::new(),
         }
     }
 
@@ -105,8 +102,8 @@ impl Traffic {
             stable: self.poisson(mean * (1.0 - weight.ratio())),
         };
         let answers = |version: &VersionId| fleet.answers(version, serving.checks.thought_dead(version), now);
-        let of_stable = self.fates(stable, drawn.stable, answers(stable));
-        let of_canary = canary.map(|canary| self.fates(canary, drawn.canary, answers(canary))).unwrap_or_default();
+        let of_stable = self.fates(drawn.stable, answers(stable));
+        let of_canary = canary.map(|canary| self.fates(drawn.canary, answers(canary))).unwrap_or_default();
         self.assigned.push((stable.clone(), drawn.stable));
         self.assigned.extend(canary.map(|canary| (canary.clone(), drawn.canary)));
         let parts = [
@@ -164,12 +161,12 @@ impl Traffic {
         lost
     }
 
-    fn fates(&mut self, version: &VersionId, requests: u64, answers: Answers) -> Fates {
+    fn fates(&mut self, requests: u64, answers: Answers) -> Fates {
         let hung = self.binomial(requests, answers.hang);
         let slow = self.binomial(requests - hung, ratio(answers.slow, 1.0 - answers.hang));
         let rest = requests - hung - slow;
         let share = ratio(answers.errors, 1.0 - answers.hang - answers.slow);
-        let errors = self.errors(version, rest, (share, answers.together));
+        let errors = self.errors(rest, share, answers.together);
         Fates {
             at_once: Tally { requests: rest, errors, slow: 0 },
             slow: Tally { requests: slow, errors: 0, slow },
@@ -177,20 +174,10 @@ impl Traffic {
         }
     }
 
-    /// Of `requests` so many fail, `together` in a row each time. A row that is longer than this tick goes on in the next.
-    fn errors(&mut self, version: &VersionId, requests: u64, (share, together): (f64, u32)) -> u64 {
-        let begun = self.failing.remove(version).unwrap_or_default();
-        let fresh = requests.saturating_sub(begun);
-        let failing = if together <= 1 {
-            begun + self.binomial(fresh, share)
-        } else {
-            begun + u64::from(together) * self.binomial(fresh, (share / f64::from(together)).min(1.0))
-        };
-        let left = failing.saturating_sub(requests);
-        if left > 0 {
-            self.failing.insert(version.clone(), left);
-        }
-        failing - left
+    /// Of `requests` this share fails, `together` at once each time: within a tick, so fewer where fewer come in one.
+    fn errors(&mut self, requests: u64, share: f64, together: u32) -> u64 {
+        let row = u64::from(together).clamp(1, requests.max(1));
+        (row * self.binomial(requests, share / exact(row))).min(requests)
     }
 
     fn poisson(&mut self, mean: f64) -> u64 {
