@@ -24,8 +24,9 @@ pub(super) fn check(scenario: &Scenario, cluster: &Cluster, watcher: &mut Watche
     let mut broken = Vec::new();
     for (number, one) in selections.iter().enumerate().skip(1).filter(|(_, one)| !one.is_foreign) {
         let next = selections.get(number + 1).map(|next| next.at);
-        // Who is not there gets nothing, whatever is selected.
-        let until = [next, gone_from(one, cluster.readiness())].into_iter().flatten().min();
+        // Who is not there gets nothing, whatever is selected: the edge finds out sooner than probes do.
+        let gone = gone_from(one, cluster.readiness()).and_then(|at| at.checked_sub(FOUND_WITHIN));
+        let until = [next, gone].into_iter().flatten().min();
         broken.extend(ahead_of_traffic(one, until, watcher, requests));
         broken.extend(nobody_there(one, cluster.readiness()));
         if !has_late_writes(scenario) {
