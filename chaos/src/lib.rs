@@ -10,6 +10,7 @@ pub mod invariant;
 pub mod live;
 pub mod load;
 mod memory;
+mod promise;
 pub mod report;
 pub mod scenario;
 mod serve;

@@ -99,6 +99,13 @@ impl Scenario {
         file::read(text, name)
     }
 
+    /// The same without one of its events, by its place.
+    pub(crate) fn without(&self, event: usize) -> Self {
+        let mut fewer = self.clone();
+        fewer.events.remove(event);
+        fewer
+    }
+
     /// The version that is tried at the start, if one is.
     pub fn canary(&self) -> Option<&VersionId> {
         match &self.route.plan {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::verdict::{ENDS, NEVER_PROMOTED, NEVER_TAKEN_BACK};
 use super::{LiveError, Programs, play};
+use crate::promise::may_show;
 use crate::scenario::Scenario;
 
 /// Processes start and end in about so long.
@@ -22,8 +22,6 @@ pub fn takes(scenario: &Scenario) -> Duration {
 /// Takes events away one by one, and brings the end forward, as long as the same `rule` is still broken; `told` hears of each
 /// try before it is played. What fails by chance only may come out larger than it need be.
 ///
-/// What should have happened until the end keeps its end and what first harms the canary.
-///
 /// # Errors
 /// When the world breaks down.
 pub async fn smallest(
@@ -35,9 +33,9 @@ pub async fn smallest(
     let mut small = scenario.clone();
     let mut index = 0;
     while index < small.events.len() {
-        let fewer = without(&small, index);
+        let fewer = small.without(index);
         told(&fewer);
-        if is_smaller(scenario, &fewer, rule) && shows(&fewer, programs, rule).await? {
+        if may_show(&fewer, scenario, rule) && shows(&fewer, programs, rule).await? {
             small = fewer;
         } else {
             index += 1;
@@ -45,7 +43,7 @@ pub async fn smallest(
     }
     for _ in 0..HALVINGS {
         let shorter = Scenario { end: small.end / 2, ..small.clone() };
-        if shorter.end < SHORTEST || !is_smaller(scenario, &shorter, rule) {
+        if shorter.end < SHORTEST || !may_show(&shorter, scenario, rule) {
             break;
         }
         told(&shorter);
@@ -55,19 +53,6 @@ pub async fn smallest(
         small = shorter;
     }
     Ok(small)
-}
-
-fn without(scenario: &Scenario, index: usize) -> Scenario {
-    let mut fewer = scenario.clone();
-    fewer.events.remove(index);
-    fewer
-}
-
-/// Whether a smaller one can show the same: with an end that comes earlier, or nothing wrong, some things do not happen anyway.
-fn is_smaller(scenario: &Scenario, small: &Scenario, rule: &str) -> bool {
-    let harm = |scenario: &Scenario| scenario.canary().and_then(|canary| scenario.first_harm(canary));
-    let is_about_the_end = [ENDS, NEVER_TAKEN_BACK, NEVER_PROMOTED].contains(&rule);
-    !is_about_the_end || (small.end == scenario.end && harm(small) == harm(scenario))
 }
 
 async fn shows(scenario: &Scenario, programs: &Programs, rule: &str) -> Result<bool, LiveError> {
@@ -93,14 +78,8 @@ end: 1m
 ";
 
     #[test]
-    fn what_should_have_come_keeps_its_end_and_its_cause() {
+    fn each_event_and_each_end_is_a_try() {
         let scenario = Scenario::parse(TEXT, "small").unwrap();
-        let (calm, unharmed) = (without(&scenario, 0), without(&scenario, 1));
-        let shorter = Scenario { end: scenario.end / 2, ..scenario.clone() };
-        for (small, at_the_end) in [(&calm, true), (&unharmed, false), (&shorter, false)] {
-            assert!(is_smaller(&scenario, small, "nothing lost"));
-            assert_eq!(is_smaller(&scenario, small, ENDS), at_the_end);
-        }
         // Two events and three ends, of half a minute and what is around it.
         assert_eq!(takes(&scenario), (Duration::from_secs(30) + AROUND) * 5);
     }

@@ -11,6 +11,7 @@ use super::traffic::{Sums, is_within};
 use super::watch::{Eye, Watcher};
 use crate::count::exact;
 use crate::load::{Ended, Told};
+use crate::promise::{ENDS, FOR_NOTHING, NEVER_PROMOTED, NEVER_TAKEN_BACK, PROMOTED_LATE, TAKEN_BACK_LATE};
 use crate::scenario::{ApiFault, Clients, ConfigFault, EdgeFault, Fault, Holds, Scenario, StateFault, What};
 
 /// A limit of time is for a machine that has nothing else to do; processes that share one get so much more.
@@ -31,13 +32,6 @@ const UNSURE: Duration = Duration::from_millis(500);
 const BUCKET: Duration = Duration::from_millis(200);
 /// A part of time in which more of the answers were bad hurt; some versions always fail a little.
 const HURTS: f64 = 0.03;
-
-/// It ends in another phase than promised.
-pub(super) const ENDS: &str = "ends";
-/// The canary should have been taken back and never was.
-pub(super) const NEVER_TAKEN_BACK: &str = "never taken back";
-/// The canary should have been promoted and never was.
-pub(super) const NEVER_PROMOTED: &str = "never promoted";
 
 /// What was seen beside the edge itself.
 #[derive(Debug, Default)]
@@ -439,7 +433,7 @@ fn broken_promises(
     }
     if never_taken_back && watcher.taken_back.is_some() {
         let said = "the canary was taken back, and nothing was wrong with it".to_owned();
-        broken.push(("taken back for nothing", said));
+        broken.push((FOR_NOTHING, said));
     }
     broken.extend(late(scenario, record, watcher, seen.harm));
     broken.extend(bad_answers(scenario, record, requests));
@@ -459,20 +453,20 @@ fn late(scenario: &Scenario, record: &Record, watcher: &Watcher, harm: Option<In
         && let (Some(back), Some(harm), false) = (watcher.taken_back, harm, harm_at_start)
         && back < harm
     {
-        broken.push(("taken back for nothing", "the canary was taken back before anything was wrong".to_owned()));
+        broken.push((FOR_NOTHING, "the canary was taken back before anything was wrong".to_owned()));
     }
     if let Some(limit) = scenario.holds.taken_back_within.map(|limit| real(scenario, limit)) {
         let since_start = watcher.taken_back.map(|at| at.saturating_duration_since(watcher.began()).as_secs_f64());
         let took = if harm_at_start { since_start } else { record.rollback_s };
         if took.is_none_or(|took| took > limit.as_secs_f64()) {
-            let rule = if took.is_none() { NEVER_TAKEN_BACK } else { "taken back late" };
+            let rule = if took.is_none() { NEVER_TAKEN_BACK } else { TAKEN_BACK_LATE };
             broken.push((rule, format!("the canary was to be taken back within {limit:?}: {}", said(took))));
         }
     }
     if let Some(limit) = scenario.holds.promoted_within.map(|limit| real(scenario, limit)) {
         let took = watcher.promoted.map(|at| at.saturating_duration_since(watcher.began()).as_secs_f64());
         if took.is_none_or(|took| took > limit.as_secs_f64()) {
-            let rule = if took.is_none() { NEVER_PROMOTED } else { "promoted late" };
+            let rule = if took.is_none() { NEVER_PROMOTED } else { PROMOTED_LATE };
             broken.push((rule, format!("the canary was to be promoted within {limit:?}: {}", said(took))));
         }
     }

@@ -4,14 +4,8 @@ use std::time::Duration;
 
 use super::{Books, Played};
 use crate::invariant::Broken;
+use crate::promise::{ENDS, FOR_NOTHING, NEVER_PROMOTED, NEVER_TAKEN_BACK, PROMOTED_LATE, TAKEN_BACK_LATE};
 use crate::scenario::Scenario;
-
-/// It ends in another phase than promised.
-pub(super) const ENDS: &str = "ends";
-/// The canary should have been taken back and never was.
-pub(super) const NEVER_TAKEN_BACK: &str = "never taken back";
-/// The canary should have been promoted and never was.
-pub(super) const NEVER_PROMOTED: &str = "never promoted";
 
 /// What the scenario says must hold, and does not.
 pub(super) fn broken(scenario: &Scenario, played: &Played) -> Vec<Broken> {
@@ -33,18 +27,18 @@ fn for_nothing(scenario: &Scenario, played: &Played) -> Option<Broken> {
         |at: &Duration| scenario.holds.never_taken_back || (scenario.holds.taken_back_within.is_some() && is_early(at));
     let at = played.taken_back.filter(is_for_nothing)?.as_secs_f64();
     let said = format!("the canary was taken back after {at:.1} s, and nothing was wrong with it");
-    Some(Broken { rule: "taken back for nothing", said })
+    Some(Broken { rule: FOR_NOTHING, said })
 }
 
 fn back(scenario: &Scenario, played: &Played) -> Option<Broken> {
     let limit = scenario.holds.taken_back_within?;
     // One that came too early is told as such.
     let took = played.taken_back.map(|at| at.saturating_sub(played.harmed.unwrap_or_default()));
-    late(limit, took, (NEVER_TAKEN_BACK, "taken back late"), "taken back")
+    late(limit, took, (NEVER_TAKEN_BACK, TAKEN_BACK_LATE), "taken back")
 }
 
 fn on(scenario: &Scenario, played: &Played) -> Option<Broken> {
-    late(scenario.holds.promoted_within?, played.promoted, (NEVER_PROMOTED, "promoted late"), "promoted")
+    late(scenario.holds.promoted_within?, played.promoted, (NEVER_PROMOTED, PROMOTED_LATE), "promoted")
 }
 
 /// Never is another failure than late.

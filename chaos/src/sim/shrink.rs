@@ -2,19 +2,15 @@
 
 use std::time::Duration;
 
-use super::{Chosen, play, promise};
+use super::{Chosen, play};
+use crate::promise::may_show;
 use crate::scenario::Scenario;
 
 /// Takes events away one by one, and shortens the end, as long as `seed` still breaks the same `rule`.
-///
-/// What should have happened until the end did not happen because the end came earlier, or because nothing went wrong: for
-/// such a rule the end stays, and so does what first harms the canary.
 pub fn smallest(scenario: &Scenario, seed: u64, rule: &str) -> Scenario {
-    let is_about_the_end = [promise::ENDS, promise::NEVER_TAKEN_BACK, promise::NEVER_PROMOTED].contains(&rule);
-    let harm = |scenario: &Scenario| scenario.canary().and_then(|canary| scenario.first_harm(canary));
     smallest_that(scenario, |small| {
-        let is_another = is_about_the_end && (small.end != scenario.end || harm(small) != harm(scenario));
-        !is_another && play(small, seed, Chosen::Pointsman).broken.iter().any(|broken| broken.rule == rule)
+        may_show(small, scenario, rule)
+            && play(small, seed, Chosen::Pointsman).broken.iter().any(|broken| broken.rule == rule)
     })
 }
 
@@ -22,8 +18,7 @@ fn smallest_that(scenario: &Scenario, shows: impl Fn(&Scenario) -> bool) -> Scen
     let mut small = scenario.clone();
     let mut index = 0;
     while index < small.events.len() {
-        let mut fewer = small.clone();
-        fewer.events.remove(index);
+        let fewer = small.without(index);
         if shows(&fewer) {
             small = fewer;
         } else {
@@ -43,6 +38,7 @@ fn smallest_that(scenario: &Scenario, shows: impl Fn(&Scenario) -> bool) -> Scen
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::promise::{ENDS, FOR_NOTHING, TAKEN_BACK_LATE};
 
     const TEXT: &str = "
 about: it is taken back, which it must not be
@@ -60,7 +56,7 @@ holds: { never_taken_back: true }
     #[test]
     fn what_has_no_part_in_a_failure_is_taken_away() {
         let scenario = Scenario::parse(TEXT, "small").unwrap();
-        let small = smallest(&scenario, 1, "taken back for nothing");
+        let small = smallest(&scenario, 1, FOR_NOTHING);
         assert_eq!(small.events.iter().map(|event| event.at.as_secs()).collect::<Vec<_>>(), [4]);
         assert!(small.end < Duration::from_mins(1), "{:?}", small.end);
     }
@@ -70,8 +66,8 @@ holds: { never_taken_back: true }
         let text = TEXT.replace("never_taken_back: true", "taken_back_within: 100ms");
         let scenario = Scenario::parse(&text, "small").unwrap();
         let broken = play(&scenario, 1, Chosen::Pointsman).broken;
-        assert_eq!(broken.iter().map(|broken| broken.rule).collect::<Vec<_>>(), ["taken back late"]);
-        let small = smallest(&scenario, 1, "taken back late");
+        assert_eq!(broken.iter().map(|broken| broken.rule).collect::<Vec<_>>(), [TAKEN_BACK_LATE]);
+        let small = smallest(&scenario, 1, TAKEN_BACK_LATE);
         assert_eq!(small.events.iter().map(|event| event.at.as_secs()).collect::<Vec<_>>(), [4]);
         assert!(small.end > Duration::from_secs(4) && small.end < Duration::from_mins(1), "{:?}", small.end);
     }
@@ -80,7 +76,7 @@ holds: { never_taken_back: true }
     fn what_never_came_is_shown_to_the_same_end_with_its_cause() {
         let text = TEXT.replace("never_taken_back: true", "ends: steady");
         let scenario = Scenario::parse(&text, "small").unwrap();
-        let small = smallest(&scenario, 1, promise::ENDS);
+        let small = smallest(&scenario, 1, ENDS);
         assert_eq!(small.events.iter().map(|event| event.at.as_secs()).collect::<Vec<_>>(), [4]);
         assert_eq!(small.end, scenario.end);
     }
