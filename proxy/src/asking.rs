@@ -50,10 +50,7 @@ pub(crate) struct Subject {
     pub(crate) step: Option<usize>,
     /// What the canary would get then, in parts per million.
     pub(crate) weight_ppm: u32,
-    /// Whether it has traffic.
-    #[serde(skip)]
-    pub(crate) has_traffic: bool,
-    /// Since when at least, whichever edge decided then.
+    /// Since when at least it has traffic, whichever edge decided then; none while it has none.
     #[serde(skip)]
     pub(crate) traffic_since: Option<Time>,
     /// Whether a step or a promotion can come next at all: not during a bake, or with weights by hand.
@@ -105,7 +102,7 @@ impl Question {
     /// Whether it is to be asked about `subject` at all.
     fn is_due_for(&self, subject: &Subject) -> bool {
         match self {
-            Self::Query(_) => subject.has_traffic,
+            Self::Query(_) => subject.traffic_since.is_some(),
             Self::Gate(gate) => subject.goes_forward && gate.before.contains(&subject.next),
         }
     }
@@ -181,12 +178,12 @@ impl Desk {
         }
     }
 
-    /// It is about `subject` from `now` on; what was said of another one counts no more.
-    fn turn_to(&mut self, subject: &Subject, now: Time) {
+    /// It is about `subject` from now on; what was said of another one counts no more.
+    fn turn_to(&mut self, subject: &Subject) {
         let same_trial = |before: &Subject| before.canary == subject.canary && before.trial == subject.trial;
-        let traffic_since = self.traffic_since.filter(|_| self.about.as_ref().is_some_and(same_trial));
-        let earliest = [traffic_since, subject.traffic_since].into_iter().flatten().min().unwrap_or(now);
-        self.traffic_since = subject.has_traffic.then_some(earliest);
+        // A step began later than the traffic that it added to.
+        let known = self.traffic_since.filter(|_| self.about.as_ref().is_some_and(same_trial));
+        self.traffic_since = subject.traffic_since.map(|since| known.unwrap_or(since).min(since));
         if self.about.as_ref().is_some_and(|before| self.question.is_the_same(before, subject)) {
             self.about = Some(subject.clone());
             return;
@@ -305,7 +302,7 @@ impl Asking {
         let Some(subject) = subject else { return Vec::new() };
         let mut gates = Vec::new();
         for desk in self.desks.get_mut(&subject.route).into_iter().flatten() {
-            desk.turn_to(subject, now);
+            desk.turn_to(subject);
             if desk.is_due(subject, now) && self.on_the_way < MOST_ON_THE_WAY {
                 desk.asked_at = Some(now);
                 desk.is_on_the_way = true;
@@ -390,14 +387,13 @@ routes:
             next: Before::Step,
             step: Some(step),
             weight_ppm: 50_000,
-            has_traffic: true,
-            traffic_since: None,
+            traffic_since: Some(at(0)),
             goes_forward: true,
         }
     }
 
     fn asked(desk: &mut Desk, subject: &Subject, now: Time) {
-        desk.turn_to(subject, now);
+        desk.turn_to(subject);
         assert!(desk.is_due(subject, now));
         (desk.asked_at, desk.is_on_the_way) = (Some(now), true);
         assert!(!desk.is_due(subject, at(9_999)), "one answer is on its way at a time");
@@ -413,9 +409,9 @@ routes:
         assert!(desk.take(Said::Numbers(Ok(Numbers { canary: 0.5, stable: None }))));
         assert!(!desk.is_due(&subject(1, 1), at(9)) && desk.is_due(&subject(1, 1), at(10)));
         // Another step is still the same trial.
-        desk.turn_to(&subject(1, 2), at(9));
+        desk.turn_to(&subject(1, 2));
         assert_eq!(desk.gate(&subject(1, 2), at(9)).finding.unwrap().outcome, Outcome::Passes);
-        desk.turn_to(&subject(2, 1), at(9));
+        desk.turn_to(&subject(2, 1));
         assert_eq!(desk.gate(&subject(2, 1), at(9)).finding, None);
         assert!(desk.is_due(&subject(2, 1), at(9)), "at once");
     }
@@ -425,8 +421,8 @@ routes:
     fn a_new_trial_is_not_judged_on_the_numbers_of_the_one_before() {
         let mut desk = desk(&QUERY.replace("x{v=\"{{version}}\"}", "rate(x{v=\"{{version}}\"}[2m])"));
         let mut outcome = |trial, seconds: u64| {
-            let subject = subject(trial, 1);
-            desk.turn_to(&subject, at(seconds));
+            let subject = Subject { traffic_since: Some(at(trial * 1_000)), ..subject(trial, 1) };
+            desk.turn_to(&subject);
             (desk.asked_at, desk.is_on_the_way) = (Some(at(seconds)), true);
             desk.take(Said::Numbers(Ok(Numbers { canary: 7.0, stable: None })));
             desk.finding.as_ref().unwrap().outcome
@@ -443,8 +439,8 @@ routes:
     #[test]
     fn a_query_is_not_asked_about_a_canary_without_traffic() {
         let mut desk = desk(QUERY);
-        let idle = Subject { has_traffic: false, ..subject(1, 1) };
-        desk.turn_to(&idle, at(0));
+        let idle = Subject { traffic_since: None, ..subject(1, 1) };
+        desk.turn_to(&idle);
         assert!(!desk.is_due(&idle, at(0)));
     }
 
@@ -452,7 +448,7 @@ routes:
     fn a_gate_is_asked_before_what_it_is_for_and_its_answer_is_about_one_step() {
         let mut desk = desk(GATE);
         let step = subject(1, 2);
-        desk.turn_to(&step, at(0));
+        desk.turn_to(&step);
         assert!(!desk.is_due(&step, at(0)));
         assert_eq!(desk.gate(&step, at(0)).finding.unwrap().outcome, Outcome::Passes);
         let promotion = Subject { next: Before::Promotion, step: None, ..step };
@@ -461,7 +457,7 @@ routes:
         desk.take(Said::Verdict(Outcome::Passes, String::new()));
         assert_eq!(desk.gate(&promotion, at(2)).finding.unwrap().at, at(1), "when it was asked");
         let anew = Subject { trial: 2, ..promotion };
-        desk.turn_to(&anew, at(3));
+        desk.turn_to(&anew);
         assert_eq!(desk.gate(&anew, at(3)).finding, None);
         let baking = Subject { goes_forward: false, ..anew };
         assert_eq!(desk.gate(&baking, at(3)).finding.unwrap().outcome, Outcome::Passes);
@@ -480,7 +476,7 @@ routes:
             number: desk.number,
             said: Said::Numbers(Ok(Numbers { canary: 7.0, stable: None })),
         };
-        desk.turn_to(&subject(2, 1), at(1));
+        desk.turn_to(&subject(2, 1));
         asking.tell.send(late).unwrap();
         asking.listen();
         assert_eq!(asking.desks[&"r".parse::<RouteName>().unwrap()][0].finding, None);

@@ -122,9 +122,7 @@ pub struct Subject {
     pub version: VersionId,
     /// Its present trial.
     pub trial: u64,
-    /// Whether it is granted traffic.
-    pub has_traffic: bool,
-    /// Since when at least; none without traffic.
+    /// Since when at least it is granted traffic; none while it is not.
     pub traffic_since: Option<Time>,
 }
 
@@ -262,7 +260,7 @@ impl Gate {
     fn counts_for(&self, subject: &Subject) -> bool {
         match self.asked {
             Asked::Always | Asked::OfTheCalendar => true,
-            Asked::WithTraffic => subject.has_traffic,
+            Asked::WithTraffic => subject.traffic_since.is_some(),
         }
     }
 
@@ -276,7 +274,7 @@ impl Gate {
             (None, Some(old)) => (Outcome::Holds, self.stale_in_words(old)),
             (None, None) => (Outcome::Holds, "nothing has been found out yet".to_owned()),
         };
-        let is_suspicion = fresh.is_some_and(|fresh| fresh.is_suspicion && fresh.outcome == Outcome::Holds);
+        let is_suspicion = fresh.is_some_and(|fresh| fresh.is_suspicion);
         let observed = finding.map(|finding| finding.at);
         Standing { gate: self.name.clone(), outcome, is_suspicion, words, since: now, observed }
     }

@@ -295,7 +295,6 @@ impl ControlledRoute {
             next,
             step,
             weight_ppm: weight.ppm(),
-            has_traffic: tried.has_traffic,
             traffic_since: tried.traffic_since,
             goes_forward,
         })

@@ -79,7 +79,7 @@ pub(crate) enum Side {
 /// What is to be asked about `route` now; nothing unless its guard says so and its canary has traffic.
 pub(crate) fn question(route: &ControlledRoute, endpoints: &Endpoints) -> Option<Question> {
     let guard = route.route().guard.drift.clone()?;
-    let subject = route.asked_about().filter(|subject| subject.has_traffic)?;
+    let subject = route.asked_about().filter(|subject| subject.traffic_since.is_some())?;
     let (name, stable) = (&route.route().name, route.route().stable.clone());
     let of = |side: Side, version: &VersionId| {
         let serving = endpoints.serving(name, version).into_iter();

@@ -116,8 +116,8 @@ impl Rollout {
         began.or_else(|| Some(self.change((Decision::Edit, Cause::File), from, before)))
     }
 
-    /// An edge that does not say what this one says may have the newer file.
-    pub(super) fn is_opposed(&mut self) {
+    /// An edge that does not say what this one says may have the newer file: the time begins anew.
+    pub(super) fn note_opposition(&mut self) {
         if let Some(newer) = &mut self.elsewhere {
             newer.unopposed_since = None;
         }

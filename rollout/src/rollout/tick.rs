@@ -34,7 +34,7 @@ impl Rollout {
         }
         self.look_at_gates(seen, now);
         if !seen.acknowledged {
-            self.is_opposed();
+            self.note_opposition();
         }
         let found = self.judge(seen.rows);
         self.compare_mirrored(seen.mirrored);
@@ -163,7 +163,7 @@ impl Rollout {
         };
         // The phase, or its step, came with the traffic that it has now, whichever edge decided that.
         let traffic_since = has_traffic.then_some(self.since);
-        is_tried.then_some(Subject { version, trial: self.trial, has_traffic, traffic_since })
+        is_tried.then_some(Subject { version, trial: self.trial, traffic_since })
     }
 
     /// What copies of requests say about the canary of this rollout, as long as there is something to hold: not once it
