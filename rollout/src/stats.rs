@@ -95,23 +95,25 @@ fn canary_share_of_bad(weight: f64, ratio: f64) -> f64 {
 
 /// Log e-value of the labels against `canary <= r0 stable + d0`, betting that the canary is `ratio` times as bad.
 ///
-/// The growth-optimal linear bet `prod(1 + l G)` with `G = bad Z/w - r0 bad (1-Z)/(1-w) - d0`, `Z` = canary,
-/// `q = w ratio / (w ratio + 1 - w)`, `pi0` the same for `r0`, `l = w (q/pi0 - 1)`:
-/// `x_c ln(q/pi0 - l d0) + x_b ln((1-q)/(1-pi0) - l d0) + good ln(1 - l d0)`.
+/// The linear bet `prod(1 + l G)` with `G = bad Z/w - r0 bad (1-Z)/(1-w) - d0`, `Z` = canary:
+/// `x_c ln(1 + l (1/w - d0)) + x_b ln(1 - l (r0/(1-w) + d0)) + good ln(1 - l d0)`.
+/// Its growth-optimal stake is `l = w (q/pi0 - 1)`, `q = w ratio / (w ratio + 1 - w)`, `pi0` the same for `r0`.
 /// Stable's rate cancels. After Turner, Ly and Grünwald, safe 2x2 tests; Waudby-Smith and Ramdas, betting.
-/// Nothing is bet (0) where losing could cost more than all, which needs `d0` far above 1 %.
+///
+/// Of a bad answer of stable that stake keeps `k - l d0`, `k = (1-q)/(1-pi0)`: nothing, or less, where the ratio is large
+/// beside `1/d0`. So no stake is higher than the one that keeps `k/2`. Any stake that was fixed before the labels were
+/// drawn is a fair bet; to bet nothing there would make a canary the safer the worse it is.
 pub fn label_evidence(labels: &Labels, ratio: f64, tolerated: Tolerated) -> f64 {
-    let likeliest_if_fine = canary_share_of_bad(labels.weight, tolerated.ratio);
-    let likeliest_if_worse = canary_share_of_bad(labels.weight, ratio);
-    let fraction = labels.weight * (likeliest_if_worse / likeliest_if_fine - 1.0);
-    let price = fraction * tolerated.difference;
-    let kept_on_stable_bad = (1.0 - likeliest_if_worse) / (1.0 - likeliest_if_fine) - price;
-    if kept_on_stable_bad <= 0.0 {
-        return 0.0;
-    }
-    labels.canary_bad * (likeliest_if_worse / likeliest_if_fine - price).ln()
-        + labels.stable_bad * kept_on_stable_bad.ln()
-        + labels.good() * (-price).ln_1p()
+    let (w, d0) = (labels.weight, tolerated.difference);
+    let likeliest_if_fine = canary_share_of_bad(w, tolerated.ratio);
+    let likeliest_if_worse = canary_share_of_bad(w, ratio);
+    let kept_at_most = (1.0 - likeliest_if_worse) / (1.0 - likeliest_if_fine);
+    let lost_on_stable_bad = tolerated.ratio / (1.0 - w) + d0;
+    let optimal = w * (likeliest_if_worse / likeliest_if_fine - 1.0);
+    let stake = optimal.min((1.0 - 0.5 * kept_at_most) / lost_on_stable_bad);
+    labels.canary_bad * (stake * (1.0 / w - d0)).ln_1p()
+        + labels.stable_bad * (-stake * lost_on_stable_bad).ln_1p()
+        + labels.good() * (-stake * d0).ln_1p()
 }
 
 /// How errors of one version cluster.

@@ -128,6 +128,41 @@ fn a_slow_canary_is_taken_back_for_latency_but_not_in_its_first_half_minute() {
     }
 }
 
+/// Beside a stable that is never slow, and under a tolerance in points that is wide: the worse a canary is, the sooner it
+/// is taken back.
+#[test]
+fn nothing_is_so_bad_that_it_is_not_found() {
+    for (weight, share) in [("5%", 0.05), ("50%", 0.05), ("5%", 0.2), ("50%", 0.2), ("5%", 0.65), ("50%", 0.95)] {
+        for seed in 0..10 {
+            let mut chance = Chance::of_seed(seed);
+            let mut comparison = with_history(failing(0.0), &mut chance);
+            let slow = Health { error_rate: 0.0, slow_rate: share };
+            let verdicts = play(&mut comparison, &Traffic::new(600.0, weight, slow, failing(0.0)), 40, &mut chance);
+            let found = verdicts.last() == Some(&Verdict::Rollback(Regression::LatencyRegression));
+            assert!(found, "slow {share} at {weight}, seed {seed}: {:?}", comparison.summary().evidence.latency);
+        }
+    }
+}
+
+#[test]
+fn nor_by_errors_where_much_is_tolerated() {
+    let mut guard = Guard::default();
+    guard.tolerance.difference = 0.02;
+    for (weight, share) in [("50%", 0.08), ("5%", 0.18), ("50%", 0.18)] {
+        for seed in 0..10 {
+            let mut chance = Chance::of_seed(seed);
+            let mut comparison = Comparison::new(&guard);
+            let bad = Traffic::new(600.0, weight, failing(share), failing(0.0));
+            for _ in 0..6_000 {
+                comparison.baseline(bad.stable.tick(&mut chance));
+            }
+            let verdicts = play(&mut comparison, &bad, 15, &mut chance);
+            let found = verdicts.last() == Some(&Verdict::Rollback(Regression::ErrorRegression));
+            assert!(found, "fails {share} at {weight}, seed {seed}: {:?}", comparison.summary().evidence.slow);
+        }
+    }
+}
+
 #[test]
 fn a_common_slowdown_takes_nothing_back() {
     let healthy = Health { error_rate: 0.001, slow_rate: 0.005 };

@@ -15,6 +15,7 @@ mod comparison;
 mod evidence;
 mod findings;
 mod foresight;
+mod labels;
 mod live_service;
 mod mirror;
 mod properties;
