@@ -131,6 +131,7 @@ fn error_params(guard: &Guard) -> Params {
         ni_delta: guard.promotion.difference,
         min_soak_s: guard.promotion.min_soak.as_secs_f64(),
         max_duration_s: guard.promotion.max_duration.as_secs_f64(),
+        burst_errors: 1.0,
         ..Params::default()
     }
 }

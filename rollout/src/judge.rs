@@ -261,8 +261,12 @@ impl Judge {
     /// The end of a slice: bets first, history last.
     fn judge_slice(&mut self) {
         let known = self.known();
-        self.last_discount =
-            self.slice.drawn().map(|row| burst_discount(row, known.tolerated.ratio, known.bursts)).sum();
+        self.last_discount = self
+            .slice
+            .drawn()
+            .filter(|row| row.bad() >= self.params.burst_errors)
+            .map(|row| burst_discount(row, known.tolerated.ratio, known.bursts))
+            .sum();
         self.bet_on_persistent_differences(known);
         self.bet_on_spikes(known);
         self.collect(known);

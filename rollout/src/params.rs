@@ -41,6 +41,8 @@ pub struct Params {
     pub icc_prior: f64,
     /// How many errors that assumption is worth.
     pub icc_prior_errors: f64,
+    /// A slice with so many errors may be a burst, and is discounted.
+    pub burst_errors: f64,
     /// Half-life of stable's history.
     pub hist_half_life_s: f64,
     /// Stable's error rate before anything was seen.
@@ -98,6 +100,7 @@ impl Default for Params {
             fast_cap: 1.6,
             icc_prior: 0.01,
             icc_prior_errors: 5.0,
+            burst_errors: 2.0,
             hist_half_life_s: 600.0,
             prior_p: 1e-4,
             prior_n: 5000.0,

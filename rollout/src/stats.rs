@@ -206,9 +206,9 @@ pub fn log_labels_if_independent(labels: &Labels, ratio: f64) -> f64 {
 }
 
 /// Burst discount: by how many nats the labels of a slice are likelier under bursts than under independence;
-/// `max(0, ln g0(x_c) - ln Bin(x_c; X, pi0))`, and nothing for fewer than two bad requests or a burst size below 1e-9.
+/// `max(0, ln g0(x_c) - ln Bin(x_c; X, pi0))`, and nothing without bad requests or for a burst size below 1e-9.
 pub fn burst_discount(labels: &Labels, ratio: f64, bursts: Bursts) -> f64 {
-    if labels.bad() < 2.0 || bursts.icc < 1e-9 {
+    if labels.bad() < 0.5 || bursts.icc < 1e-9 {
         return 0.0;
     }
     (log_labels_if_bursting(labels, ratio, bursts) - log_labels_if_independent(labels, ratio)).max(0.0)

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use pointsman_config::Guard;
-use pointsman_rollout::{Comparison, Regression, Row, Verdict};
+use pointsman_rollout::{Comparison, Regression, Row, Tally, Verdict};
 
 use crate::traffic::{Chance, Health, Traffic, failing};
 
@@ -86,6 +86,39 @@ fn nor_when_its_errors_come_in_bursts_of_its_own() {
     });
     let limit = binomial_limit(seeds, guard.false_rollback_budget);
     println!("{back} of {seeds} bursty canary-hours taken back; more than {limit} would refute the budget");
+    assert!(back <= limit, "{back} of {seeds} taken back, limit {limit}");
+}
+
+/// Of this version's requests of a tick, half of a hundred fail, and then all of them at once, up to twenty.
+fn failing_in_rows(requests: u64, chance: &mut Chance) -> Tally {
+    let row = requests.clamp(1, 20);
+    let rows = (0..requests).filter(|_| chance.hits(0.005 / f64::from(u32::try_from(row).unwrap()))).count();
+    let errors = (row * u64::try_from(rows).unwrap()).min(requests);
+    Tally { requests, errors, slow: 0 }
+}
+
+/// At a small weight a row of the canary's is short, and a slice with one of its errors is as little a proof as one with
+/// many: stable's come twenty at once and seldom.
+#[test]
+fn nor_when_rows_of_requests_fail_and_the_canary_gets_few() {
+    let (seeds, guard) = (3_000, Guard::default());
+    let healthy = Traffic::new(200.0, "5%", failing(0.0), failing(0.0));
+    let back = count(seeds, |seed| {
+        let mut chance = Chance::of_seed(4_000_000 + seed);
+        let mut comparison = Comparison::new(&guard);
+        let row = |chance: &mut Chance| {
+            let Row { weight, canary, stable } = healthy.tick(chance);
+            let canary = failing_in_rows(canary.requests, chance);
+            Row { weight, canary, stable: failing_in_rows(stable.requests, chance) }
+        };
+        for _ in 0..2 * HISTORY {
+            comparison.baseline(row(&mut chance).stable);
+        }
+        comparison.restart();
+        (0..2 * HISTORY).any(|_| matches!(comparison.tick(&[row(&mut chance)]), Verdict::Rollback(_)))
+    });
+    let limit = binomial_limit(seeds, guard.false_rollback_budget);
+    println!("{back} of {seeds} canaries with rows of errors taken back; more than {limit} would refute the budget");
     assert!(back <= limit, "{back} of {seeds} taken back, limit {limit}");
 }
 
