@@ -149,13 +149,22 @@ struct Place {
     checks: Checks,
     /// Since it was killed: when it starts again, if it does, and what became of its state.
     down: Option<(Option<Duration>, Option<StateFault>)>,
+    /// While it stands still: since when, and until when.
+    frozen: Option<(Duration, Option<Duration>)>,
+}
+
+impl Place {
+    /// Whether anything happens there.
+    fn runs(&self) -> bool {
+        self.down.is_none() && self.frozen.is_none()
+    }
 }
 
 impl<'a, P: Policy> World<'a, P> {
     fn new(scenario: &'a Scenario, seed: u64, policy: P) -> Self {
         let chance = ChaCha8Rng::seed_from_u64(seed);
         let fleet = Fleet::new(scenario);
-        let place = |_| Place { checks: Checks::new(&scenario.route, &fleet), down: None };
+        let place = |_| Place { checks: Checks::new(&scenario.route, &fleet), down: None, frozen: None };
         let is_bad = |canary: &&VersionId| scenario.is_bad_from_the_start(canary);
         Self {
             scenario,
@@ -202,8 +211,9 @@ impl<'a, P: Policy> World<'a, P> {
     fn tick(&mut self) {
         self.begin_events();
         self.start_again();
+        self.go_on();
         self.fleet.move_on(self.now);
-        for place in self.edges.iter_mut().filter(|place| place.down.is_none()) {
+        for place in self.edges.iter_mut().filter(|place| place.runs()) {
             place.checks.look(&self.fleet, self.now);
         }
         self.policy.move_on(&self.fleet, self.now);
@@ -219,7 +229,7 @@ impl<'a, P: Policy> World<'a, P> {
     fn views(&self) -> Vec<Option<View>> {
         let view = |(edge, place): (usize, &Place)| {
             let ready = self.policy.ready(edge, place.checks.ready());
-            place.down.is_none().then(|| View { applied: self.policy.split(edge, &ready), ready: ready.into_owned() })
+            place.runs().then(|| View { applied: self.policy.split(edge, &ready), ready: ready.into_owned() })
         };
         self.edges.iter().enumerate().map(view).collect()
     }
@@ -233,10 +243,12 @@ impl<'a, P: Policy> World<'a, P> {
             };
             serving.push(Serving { edge, applied, trial: self.policy.trial(edge), checks: &place.checks });
         }
-        if serving.is_empty() {
+        let is_frozen = |(_, place): &(usize, &Place)| place.down.is_none() && place.frozen.is_some();
+        let frozen: Vec<usize> = self.edges.iter().enumerate().filter(is_frozen).map(|(edge, _)| edge).collect();
+        if serving.is_empty() && frozen.is_empty() {
             self.books.unserved += self.traffic.arrivals(self.now);
         } else {
-            self.traffic.serve(&serving, self.now, &self.fleet);
+            self.traffic.serve((&serving, &frozen), self.now, &self.fleet);
         }
     }
 
@@ -286,6 +298,7 @@ impl<'a, P: Policy> World<'a, P> {
                 return self.policy.edit(&edit.route, now);
             }
             What::Edge { fault: EdgeFault::Killed, who, state } => self.kill(*who, *state, event.until),
+            What::Edge { fault: EdgeFault::Frozen, who, .. } => self.freeze(*who, event.until),
             What::Fault(_) | What::Down(_) => self.fleet.begin(event),
             What::Traffic(_) => self.traffic.begin(event),
             What::Edge { .. } | What::Api(_) => self.policy.trouble(event),
@@ -297,9 +310,33 @@ impl<'a, P: Policy> World<'a, P> {
     fn kill(&mut self, who: Who, state: Option<StateFault>, until: Option<Duration>) {
         for edge in self.policy.who(who) {
             let Some(place) = self.edges.get_mut(edge).filter(|place| place.down.is_none()) else { continue };
-            place.down = Some((until, state));
+            (place.down, place.frozen) = (Some((until, state)), None);
             self.policy.kill(edge, state, Time::after_start(self.now));
             self.books.cut_off += self.traffic.cut_off(edge);
+            self.books.unserved += self.traffic.give_up(edge);
+        }
+    }
+
+    /// Nothing happens at an edge until it goes on, and nobody is told so: clients wait for it.
+    fn freeze(&mut self, who: Who, until: Option<Duration>) {
+        for edge in self.policy.who(who) {
+            let Some(place) = self.edges.get_mut(edge).filter(|place| place.runs()) else { continue };
+            place.frozen = Some((self.now, until));
+            self.policy.freeze(edge);
+            self.traffic.freeze(edge);
+        }
+    }
+
+    /// Those go on whose time has come: what was under way there has ended meanwhile.
+    fn go_on(&mut self) {
+        for edge in 0..self.edges.len() {
+            let Some(place) = self.edges.get_mut(edge) else { continue };
+            let is_over = |(_, until): &mut (Duration, Option<Duration>)| until.is_some_and(|until| self.now >= until);
+            if let Some((since, _)) = place.frozen.take_if(is_over) {
+                let told = self.policy.go_on(edge, self.now.saturating_sub(since), Time::after_start(self.now));
+                self.note(told);
+                self.traffic.go_on(edge, self.now, &mut self.books);
+            }
         }
     }
 
@@ -367,7 +404,7 @@ impl<'a, P: Policy> World<'a, P> {
     /// Holds what each edge does now against the invariants.
     fn look(&mut self) {
         let stable: &VersionId = &self.scenario.route.stable;
-        for (edge, place) in self.edges.iter().enumerate().filter(|(_, place)| place.down.is_none()) {
+        for (edge, place) in self.edges.iter().enumerate().filter(|(_, place)| place.runs()) {
             let ready = self.policy.ready(edge, place.checks.ready());
             let split = self.policy.split(edge, &ready);
             if let Some(barred) = self.policy.barred(edge) {

@@ -323,6 +323,16 @@ impl Asking {
         gates
     }
 
+    /// So much time has passed that the clock did not count: what was said before is so much older.
+    pub(crate) fn grow_old(&mut self, uncounted: Duration) {
+        for desk in self.desks.values_mut().flatten() {
+            desk.asked_at = desk.asked_at.map(|at| at.minus(uncounted));
+            if let Some(finding) = &mut desk.finding {
+                finding.at = finding.at.minus(uncounted);
+            }
+        }
+    }
+
     /// Whether anything is asked, or known, about the canaries of `route`.
     pub(crate) fn is_about(&self, route: &RouteName) -> bool {
         self.desks.contains_key(route) || self.calendars.iter().any(|calendar| calendar.freeze().is_of(route))

@@ -30,6 +30,7 @@ mod reload;
 pub(crate) mod replicas;
 pub(crate) mod resolver;
 pub mod series;
+mod standstill;
 pub(crate) mod state;
 mod way_back;
 mod window;
@@ -64,6 +65,7 @@ use self::publisher::{Live, Publisher, RoutePicture};
 use self::replicas::{Message, Replication};
 use self::resolver::{Resolved, Resolver};
 use self::series::{Look, SeriesBook};
+use self::standstill::Watch;
 use self::state::Reopened;
 use self::state::database::Batch;
 use crate::asking::{Asking, Frozen};
@@ -225,6 +227,8 @@ struct Settled {
 #[derive(Debug)]
 pub(crate) struct Control {
     started: Instant,
+    /// The clock that decisions go by.
+    watch: Watch,
     config: Config,
     config_view: ConfigView,
     /// In the order of the file.
@@ -278,6 +282,7 @@ impl Control {
     pub(crate) async fn begin(parts: Parts) -> Self {
         let mut control = Self {
             started: Instant::now(),
+            watch: Watch::new(Instant::now()),
             config: Config { routes: Vec::new(), ..parts.config.clone() },
             config_view: parts.config_view,
             routes: Vec::new(),
@@ -314,6 +319,7 @@ impl Control {
 
     /// Runs until it is told to stop.
     pub(crate) async fn run(mut self, mut inputs: Inputs) {
+        self.watch.begin(Instant::now());
         let mut ticks = tokio::time::interval(TICK);
         // A late tick takes everything that was counted meanwhile; making it up would only make rows of nothing.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -339,7 +345,7 @@ impl Control {
     }
 
     fn now(&self) -> Time {
-        Time::after_start(CLOCK_BEGINS_AT + self.started.elapsed())
+        Time::after_start(CLOCK_BEGINS_AT + self.watch.shows(Instant::now()))
     }
 
     async fn stop(self, stopped: oneshot::Sender<()>) {
@@ -414,7 +420,11 @@ impl Control {
     // ---- what is decided, in the order in which it happens ----
 
     async fn tick(&mut self) {
-        let (now, began) = (self.now(), Instant::now());
+        let began = Instant::now();
+        if let Some(uncounted) = self.watch.look(began) {
+            self.wake(uncounted);
+        }
+        let now = self.now();
         self.look_at_release(began);
         self.find_outliers(now);
         self.publisher.forget_drained(began);
@@ -460,6 +470,23 @@ impl Control {
         if spent > TICK {
             debug!(spent_ms = spent.as_millis(), routes = self.routes.len(), "a tick took longer than its span");
         }
+    }
+
+    /// Nothing was looked at for a while. What was under way ended late because of that, and is no evidence; what others said
+    /// is as old as it is, although the time does not count.
+    fn wake(&mut self, uncounted: Duration) {
+        warn!(
+            uncounted_ms = uncounted.as_millis(),
+            "this process stood still, as it does when it is stopped or its machine is paused; requests that were under way \
+             are no evidence, and the time counts for no step and no bake"
+        );
+        self.publisher.disregard_what_is_under_way();
+        self.asking.grow_old(uncounted);
+        if let Some(replication) = &mut self.replication {
+            replication.grow_old(uncounted);
+        }
+        self.republish = true;
+        self.publish();
     }
 
     /// Has others asked about the canaries that this edge decides about.

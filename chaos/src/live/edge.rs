@@ -216,6 +216,14 @@ impl Edge {
         }
     }
 
+    /// Stands still, or goes on from where it stood; to who waits for it, it is down meanwhile.
+    pub(super) fn freeze(&mut self, is_frozen: bool) -> Result<(), LiveError> {
+        let Some(process) = &self.process else { return Ok(()) };
+        process.signal(if is_frozen { Signal::SIGSTOP } else { Signal::SIGCONT })?;
+        self.is_down = is_frozen;
+        Ok(())
+    }
+
     /// Whether it has ended though nobody ended it.
     pub(super) fn died(&mut self) -> Option<ExitStatus> {
         self.process.as_mut()?.ended()

@@ -27,7 +27,9 @@ pub(super) fn check(scenario: &Scenario, cluster: &Cluster, watcher: &mut Watche
         // Who is not there gets nothing, whatever is selected: the edge finds out sooner than probes do.
         let gone = gone_from(one, cluster.readiness()).and_then(|at| at.checked_sub(FOUND_WITHIN));
         let until = [next, gone].into_iter().flatten().min();
-        broken.extend(ahead_of_traffic(one, until, watcher, requests));
+        if !is_put_back(&selections, number) {
+            broken.extend(ahead_of_traffic(one, until, watcher, requests));
+        }
         broken.extend(nobody_there(one, cluster.readiness()));
         if !has_late_writes(scenario) {
             broken.extend(taken_back(one, watcher));
@@ -37,6 +39,13 @@ pub(super) fn check(scenario: &Scenario, cluster: &Cluster, watcher: &mut Watche
     for (rule, said) in broken {
         watcher.broke(rule, &said);
     }
+}
+
+/// Whether an edge only puts back what somebody else changed: traffic has not moved, and does not.
+fn is_put_back(selections: &[Selected], number: usize) -> bool {
+    let before = |many: usize| number.checked_sub(many).and_then(|number| selections.get(number));
+    let (Some(own), Some(theirs), Some(former)) = (selections.get(number), before(1), before(2)) else { return false };
+    theirs.is_foreign && own.version == former.version
 }
 
 /// What was given up may land, and is put right then.
@@ -140,6 +149,19 @@ end: 1m
 
     fn selected(at: Instant, version: &str) -> Selected {
         Selected { at, version: version.to_owned(), is_foreign: false }
+    }
+
+    #[test]
+    fn what_somebody_else_changed_may_be_put_back_while_traffic_stays() {
+        let began = Instant::now();
+        let at = |seconds| began + Duration::from_secs(seconds);
+        let by_hand = |seconds, version| Selected { is_foreign: true, ..selected(at(seconds), version) };
+        let back = [selected(at(0), "v1"), by_hand(5, "v2"), selected(at(9), "v1")];
+        assert_eq!([0, 1, 2].map(|number| is_put_back(&back, number)), [false, false, true]);
+        let forward = [selected(at(0), "v1"), by_hand(5, "v3"), selected(at(9), "v2")];
+        assert!(!is_put_back(&forward, 2), "it moves on");
+        let flipped = [selected(at(0), "v2"), selected(at(5), "v1"), selected(at(9), "v2")];
+        assert!(!is_put_back(&flipped, 2), "nobody else was there");
     }
 
     #[test]

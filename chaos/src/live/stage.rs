@@ -238,6 +238,7 @@ impl<'a> Stage<'a> {
     ) -> Result<(), LiveError> {
         match fault {
             EdgeFault::Killed => self.kill(edges, state, planned).await,
+            EdgeFault::Frozen => self.freeze(edges, planned),
             EdgeFault::Upgraded => self.upgrade().await,
             EdgeFault::CutOff => {
                 self.cut_off(edges, true);
@@ -252,6 +253,29 @@ impl<'a> Stage<'a> {
             self.edges.cut_off(*number, is_cut);
             self.watcher.set_apart(*number, is_cut);
         }
+    }
+
+    /// Nobody asks it anything while it stands still; what it then knows is old until the others have told it.
+    fn freeze(&mut self, edges: &[usize], planned: Duration) -> Result<(), LiveError> {
+        for number in edges {
+            let Some(edge) = self.edges.all.get_mut(*number).filter(|edge| !edge.is_down) else { continue };
+            edge.freeze(true)?;
+            self.seen.frozen.push(Outage { edge: edge.clients, since: Instant::now(), planned, until: None });
+            self.watcher.expect(*number, true);
+            self.watcher.set_apart(*number, true);
+        }
+        Ok(())
+    }
+
+    fn thaw(&mut self, edges: &[usize]) -> Result<(), LiveError> {
+        for number in edges {
+            let Some(edge) = self.edges.all.get_mut(*number) else { continue };
+            edge.freeze(false)?;
+            self.seen.goes_on(edge.clients);
+            self.watcher.expect(*number, false);
+            self.watcher.set_apart(*number, false);
+        }
+        Ok(())
     }
 
     fn set_clocks(&self, edges: &[usize], is_behind: bool, by: Duration) -> Result<(), LiveError> {
@@ -310,6 +334,7 @@ impl<'a> Stage<'a> {
             What::Edge { fault: EdgeFault::Killed, state, .. } => {
                 self.come_back(&active.edges, state.is_some()).await?;
             }
+            What::Edge { fault: EdgeFault::Frozen, .. } => self.thaw(&active.edges)?,
             What::Edge { fault: EdgeFault::CutOff, .. } => self.cut_off(&active.edges, false),
             What::Edge { fault: EdgeFault::Clock { .. }, .. } => {
                 self.set_clocks(&active.edges, false, Duration::ZERO)?;

@@ -16,6 +16,8 @@ use crate::scenario::{ApiFault, Clients, ConfigFault, EdgeFault, Fault, Holds, S
 
 /// A limit of time is for a machine that has nothing else to do; processes that share one get so much more.
 const GRACE: Duration = Duration::from_secs(3);
+/// No client gives a request up sooner.
+const CLIENTS_WAIT: Duration = Duration::from_secs(10);
 /// Requests that were due so shortly before a version was taken back may still be on their way to it.
 const ON_THE_WAY: Duration = Duration::from_secs(1);
 /// An answer that was begun while answers were torn, or came drop by drop, may end so much later.
@@ -47,6 +49,8 @@ pub(super) struct Seen {
     pub(super) edges: usize,
     /// When an edge was meant to be down.
     pub(super) down: Vec<Outage>,
+    /// When an edge stood still.
+    pub(super) frozen: Vec<Outage>,
     /// When whose answers were torn on purpose.
     torn: Vec<(VersionId, Instant, Option<Instant>)>,
     /// Faults that are over and of which endpoints are to be told; whose answers they tear.
@@ -94,6 +98,19 @@ impl Seen {
         for outage in self.down.iter_mut().filter(|outage| outage.edge == edge && outage.until.is_none()) {
             outage.until = Some(until);
         }
+    }
+
+    /// An edge goes on from where it stood.
+    pub(super) fn goes_on(&mut self, edge: SocketAddr) {
+        for frozen in self.frozen.iter_mut().filter(|frozen| frozen.edge == edge && frozen.until.is_none()) {
+            frozen.until = Some(Instant::now());
+        }
+    }
+
+    /// Whether a client lost its patience with an edge that stood still at that moment.
+    fn was_given_up(&self, told: &Told) -> bool {
+        let by_client = told.end == Ended::Timeout;
+        by_client && self.frozen.iter().any(|frozen| told.to == Some(frozen.edge) && frozen.covers(told.ended))
     }
 
     /// Whether a request was under way to an edge when that was killed.
@@ -167,7 +184,9 @@ impl Seen {
 
     /// Whether the edge's counters hold the load's requests and nothing else.
     pub(super) fn is_countable(&self) -> bool {
-        self.down.is_empty() && !self.was_upgraded && !self.had_odd_clients
+        // What its client gave up the edge may find too late to count.
+        let may_be_given_up = self.frozen.iter().any(|frozen| frozen.planned >= CLIENTS_WAIT);
+        self.down.is_empty() && !may_be_given_up && !self.was_upgraded && !self.had_odd_clients
     }
 }
 
@@ -197,6 +216,7 @@ fn kinds(what: &What) -> Vec<&'static str> {
         What::Down(down) if down.every.is_some() => vec!["flapping endpoints"],
         What::Down(_) => vec!["endpoints gone"],
         What::Edge { fault: EdgeFault::Upgraded, .. } => vec!["upgrade"],
+        What::Edge { fault: EdgeFault::Frozen, .. } => vec!["edge frozen"],
         What::Edge { fault: EdgeFault::CutOff, .. } => vec!["edge cut off"],
         What::Edge { fault: EdgeFault::Clock { .. }, .. } => vec!["clock off"],
         What::Edge { state: None, .. } => vec!["edge killed"],
@@ -321,7 +341,7 @@ fn book(record: &mut Record, requests: &[Told], seen: &Seen, sums: Sums) {
                 books.not_sent_as_planned += u64::from(is_down);
             }
             Ended::Reset | Ended::Timeout | Ended::Malformed => {
-                if seen.was_cut_off(told) || seen.was_torn(told) {
+                if seen.was_cut_off(told) || seen.was_torn(told) || seen.was_given_up(told) {
                     books.unanswered_as_planned += 1;
                 } else {
                     books.lost += 1;

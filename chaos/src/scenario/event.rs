@@ -182,6 +182,8 @@ pub enum DownBy {
 pub enum EdgeFault {
     /// It is killed, and starts again when the event is over.
     Killed,
+    /// Its process stands still, and goes on when the event is over: connections are made, and nothing is answered or looked at.
+    Frozen,
     /// Another process takes over from it.
     Upgraded,
     /// Other edges and the API server do not reach it, nor it them.

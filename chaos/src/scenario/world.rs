@@ -71,7 +71,7 @@ impl Event {
     fn is_played_by_sim(&self) -> bool {
         match &self.what {
             What::Edge { fault: EdgeFault::Killed, state, .. } => *state != Some(StateFault::ReadOnly),
-            What::Edge { fault: EdgeFault::CutOff | EdgeFault::Clock { .. }, .. }
+            What::Edge { fault: EdgeFault::Frozen | EdgeFault::CutOff | EdgeFault::Clock { .. }, .. }
             | What::Fault(_)
             | What::Down(_)
             | What::Traffic(_)

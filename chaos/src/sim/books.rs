@@ -12,7 +12,7 @@ use crate::count::exact;
 pub struct Books {
     /// By version.
     pub versions: BTreeMap<VersionId, VersionBooks>,
-    /// Requests that came while the edge was down.
+    /// Requests that came while the edge was down, or that waited for one that stood still until their clients gave up.
     pub unserved: u64,
     /// Requests that were under way when the edge was killed.
     pub cut_off: u64,

@@ -152,7 +152,7 @@ impl Group {
                 member.sight.take_in(&shown, now);
                 member.place_first(around);
             }
-            let clock = member.clock(now);
+            let clock = member.lease_clock(now);
             member.seat.stand(&mut around.cluster, has_way, (now, clock));
         }
     }
@@ -162,7 +162,7 @@ impl Group {
             let others: Vec<(usize, bool)> = self
                 .serving_beside(edge)
                 .into_iter()
-                .map(|other| (other, self.members.get(other).is_some_and(Member::is_up)))
+                .map(|other| (other, self.members.get(other).is_some_and(|member| member.down_since.is_none())))
                 .collect();
             if let Some(member) = self.members.get_mut(edge).filter(|member| member.is_up()) {
                 member.take_or_leave_the_lead(&others, &mut self.around);
@@ -172,7 +172,10 @@ impl Group {
 
     fn deliver_edits(&mut self) {
         let now = self.around.now;
-        for (_, edge, route) in self.edits.extract_if(.., |(at, ..)| *at <= now) {
+        // Who stands still reads it when it goes on.
+        let frozen: Vec<usize> =
+            self.members.iter().filter(|member| member.is_frozen).map(|member| member.edge).collect();
+        for (_, edge, route) in self.edits.extract_if(.., |(at, edge, _)| *at <= now && !frozen.contains(edge)) {
             if let Some(member) = self.members.get_mut(edge).filter(|member| member.is_up()) {
                 member.edit(&route, &mut self.around);
             }
@@ -209,7 +212,9 @@ impl Group {
             if let Some(to) = is_flip {
                 let now = self.around.now;
                 // One that has just come is not waited for by a leader that has not met it.
-                let serves = |member: &&Member| member.is_up() && now.saturating_sub(member.born) >= HEARD_WITHIN * 2;
+                let serves = |member: &&Member| {
+                    member.down_since.is_none() && now.saturating_sub(member.born) >= HEARD_WITHIN * 2
+                };
                 self.around.witness.flip_is_decided(&to, self.members.iter().filter(serves), now);
             }
         }
@@ -241,7 +246,7 @@ impl Group {
     /// At most one leads at a time; and somebody does, where anybody can.
     fn hold_lead(&mut self) {
         let now = self.around.now;
-        let holds = |member: &&Member| member.is_up() && member.seat.fence(member.clock(now)).is_some();
+        let holds = |member: &&Member| member.is_up() && member.seat.fence(member.lease_clock(now)).is_some();
         let leaders: Vec<&str> = self.members.iter().filter(holds).map(|member| member.name.as_str()).collect();
         if leaders.len() > 1 {
             let what = format!("{} hold the Lease at once", leaders.join(" and "));
@@ -273,7 +278,7 @@ impl Group {
     fn disagreements(&mut self) -> Vec<String> {
         let observed = Arc::clone(&self.around.cluster.shown().observed);
         let Some(leader) = self.leader() else { return vec!["nobody leads".to_owned()] };
-        let clock = leader.clock(self.around.now);
+        let clock = leader.lease_clock(self.around.now);
         let stands = |member: &Member| (member.phase(), member.rollout.serial(), member.applied());
         let mut wrong = Vec::new();
         for member in self.members.iter().filter(|member| stands(member) != stands(leader)) {
@@ -472,7 +477,7 @@ impl Policy for Group {
                         EdgeFault::Clock { is_behind, by } => {
                             member.clock_off = Some(ClockOff { is_behind: *is_behind, by: *by, until: event.until });
                         }
-                        EdgeFault::Killed | EdgeFault::Upgraded => {}
+                        EdgeFault::Killed | EdgeFault::Frozen | EdgeFault::Upgraded => {}
                     }
                 }
             }
@@ -492,6 +497,20 @@ impl Policy for Group {
         if let Some(member) = self.members.get_mut(edge) {
             member.down_since = Some(now.since(Time::default()));
         }
+    }
+
+    fn freeze(&mut self, edge: usize) {
+        if let Some(member) = self.members.get_mut(edge) {
+            member.is_frozen = true;
+        }
+    }
+
+    fn go_on(&mut self, edge: usize, stood_still: Duration, _now: Time) -> Vec<Told> {
+        if let Some(member) = self.members.get_mut(edge) {
+            member.is_frozen = false;
+            member.stood_still += stood_still;
+        }
+        Vec::new()
     }
 
     /// An edge that starts reads the live Service first.

@@ -22,6 +22,11 @@ pub(super) struct Edge {
     /// How traffic was divided when the process was killed.
     before: Option<Split>,
     lost: Option<String>,
+    is_frozen: bool,
+    /// For how long it stood still in all: that does not count.
+    stood_still: Duration,
+    /// The file as it was edited meanwhile.
+    unread: Option<Arc<Route>>,
 }
 
 impl Edge {
@@ -29,10 +34,12 @@ impl Edge {
         let (rollout, changes) = Rollout::start(Arc::clone(&scenario.route), Time::default());
         let keeps = scenario.events.iter().any(|event| matches!(event.what, What::Edge { .. }));
         let kept = keeps.then(|| (rollout.saved(Time::default()), Time::default()));
-        (Self { rollout, keeps, kept, before: None, lost: None }, told(changes))
+        let (is_frozen, stood_still) = (false, Duration::ZERO);
+        (Self { rollout, keeps, kept, before: None, lost: None, is_frozen, stood_still, unread: None }, told(changes))
     }
 
     fn step(&mut self, input: Input<'_>, now: Time) -> Vec<Told> {
+        let now = now.minus(self.stood_still);
         // A refused order changes nothing, as it does at the edge.
         let told = self.rollout.step(input, now).map(told).unwrap_or_default();
         self.keep(!told.is_empty(), now);
@@ -93,15 +100,34 @@ impl Policy for Edge {
     }
 
     fn order(&mut self, kind: &OrderKind, now: Time) -> Vec<Told> {
+        if self.is_frozen {
+            return Vec::new();
+        }
         let order = Order { kind: kind.clone(), actor: "operator".to_owned(), reason: "the scenario".to_owned() };
         self.step(Input::Order(&order), now)
     }
 
     fn edit(&mut self, route: &Arc<Route>, now: Time) -> Vec<Told> {
+        if self.is_frozen {
+            self.unread = Some(Arc::clone(route));
+            return Vec::new();
+        }
         self.step(Input::Edit(Arc::clone(route)), now)
     }
 
-    fn kill(&mut self, _edge: usize, state: Option<StateFault>, _now: Time) {
+    fn freeze(&mut self, _edge: usize) {
+        self.is_frozen = true;
+    }
+
+    fn go_on(&mut self, _edge: usize, stood_still: Duration, now: Time) -> Vec<Told> {
+        self.is_frozen = false;
+        self.stood_still += stood_still;
+        self.unread.take().map(|route| self.edit(&route, now)).unwrap_or_default()
+    }
+
+    fn kill(&mut self, edge: usize, state: Option<StateFault>, now: Time) {
+        // What it has not read the next process reads.
+        drop(self.go_on(edge, Duration::ZERO, now));
         self.before = Some(self.rollout.desired().granted);
         if state.is_some() {
             (self.kept, self.keeps) = (None, state != Some(StateFault::Newer));
@@ -110,6 +136,7 @@ impl Policy for Edge {
 
     /// Of a state that is lost nothing is known but the file.
     fn start_again(&mut self, _edge: usize, now: Time) -> Vec<Told> {
+        let now = now.minus(self.stood_still);
         let changes = if let Some((kept, _)) = self.kept.take() {
             self.resume(&kept, now)
         } else {

@@ -129,6 +129,12 @@ pub(super) trait Policy {
     }
     /// An edge is killed, and something may become of its state file.
     fn kill(&mut self, _edge: usize, _state: Option<StateFault>, _now: Time) {}
+    /// An edge stands still from now on.
+    fn freeze(&mut self, _edge: usize) {}
+    /// It goes on, after so long.
+    fn go_on(&mut self, _edge: usize, _stood_still: Duration, _now: Time) -> Vec<Told> {
+        Vec::new()
+    }
     fn start_again(&mut self, _edge: usize, _now: Time) -> Vec<Told> {
         Vec::new()
     }

@@ -15,6 +15,9 @@ use super::fleet::{Answers, Fleet};
 use crate::count::exact;
 use crate::scenario::{Event, Scenario};
 
+/// How long a client waits for an edge that does not answer.
+const CLIENTS_WAIT: Duration = Duration::from_secs(10);
+
 /// The stream of requests, and those whose outcome is not known yet.
 pub(super) struct Traffic {
     chance: ChaCha8Rng,
@@ -28,6 +31,17 @@ pub(super) struct Traffic {
     coming: BTreeMap<Duration, Vec<(usize, Observed)>>,
     /// Assigned in this tick.
     assigned: Vec<(VersionId, u64)>,
+    /// At edges that stand still.
+    waiting: BTreeMap<usize, Waiting>,
+}
+
+/// What clients wait for at an edge that stands still.
+#[derive(Default)]
+struct Waiting {
+    /// Assigned before, and not ended then.
+    under_way: Vec<Observed>,
+    /// Sent since: when, and how many.
+    unread: Vec<(Duration, u64)>,
 }
 
 /// An edge that takes requests.
@@ -59,6 +73,7 @@ impl Traffic {
             hangs_for: route.timeouts.read.min(route.timeouts.total),
             coming: BTreeMap::new(),
             assigned: Vec::new(),
+            waiting: BTreeMap::new(),
         }
     }
 
@@ -84,11 +99,16 @@ impl Traffic {
 
     /// The requests of this tick are spread evenly over the edges that take any; each divides its own, and they meet their
     /// fates.
-    pub(super) fn serve(&mut self, edges: &[Serving<'_>], now: Duration, fleet: &Fleet) {
+    /// At those that stand still they wait.
+    pub(super) fn serve(&mut self, (edges, frozen): (&[Serving<'_>], &[usize]), now: Duration, fleet: &Fleet) {
         // A Poisson stream that is divided by independent draws is so many independent Poisson streams.
-        let mean = self.mean(now) / exact(edges.len().max(1));
+        let mean = self.mean(now) / exact((edges.len() + frozen.len()).max(1));
         for serving in edges {
             self.serve_at(serving, mean, now, fleet);
+        }
+        for edge in frozen {
+            let sent = self.poisson(mean);
+            self.waiting.entry(*edge).or_default().unread.push((now, sent));
         }
     }
 
@@ -97,10 +117,13 @@ impl Traffic {
             Split::Whole(whole) => (whole, None, Share::ZERO),
             Split::Canary { stable, canary, share } => (stable, Some(canary), *share),
         };
-        let drawn = Drawn {
+        let mut drawn = Drawn {
             canary: canary.map_or(0, |_| self.poisson(mean * weight.ratio())),
             stable: self.poisson(mean * (1.0 - weight.ratio())),
         };
+        let unread = self.waiting.remove(&serving.edge).map_or(0, |waiting| waiting.unread.iter().map(sent_of).sum());
+        let of_unread = if canary.is_some() { self.binomial(unread, weight.ratio()) } else { 0 };
+        drawn += Drawn { canary: of_unread, stable: unread - of_unread };
         let answers = |version: &VersionId| fleet.answers(version, serving.checks.thought_dead(version), now);
         let of_stable = self.fates(drawn.stable, answers(stable));
         let of_canary = canary.map(|canary| self.fates(drawn.canary, answers(canary))).unwrap_or_default();
@@ -136,29 +159,52 @@ impl Traffic {
             rows.extend(first.remove());
         }
         for (_, row) in &rows {
-            books.answered(&row.stable, row.row.stable);
-            if let Some(canary) = &row.canary {
-                books.answered(canary, row.row.canary);
-            }
+            note(row, books);
         }
         rows
     }
 
     /// Requests whose outcome is still to come.
     pub(super) fn under_way(&self) -> u64 {
-        self.coming.values().flatten().map(|(_, observed)| requests_of(observed)).sum()
+        let frozen = self.waiting.values().flat_map(|waiting| &waiting.under_way);
+        self.coming.values().flatten().map(|(_, observed)| observed).chain(frozen).map(requests_of).sum()
+    }
+
+    /// An edge stands still: nothing comes of what was under way there until it goes on.
+    pub(super) fn freeze(&mut self, edge: usize) {
+        let own = self.take_coming(edge);
+        self.waiting.entry(edge).or_default().under_way.extend(own);
+    }
+
+    /// It goes on: what was under way has ended, and says nothing of any version, since it was the edge that was late. Of
+    /// what came since those are gone whose clients had no more patience.
+    pub(super) fn go_on(&mut self, edge: usize, now: Duration, books: &mut Books) {
+        let Some(waiting) = self.waiting.get_mut(&edge) else { return };
+        for ended in waiting.under_way.drain(..) {
+            note(&ended, books);
+        }
+        let has_gone = |(sent, _): &mut (Duration, u64)| now.saturating_sub(*sent) > CLIENTS_WAIT;
+        books.unserved += waiting.unread.extract_if(.., has_gone).map(|unread| sent_of(&unread)).sum::<u64>();
+    }
+
+    /// An edge that stood still is gone, and with it what waited to be read there.
+    pub(super) fn give_up(&mut self, edge: usize) -> u64 {
+        self.waiting.remove(&edge).map_or(0, |waiting| waiting.unread.iter().map(sent_of).sum())
     }
 
     /// Forgets those of an edge: it waited for them, and was killed.
     pub(super) fn cut_off(&mut self, edge: usize) -> u64 {
-        let mut lost = 0;
-        for waiting in self.coming.values_mut() {
-            for (_, observed) in waiting.extract_if(.., |(at, _)| *at == edge) {
-                lost += requests_of(&observed);
-            }
-        }
-        self.coming.retain(|_, waiting| !waiting.is_empty());
-        lost
+        let frozen = self.waiting.get_mut(&edge).map(|waiting| std::mem::take(&mut waiting.under_way));
+        self.take_coming(edge).iter().chain(frozen.iter().flatten()).map(requests_of).sum()
+    }
+
+    fn take_coming(&mut self, edge: usize) -> Vec<Observed> {
+        let of_edge = |coming: &mut Vec<(usize, Observed)>| -> Vec<_> {
+            coming.extract_if(.., |(at, _)| *at == edge).map(|(_, observed)| observed).collect()
+        };
+        let own = self.coming.values_mut().flat_map(of_edge).collect();
+        self.coming.retain(|_, coming| !coming.is_empty());
+        own
     }
 
     fn fates(&mut self, requests: u64, answers: Answers) -> Fates {
@@ -190,6 +236,18 @@ impl Traffic {
             return 0;
         }
         Binomial::new(requests, share.min(1.0)).map_or(0, |law| law.sample(&mut self.chance))
+    }
+}
+
+fn sent_of((_, sent): &(Duration, u64)) -> u64 {
+    *sent
+}
+
+/// Into the books with it.
+fn note(row: &Observed, books: &mut Books) {
+    books.answered(&row.stable, row.row.stable);
+    if let Some(canary) = &row.canary {
+        books.answered(canary, row.row.canary);
     }
 }
 

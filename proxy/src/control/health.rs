@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pointsman_config::{Golden as Examples, HealthCheck, RouteName, Signature, VersionId, WarmUp};
 use thiserror::Error;
@@ -35,6 +35,8 @@ use crate::upstream::Speech;
 const CONCURRENT: usize = 256;
 /// Endpoints that are warmed up at a time, apart from the checks of all others.
 const WARMING: usize = 64;
+/// A check ends when its patience does; one that ends so much later was not looked at meanwhile.
+const STANDSTILL: Duration = Duration::from_secs(1);
 /// How often at least an endpoint's description of its model is read again: so long it may be unknown that one was
 /// replaced without missing a check.
 const DESCRIBED_EVERY: Duration = Duration::from_secs(15);
@@ -125,6 +127,8 @@ enum CheckError {
     WarmUp(#[from] WarmUpError),
     #[error("`{path}` describes another model than before, which has to prove itself first")]
     AnotherModel { path: String },
+    #[error("it was not asked in time, since this process stood still")]
+    StoodStill,
 }
 
 impl CheckError {
@@ -133,7 +137,7 @@ impl CheckError {
         match self {
             Self::Call(error) => error.is_ours(),
             Self::WarmUp(error) => error.is_ours(),
-            Self::Status { .. } | Self::AnotherModel { .. } => false,
+            Self::Status { .. } | Self::AnotherModel { .. } | Self::StoodStill => false,
         }
     }
 }
@@ -230,6 +234,7 @@ async fn check_for_ever(target: Target, check: Check, common: Common) {
                 unasked.get_or_insert_with(|| Unasked::begin(&common.unasked, &error));
                 false
             }
+            Some(CheckError::StoodStill) => false,
             problem => {
                 unasked = None;
                 standing.note(problem.map(|error| in_words(&error)))
@@ -253,7 +258,9 @@ impl Common {
         {
             // The semaphore is never closed.
             let _place = self.places.acquire().await;
-            ask(target.address, check).await?;
+            let began = Instant::now();
+            let asked = ask(target.address, check).await;
+            asked.map_err(|error| if was_late(began.elapsed(), check) { CheckError::StoodStill } else { error })?;
         }
         check.proof.passes();
         let Some(plan) = &check.warm_up else { return Ok(()) };
@@ -391,6 +398,12 @@ impl Standing {
 
 fn callee(address: SocketAddr, check: &Check) -> Callee<'_> {
     Callee { address, host: &check.host, speech: &check.speech, patience: check.how.timeout }
+}
+
+/// Whether a check took longer than it ever does: what ended it is that this process stood still, and that says nothing of the
+/// endpoint.
+fn was_late(took: Duration, check: &Check) -> bool {
+    took > check.how.timeout + STANDSTILL
 }
 
 async fn ask(address: SocketAddr, check: &Check) -> Result<(), CheckError> {

@@ -328,6 +328,12 @@ impl Publisher {
         all.map(|(route, refusals)| (route, refusals.told().collect())).collect()
     }
 
+    /// No request that began under what is in force now is evidence; from the next publication on they are again.
+    pub(crate) fn disregard_what_is_under_way(&mut self) {
+        self.ledgers.values_mut().for_each(Ledger::disregard_what_is_under_way);
+        self.is_stale = true;
+    }
+
     /// What became known of copied requests since the last call; none if nothing did.
     pub(crate) fn take_mirrored(&mut self, route: &RouteName) -> Option<Mirrored> {
         self.mirrors.get_mut(route).and_then(KeptMirror::take)
@@ -432,7 +438,7 @@ mod tests {
     use super::*;
     use crate::mirror::books::{MirrorResult, Target};
     use crate::outcome::Outcome;
-    use crate::recorder::{Arm, Assignment};
+    use crate::recorder::{Arm, Assignment, Epoch};
 
     fn id(name: &str) -> VersionId {
         name.parse().unwrap()
@@ -523,6 +529,31 @@ mod tests {
         assert_eq!(totals(ledger), 4);
         ledger.take(Instant::now());
         assert_eq!(totals(ledger), 4, "retired epochs stay in the totals");
+    }
+
+    #[test]
+    fn what_was_under_way_in_a_standstill_is_no_evidence_and_what_comes_after_it_is() {
+        let (one, endpoints) = (route("one"), [(id("v1"), addresses(&[1]))].into());
+        let snapshots = Arc::new(Snapshots::default());
+        let mut publisher = Publisher::new(Arc::clone(&snapshots), 1);
+        publisher.publish(&[picture(&one, 0, &endpoints)]);
+        let epoch_in_force = || Arc::clone(&snapshots.load().routes.find(None, "/one").unwrap().epoch);
+        let ends = |epoch: &Epoch, entry| epoch.finish(entry, Outcome::Timeout, Duration::from_secs(9));
+        let begins = |epoch: &Epoch| epoch.begin(Assignment::by_chance(Arm::Stable), Instant::now());
+        let before = epoch_in_force();
+        let (ended, under_way) = (begins(&before), begins(&before));
+        ends(&before, ended);
+        publisher.disregard_what_is_under_way();
+        let generation = publisher.publish(&[picture(&one, 0, &endpoints)]);
+        assert_eq!(generation, 2, "the same weights, and other books");
+        ends(&before, under_way);
+        let after = epoch_in_force();
+        ends(&after, begins(&after));
+        let ledger = publisher.ledger_mut(&one.name).unwrap();
+        let requests: u64 = ledger.take(Instant::now()).iter().map(|taken| taken.row.stable.requests).sum();
+        assert_eq!(requests, 1);
+        let timeouts = ledger.totals()[&id("v1")].outcomes[Outcome::Timeout.index()];
+        assert_eq!(timeouts, 3, "people see all of them");
     }
 
     #[test]

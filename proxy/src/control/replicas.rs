@@ -243,6 +243,15 @@ impl Replication {
         self.members.pushed(route, now)
     }
 
+    /// So much time has passed that the clock did not count: what was heard before is so much older.
+    pub(super) fn grow_old(&mut self, uncounted: Duration) {
+        self.members.grow_old(uncounted);
+        let Following { asked_at, told_at, .. } = &mut self.following;
+        for at in [asked_at, told_at] {
+            *at = at.map(|at| at.minus(uncounted));
+        }
+    }
+
     /// For people.
     pub(super) fn view(&self, now: Time) -> ReplicasView {
         let asked_at = self.following.asked_at.filter(|_| !self.leads());

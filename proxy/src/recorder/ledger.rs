@@ -38,6 +38,8 @@ pub struct Taken {
 #[derive(Debug)]
 struct Live {
     epoch: Arc<Epoch>,
+    /// Whether what comes of it is evidence.
+    counts: bool,
     stable_taken: Tally,
     canary_taken: Tally,
     requests_taken: Requests,
@@ -53,11 +55,12 @@ impl Ledger {
     /// The epoch for `terms`: the newest one if its terms are the same, else a new one.
     pub fn open(&mut self, terms: Terms) -> Arc<Epoch> {
         match self.live.last() {
-            Some(newest) if newest.epoch.terms == terms => Arc::clone(&newest.epoch),
+            Some(newest) if newest.counts && newest.epoch.terms == terms => Arc::clone(&newest.epoch),
             Some(_) | None => {
                 let epoch = Arc::new(Epoch::new(terms, self.threads));
                 self.live.push(Live {
                     epoch: Arc::clone(&epoch),
+                    counts: true,
                     stable_taken: Tally::default(),
                     canary_taken: Tally::default(),
                     requests_taken: Requests::default(),
@@ -66,6 +69,11 @@ impl Ledger {
                 epoch
             }
         }
+    }
+
+    /// What becomes known from now on of requests that have begun is no evidence; it counts for people as ever.
+    pub fn disregard_what_is_under_way(&mut self) {
+        self.live.iter_mut().for_each(|live| live.counts = false);
     }
 
     /// What became known since the last call, for each epoch in which anything did; retires what is over.
@@ -137,7 +145,7 @@ impl Live {
         let outcomes = Requests { canary: row.canary, stable: row.stable };
         let quiet = [outcomes, requests] == [Requests::default(); 2] && drawn == Drawn::default();
         let requests = self.epoch.terms().users.is_some().then_some(requests);
-        (!quiet).then(|| Taken { epoch: Arc::clone(&self.epoch), row, requests, drawn })
+        (self.counts && !quiet).then(|| Taken { epoch: Arc::clone(&self.epoch), row, requests, drawn })
     }
 }
 

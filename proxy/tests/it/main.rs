@@ -60,6 +60,7 @@ mod replays;
 mod rollback;
 mod seeing;
 mod speak;
+mod standstill;
 mod state;
 mod sticky;
 mod streams;

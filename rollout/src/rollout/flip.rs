@@ -10,7 +10,7 @@ use pointsman_config::{Split, VersionId};
 use super::Rollout;
 use crate::change::{Cause, Change, Decision};
 use crate::input::{Refusal, Resume, Seen};
-use crate::phase::{Paused, Phase, Promoting, Stage};
+use crate::phase::{Paused, Phase, PhaseName, Promoting, Stage};
 use crate::service::{Custody, Foreign, Selected, ServiceSeen};
 use crate::time::Time;
 use crate::trip::Role;
@@ -273,16 +273,23 @@ impl Rollout {
             return Err(Refusal::NotReady { route: self.route.name.to_string(), version: chosen });
         }
         if chosen == self.route.stable {
-            let canary = self.resting().clone();
+            let (canary, begins) = (self.resting().clone(), self.standing());
             self.answer_foreign(Resume::Adopt, cause.clone(), now);
-            return Ok(self.take_back(&canary, cause, now));
+            return Ok(Change { from: begins.0, before: begins.1, ..self.take_back(&canary, cause, now) });
         }
         if matches!(self.phase, Phase::Paused(Paused { stage: Stage::Promoting { .. }, .. })) {
             return Ok(self.answer_foreign(Resume::Adopt, cause, now));
         }
         self.refuse_without_way_back()?;
+        let (from, before) = self.standing();
         self.answer_foreign(Resume::Adopt, cause.clone(), now);
-        Ok(self.enter(Phase::Promoting(Promoting::default()), (Decision::Promote, cause), now))
+        let promoted = self.enter(Phase::Promoting(Promoting::default()), (Decision::Promote, cause), now);
+        Ok(Change { from, before, ..promoted })
+    }
+
+    /// Where a change begins that is one decision and takes more than one step.
+    fn standing(&self) -> (PhaseName, Split) {
+        (self.phase.name(), self.desired().granted)
     }
 
     /// The version that somebody else selected: stable, or the canary of a rollout that is under way.

@@ -370,7 +370,11 @@ fn to_adopt_the_canary_is_to_promote_it_weights_and_all() {
     assert_eq!(world.order(OrderKind::Resume(Resume::Adopt)).unwrap_err().code(), "no_proven_way_back");
     world.cluster().way_back = WayBack::Proven { took: Duration::from_millis(40) };
     world.tick();
-    world.order(OrderKind::Resume(Resume::Adopt)).unwrap();
+    let before = world.applied().clone();
+    let changes = world.order(OrderKind::Resume(Resume::Adopt)).unwrap();
+    // One decision, told from where it began: nobody sees the pause end without a word.
+    let told: Vec<_> = changes.iter().map(|change| (change.from, change.to, &change.before)).collect();
+    assert_eq!(told, [(PhaseName::Paused, PhaseName::Promoting, &before)]);
     world.run_until(PhaseName::Baking, 2 * SECOND);
     assert_eq!(*world.applied(), Split::Whole(version("v2")));
     assert!(world.cluster().patches.is_empty(), "it was there already");
@@ -380,7 +384,9 @@ fn to_adopt_the_canary_is_to_promote_it_weights_and_all() {
 fn to_adopt_stable_is_to_take_the_canary_back() {
     for phase in [PhaseName::Baking, PhaseName::Steady] {
         let mut world = seized(phase, "v1");
-        world.order(OrderKind::Resume(Resume::Adopt)).unwrap();
+        let from = world.phase();
+        let changes = world.order(OrderKind::Resume(Resume::Adopt)).unwrap();
+        assert_eq!(changes.iter().map(|change| change.from).collect::<Vec<_>>(), [from]);
         world.run_until(PhaseName::RolledBack, 2 * SECOND);
         assert_eq!(*world.applied(), Split::Whole(version("v1")));
         assert_eq!(world.rollout.status(world.now()).quarantined.len(), 1);

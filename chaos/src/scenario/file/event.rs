@@ -67,6 +67,7 @@ struct LatencyFile {
 #[serde(rename_all = "snake_case")]
 enum EdgeFile {
     Killed,
+    Frozen,
     Upgraded,
     CutOff,
 }
@@ -227,6 +228,7 @@ impl Reader<'_> {
     fn edge(&self, place: &str, edge: EdgeFile, file: &EventFile) -> Result<What, ScenarioError> {
         let fault = match edge {
             EdgeFile::Killed => EdgeFault::Killed,
+            EdgeFile::Frozen => EdgeFault::Frozen,
             EdgeFile::Upgraded => EdgeFault::Upgraded,
             EdgeFile::CutOff => EdgeFault::CutOff,
         };

@@ -98,7 +98,7 @@ impl Member {
     fn word(&self, serving: &[usize], now: Duration) -> Option<Word> {
         let clock = self.clock(now);
         Some(Word {
-            term: self.seat.fence(clock)?.term,
+            term: self.seat.fence(self.lease_clock(now))?.term,
             saved: self.rollout.saved(clock),
             edges: 1 + serving.len(),
             way_back: self.judge_way_back(serving, now),
@@ -109,7 +109,7 @@ impl Member {
     /// Puts in force what the leader says, and answers what it asks; or which later term it knows.
     fn answer(&mut self, word: &Word, heard: Option<&Trip>, around: &mut Around) -> Result<Answer, u64> {
         let (now, clock) = (around.now, self.clock(around.now));
-        let term = self.seat.term(clock);
+        let term = self.seat.term(self.lease_clock(now));
         if word.term < term || (self.asks() && word.term == term) {
             return Err(term);
         }

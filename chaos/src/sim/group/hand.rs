@@ -117,9 +117,9 @@ impl Hand {
 impl Member {
     /// One round: at most one write.
     pub(super) fn reconcile(&mut self, around: &mut Around) {
-        let (now, clock) = (around.now, self.clock(around.now));
+        let (now, clock) = (around.now, self.lease_clock(around.now));
         if self.hand.is_save_due(self.rollout.phase(), now) {
-            self.hand.put(self.rollout.kept(clock), now);
+            self.hand.put(self.rollout.kept(self.clock(now)), now);
         }
         let Standing::Leads { term } = self.standing else { return };
         let fence = self.seat.fence(clock).filter(|fence| fence.term == term);

@@ -104,6 +104,9 @@ pub(super) struct Member {
     starts: u32,
     /// Since when it is down.
     pub(super) down_since: Option<Duration>,
+    /// Whether its process stands still, and for how long it did in all.
+    pub(super) is_frozen: bool,
+    pub(super) stood_still: Duration,
     /// Until when nobody reaches it but clients, nor it anybody but endpoints.
     pub(super) cut_off_until: Option<Duration>,
     /// By how much the time of day is off here, ahead or behind, and until when; none where it is right.
@@ -144,6 +147,8 @@ impl Member {
             offset,
             starts,
             down_since: None,
+            is_frozen: false,
+            stood_still: Duration::ZERO,
             cut_off_until: None,
             clock_off: None,
             route: Arc::clone(route),
@@ -171,8 +176,13 @@ impl Member {
         Self { cut_off_until, clock_off, ..Self::start(self.edge, self.starts + 1, route, now) }
     }
 
-    /// Its own monotonic clock.
+    /// The clock that its decisions go by: time in which it stood still does not count.
     pub(super) fn clock(&self, now: Duration) -> Time {
+        Time::after_start(self.offset + now.saturating_sub(self.stood_still))
+    }
+
+    /// The clock of its machine, which the Lease goes by: it goes on whatever becomes of the process.
+    pub(super) fn lease_clock(&self, now: Duration) -> Time {
         Time::after_start(self.offset + now)
     }
 
@@ -186,8 +196,9 @@ impl Member {
         }
     }
 
+    /// Whether its process is there and does not stand still.
     pub(super) fn is_up(&self) -> bool {
-        self.down_since.is_none()
+        self.down_since.is_none() && !self.is_frozen
     }
 
     /// Whether others reach it.

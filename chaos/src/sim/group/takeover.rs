@@ -60,7 +60,7 @@ impl Takeover {
 impl Member {
     /// Leads or follows, as the Lease says; `others` are who is there, and whether they are up.
     pub(super) fn take_or_leave_the_lead(&mut self, others: &[(usize, bool)], around: &mut Around) {
-        let clock = self.clock(around.now);
+        let clock = self.lease_clock(around.now);
         if let Some(term) = self.seat.is_outrun(clock) {
             self.seat.raise_above(term);
         }

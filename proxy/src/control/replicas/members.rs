@@ -116,6 +116,14 @@ impl Members {
         }
     }
 
+    /// So much time has passed that the clock did not count: what was heard before is so much older. Nobody was silent
+    /// meanwhile, since nobody listened.
+    pub(crate) fn grow_old(&mut self, uncounted: Duration) {
+        for heard in self.list.values_mut().filter_map(|member| member.heard.as_mut()) {
+            heard.at = heard.at.minus(uncounted);
+        }
+    }
+
     /// How many edges serve, this one included: those of the list, and whoever else answers.
     pub(crate) fn edges(&self, now: Time) -> usize {
         let counted = || self.others().filter(|(_, member)| Self::counts(member, now)).map(|(_, member)| &member.heard);
@@ -289,6 +297,18 @@ mod tests {
         let mut alone = Members::new(ME);
         alone.set(&Some(BTreeMap::new()));
         assert!(have_applied(&alone, at(0)));
+    }
+
+    #[test]
+    fn what_was_heard_before_a_standstill_is_old_and_nobody_is_gone_for_it() {
+        let mut members = members(&[Serves::Unknown]);
+        members.take((address(0), TOOK), answer(1, 5, split()), at(0));
+        members.is_silent(address(0), true, at(100));
+        members.grow_old(Duration::from_mins(1));
+        assert!(!have_applied(&members, at(200)), "it was heard a minute ago");
+        assert_eq!(members.edges(at(200)), 2, "it is waited for");
+        members.take((address(0), TOOK), answer(1, 5, split()), at(300));
+        assert!(have_applied(&members, at(300)));
     }
 
     #[test]
