@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use pointsman_config::{Plan, Route, Split, VersionId};
-use pointsman_rollout::{Change, Decision, OrderKind};
+use pointsman_rollout::{Change, Decision, OrderKind, PhaseName};
 
 /// A version in one of its builds.
 type Build = (VersionId, Option<String>);
@@ -80,9 +80,59 @@ impl Memory {
     }
 }
 
+/// The last order that was carried out and kept. Whoever leads later goes on from it, until somebody orders something else or
+/// something is decided that comes before it.
+#[derive(Debug, Default)]
+pub(crate) struct LastOrder(Option<OrderKind>);
+
+impl LastOrder {
+    /// It was carried out and kept.
+    pub(crate) fn obeyed(&mut self, kind: &OrderKind) {
+        self.0 = Some(kind.clone());
+    }
+
+    /// The file was edited, or another order was given that nobody kept: what holds now is not known.
+    pub(crate) fn forget(&mut self) {
+        self.0 = None;
+    }
+
+    /// Something was decided since; what that goes against, in words.
+    pub(crate) fn decided(&mut self, decision: Decision) -> Option<String> {
+        use Decision::{Bake, Finish, Flip, Promote, Step};
+        let goes_on = matches!(decision, Step | Promote | Flip | Bake | Finish);
+        match (&self.0, decision) {
+            (Some(kind @ (OrderKind::Pause | OrderKind::Rollback)), _) if goes_on => {
+                return Some(format!("{kind:?} was carried out and kept, and then somebody decided {decision:?}"));
+            }
+            (Some(OrderKind::Rollback), _) => {}
+            (_, Decision::Rollback | Decision::Start | Decision::Edit | Decision::SetWeights) => self.0 = None,
+            (Some(OrderKind::Pause), _) => {}
+            // The guard, a gate or somebody else's change stops what was ordered to go on.
+            (_, Decision::Pause | Decision::Hold | Decision::Alert) => self.0 = None,
+            (_, _) => {}
+        }
+        None
+    }
+
+    /// What is not as it was ordered while the route rests in `phase`, in words.
+    pub(crate) fn lost(&self, phase: PhaseName) -> Option<String> {
+        use PhaseName::{Paused, RolledBack, RollingBack, Shifting, Warming};
+        let kind = self.0.as_ref()?;
+        let holds = match kind {
+            OrderKind::Pause => phase == Paused,
+            OrderKind::Rollback => matches!(phase, RollingBack | RolledBack),
+            OrderKind::Resume(_) => phase != Paused,
+            OrderKind::Retry(_) => !matches!(phase, RollingBack | RolledBack),
+            OrderKind::Promote | OrderKind::ForcePromotion => !matches!(phase, Paused | Warming | Shifting),
+            OrderKind::SetWeights(_) => true,
+        };
+        (!holds).then(|| format!("{kind:?} was carried out and kept, and the route is {phase}"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use pointsman_rollout::{Cause, PhaseName};
+    use pointsman_rollout::{Cause, Resume};
 
     use super::*;
     use crate::scenario::Scenario;
@@ -116,6 +166,28 @@ end: 1m
             cause: Cause::File,
             evidence: None,
         }
+    }
+
+    #[test]
+    fn an_order_stands_until_another_one_or_a_rollback() {
+        let mut last = LastOrder::default();
+        assert_eq!(last.lost(PhaseName::Shifting), None);
+        last.obeyed(&OrderKind::Pause);
+        assert_eq!((last.decided(Decision::Alert), last.lost(PhaseName::Paused)), (None, None));
+        assert!(last.lost(PhaseName::Shifting).is_some(), "the pause is lost");
+        assert!(last.decided(Decision::Step).is_some(), "nobody said that it goes on");
+        last.obeyed(&OrderKind::Resume(Resume::GoOn));
+        assert_eq!(last.decided(Decision::Step), None);
+        assert!(last.lost(PhaseName::Paused).is_some());
+        assert_eq!((last.decided(Decision::Pause), last.lost(PhaseName::Paused)), (None, None), "the guard stops it");
+        last.obeyed(&OrderKind::Retry("v2".parse().unwrap()));
+        assert!(last.lost(PhaseName::RolledBack).is_some());
+        assert_eq!((last.decided(Decision::Rollback), last.lost(PhaseName::RolledBack)), (None, None));
+        last.obeyed(&OrderKind::Rollback);
+        assert_eq!((last.decided(Decision::Rollback), last.lost(PhaseName::RolledBack)), (None, None));
+        assert!(last.lost(PhaseName::Baking).is_some());
+        last.forget();
+        assert_eq!(last.lost(PhaseName::Baking), None);
     }
 
     #[test]

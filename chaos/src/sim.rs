@@ -286,8 +286,8 @@ impl<'a, P: Policy> World<'a, P> {
     fn begin(&mut self, event: &Event) -> Vec<Told> {
         let now = Time::after_start(self.now);
         match &event.what {
-            What::Order(kind) => {
-                let told = self.policy.order(kind, now);
+            What::Order(kind, who) => {
+                let told = self.policy.order(kind, *who, now);
                 if !told.is_empty() {
                     self.memory.obeyed(kind);
                 }
@@ -295,7 +295,7 @@ impl<'a, P: Policy> World<'a, P> {
             }
             What::Edit(edit) => {
                 self.memory.edited(&edit.route);
-                return self.policy.edit(&edit.route, now);
+                return self.policy.edit(edit, now);
             }
             What::Edge { fault: EdgeFault::Killed, who, state } => self.kill(*who, *state, event.until),
             What::Edge { fault: EdgeFault::Frozen, who, .. } => self.freeze(*who, event.until),

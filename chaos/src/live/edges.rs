@@ -93,20 +93,19 @@ impl Edges {
         self.all.iter().map(|edge| edge.clients).collect()
     }
 
-    /// Each edge's config file has the route as these keys say.
-    pub(super) fn write_configs(
+    /// What each edge's config file holds where the route is as these keys say.
+    pub(super) fn configs(
         &self,
         scenario: &Scenario,
         keys: &serde_json::Map<String, serde_json::Value>,
         fleet: &Fleet,
-    ) -> Result<Vec<String>, LiveError> {
-        let mut texts = Vec::new();
-        for edge in &self.all {
-            let text = edge.config(scenario, keys, fleet);
-            edge.write_config(&text)?;
-            texts.push(text);
-        }
-        Ok(texts)
+    ) -> Vec<String> {
+        self.all.iter().map(|edge| edge.config(scenario, keys, fleet)).collect()
+    }
+
+    /// Each edge's config file holds its text.
+    pub(super) fn write_configs(&self, texts: &[String]) -> Result<(), LiveError> {
+        self.all.iter().zip(texts).try_for_each(|(edge, text)| edge.write_config(text))
     }
 
     /// Every edge starts.
@@ -122,6 +121,19 @@ impl Edges {
         let is_up = |number: &usize| self.all.get(*number).is_some_and(|edge| !edge.is_down) && !self.is_cut(*number);
         match who {
             Who::All => Some((0..self.all.len()).collect()),
+            Who::Leader => leader.filter(is_up).map(|leader| vec![leader]),
+            Who::Follower => {
+                let leader = leader?;
+                (0..self.all.len()).find(|number| *number != leader && is_up(number)).map(|number| vec![number])
+            }
+        }
+    }
+
+    /// To which edge an order is given, also where it is cut off; none as long as there is no such edge.
+    pub(super) fn asked(&self, who: Who, leader: Option<usize>) -> Option<Vec<usize>> {
+        let is_up = |number: &usize| self.all.get(*number).is_some_and(|edge| !edge.is_down);
+        match who {
+            Who::All => Some(Vec::new()),
             Who::Leader => leader.filter(is_up).map(|leader| vec![leader]),
             Who::Follower => {
                 let leader = leader?;

@@ -109,7 +109,7 @@ fn taken_back(one: &Selected, watcher: &Watcher) -> Option<(&'static str, String
 
 /// Once forward for each beginning that somebody asked for.
 fn moved_too_often(scenario: &Scenario, selections: &[Selected]) -> Option<(&'static str, String)> {
-    let begins = scenario.events.iter().filter(|event| matches!(event.what, What::Order(_) | What::Edit(_))).count();
+    let begins = scenario.events.iter().filter(|event| matches!(event.what, What::Order(..) | What::Edit(_))).count();
     let moves = selections.iter().skip(1).filter(|one| !one.is_foreign);
     let forward = moves.filter(|one| one.version != scenario.route.stable.as_str()).count();
     (forward > begins + 1 && !has_late_writes(scenario))

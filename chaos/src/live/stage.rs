@@ -25,7 +25,7 @@ use super::selector;
 use super::traffic::Traffic;
 use super::verdict::{self, Outage, Seen};
 use super::watch::Watcher;
-use crate::scenario::{Clients, ConfigFault, Down, EdgeFault, Event, Fault, Scenario, StateFault, What};
+use crate::scenario::{Clients, ConfigFault, Down, EdgeFault, Edit, Event, Fault, Scenario, StateFault, What};
 
 /// Between two looks.
 const TICK: Duration = Duration::from_millis(50);
@@ -35,6 +35,8 @@ const FILES_EVERY: u32 = 5;
 const SETTLES_FOR: Duration = Duration::from_secs(2);
 /// For the edge to take its first requests, and for what should come right by itself at the end.
 const PATIENCE: Duration = Duration::from_secs(45);
+/// An operator whose order nobody can carry out tries again after so long.
+const TRIES_AGAIN: Duration = Duration::from_millis(500);
 /// What is cut off by an edge that is killed may be known so long after it is back.
 const AFTERMATH: Duration = Duration::from_secs(1);
 
@@ -47,6 +49,16 @@ struct Active {
     edges: Vec<usize>,
     /// Of endpoints that come and go: whether they are gone, and until when.
     flap: Option<(bool, Instant)>,
+}
+
+/// An order that nobody could carry out yet.
+struct Given {
+    kind: OrderKind,
+    /// Whom the operator asks first.
+    to: Vec<usize>,
+    /// When he tries again, and until when.
+    next: Instant,
+    until: Instant,
 }
 
 /// The world on its way.
@@ -65,6 +77,10 @@ pub(super) struct Stage<'a> {
     flapping: JoinSet<u64>,
     /// What the config file of each edge should hold.
     configs: Vec<String>,
+    /// Edits that have not reached an edge yet: when they do, and which.
+    late: Vec<(Instant, usize, String)>,
+    /// Orders that nobody could carry out yet.
+    orders: Vec<Given>,
     rate: f64,
     seen: Seen,
     looks: u32,
@@ -76,7 +92,8 @@ impl<'a> Stage<'a> {
         let fleet = Fleet::start(scenario, programs, folder).await?;
         let cluster = if scenario.api_server { Some(Cluster::start(scenario, &fleet).await?) } else { None };
         let mut edges = Edges::new(scenario, programs, folder, cluster.as_ref()).await?;
-        let configs = edges.write_configs(scenario, &scenario.route_keys, &fleet)?;
+        let configs = edges.configs(scenario, &scenario.route_keys, &fleet);
+        edges.write_configs(&configs)?;
         edges.come().await?;
         let began = Instant::now();
         let seen_at: Vec<_> = edges.all.iter().map(|edge| (edge.clients, edge.admin)).collect();
@@ -95,6 +112,8 @@ impl<'a> Stage<'a> {
             odd: Vec::new(),
             flapping: JoinSet::new(),
             configs,
+            late: Vec::new(),
+            orders: Vec::new(),
             rate: 0.0,
             looks: 0,
         };
@@ -130,6 +149,8 @@ impl<'a> Stage<'a> {
             let next = Instant::now() + TICK;
             self.end_events().await?;
             self.begin_events().await?;
+            self.deliver_late(Instant::now())?;
+            self.order_again().await;
             self.worsen().await?;
             self.flap().await?;
             self.load();
@@ -159,6 +180,8 @@ impl<'a> Stage<'a> {
         let is_settled = self.seen.settled_since.is_some_and(|since| since.elapsed() >= SETTLES_FOR);
         is_settled
             && self.odd.is_empty()
+            && self.late.is_empty()
+            && self.orders.is_empty()
             && self.begun.iter().all(|begun| *begun)
             && self.active.iter().all(|active| active.until.is_none())
     }
@@ -186,7 +209,10 @@ impl<'a> Stage<'a> {
     /// To which edges an event happens; none while there is no such edge yet.
     fn chosen(&self, event: &Event) -> Option<Vec<usize>> {
         match &event.what {
-            What::Edge { who, .. } => self.edges.chosen(*who, self.watcher.leader()),
+            What::Edge { who, .. } | What::Edit(Edit { late: Some((who, _)), .. }) => {
+                self.edges.chosen(*who, self.watcher.leader())
+            }
+            What::Order(_, who) => self.edges.asked(*who, self.watcher.leader()),
             What::Fault(_)
             | What::Down(_)
             | What::Traffic(_)
@@ -195,7 +221,6 @@ impl<'a> Stage<'a> {
             | What::Clients(_)
             | What::Names
             | What::Api(_)
-            | What::Order(_)
             | What::Edit(_) => Some(Vec::new()),
         }
     }
@@ -214,11 +239,11 @@ impl<'a> Stage<'a> {
             What::Clients(clients) => self.invite(index, *clients),
             What::Names => self.edges.names().try_for_each(|names| names.fail(true))?,
             What::Api(fault) => self.cluster.as_mut().map_or(Ok(()), |cluster| cluster.begin(index, *fault))?,
-            What::Order(kind) => self.order(kind).await,
-            What::Edit(edit) => {
-                self.configs = self.edges.write_configs(self.scenario, &edit.keys, &self.fleet)?;
-                self.watcher.edited(&edit.route, since);
+            What::Order(kind, _) => {
+                let (to, until) = (active.edges.clone(), since + PATIENCE);
+                self.order(Given { kind: kind.clone(), to, next: since, until }).await;
             }
+            What::Edit(edit) => self.edit(edit, &active.edges)?,
             What::Traffic(_) => {}
         }
         if is_harm(&event.what) {
@@ -343,7 +368,7 @@ impl<'a> Stage<'a> {
             What::Clients(_) => self.send_home(active.index),
             What::Names => self.edges.names().try_for_each(|names| names.fail(false))?,
             What::Api(_) => self.cluster.iter_mut().for_each(|cluster| cluster.end(active.index)),
-            What::Edge { .. } | What::Traffic(_) | What::Order(_) | What::Edit(_) => {}
+            What::Edge { .. } | What::Traffic(_) | What::Order(..) | What::Edit(_) => {}
         }
         Ok(())
     }
@@ -413,18 +438,61 @@ impl<'a> Stage<'a> {
         self.odd.retain(|(of, _)| *of != index);
     }
 
-    /// Given to one edge after the other, as an operator would, until one of them carries it out.
-    async fn order(&mut self, kind: &OrderKind) {
-        let Some((verb, body)) = written(kind) else { return };
+    /// The file of every edge is edited, that of some of them later.
+    fn edit(&mut self, edit: &Edit, late: &[usize]) -> Result<(), LiveError> {
+        let now = Instant::now();
+        // Whatever was on its way to an edge is overtaken.
+        self.late.clear();
+        let by = edit.late.map_or(Duration::ZERO, |(_, by)| self.real(by));
+        for (number, text) in self.edges.configs(self.scenario, &edit.keys, &self.fleet).into_iter().enumerate() {
+            self.late.push((if late.contains(&number) { now + by } else { now }, number, text));
+        }
+        self.watcher.edited(&edit.route, now);
+        self.deliver_late(now)
+    }
+
+    /// Edits reach the edges whose turn it is.
+    fn deliver_late(&mut self, now: Instant) -> Result<(), LiveError> {
+        for (_, number, text) in self.late.extract_if(.., |(at, ..)| *at <= now) {
+            if let (Some(edge), Some(config)) = (self.edges.all.get(number), self.configs.get_mut(number)) {
+                edge.write_config(&text)?;
+                *config = text;
+            }
+        }
+        Ok(())
+    }
+
+    async fn order_again(&mut self) {
+        let now = Instant::now();
+        let due: Vec<Given> = self.orders.extract_if(.., |given| given.next <= now).collect();
+        for given in due {
+            self.order(given).await;
+        }
+    }
+
+    /// Given to one edge after the other, as an operator would, until one of them carries it out; and again after a moment
+    /// where nobody leads.
+    async fn order(&mut self, given: Given) {
+        let Some((verb, body)) = written(&given.kind) else { return };
         let path = format!("/api/v1/routes/{}/{verb}", self.scenario.route.name);
         let mut refused = None;
-        for edge in self.edges.all.iter().filter(|edge| !edge.is_down) {
-            let given = Instant::now();
+        let others = (0..self.edges.all.len()).filter(|number| !given.to.contains(number));
+        for number in given.to.iter().copied().chain(others) {
+            let Some(edge) = self.edges.all.get(number).filter(|edge| !edge.is_down) else { continue };
+            let began = Instant::now();
             match self.caller.ask(Method::POST, edge.admin, &path, body.to_string()).await {
-                Some((status, _)) if status.is_success() => return self.watcher.obeyed(kind, given),
+                Some((status, answer)) if status.is_success() => {
+                    return self.watcher.obeyed(&given.kind, (began, is_persisted(&answer)));
+                }
                 Some((status, _)) => refused = Some(status),
                 None => {}
             }
+        }
+        let now = Instant::now();
+        let may_be_tried = refused.is_none_or(|status| status.is_server_error()) && self.edges.all.len() > 1;
+        if may_be_tried && now < given.until {
+            self.orders.push(Given { next: now + TRIES_AGAIN, ..given });
+            return;
         }
         match refused {
             // A refused order changes nothing, in both worlds.
@@ -581,6 +649,13 @@ impl<'a> Stage<'a> {
         for (event, _) in scenario.events.iter().zip(&self.begun).filter(|(_, begun)| !**begun) {
             self.watcher.broke("everything happens", &format!("never happened: {}", event.text));
         }
+        for given in &self.orders {
+            self.watcher.broke("orders are answered", &format!("nobody carried out {:?}", given.kind));
+        }
+        for (at, ..) in &mut self.late {
+            *at = self.began;
+        }
+        self.deliver_late(Instant::now())?;
         for active in std::mem::take(&mut self.active) {
             if let Some(event) = scenario.events.get(active.index) {
                 self.end(&active, event).await?;
@@ -611,6 +686,7 @@ impl<'a> Stage<'a> {
                 wrong.extend(self.watcher.missing());
                 wrong.extend(self.watcher.disagreements());
                 wrong.extend(self.selects_another());
+                wrong.extend(self.watcher.lost_order());
                 self.seen.counted = self.watcher.counted().await;
                 let is_counted = !self.seen.is_countable() || self.seen.counted == Some(sent);
                 if wrong.is_empty() && is_counted {
@@ -633,6 +709,12 @@ impl<'a> Stage<'a> {
     }
 }
 
+/// Whether what an order changed is kept, as its answer says.
+fn is_persisted(answer: &[u8]) -> bool {
+    let said: Option<Value> = serde_json::from_slice(answer).ok();
+    said.and_then(|said| said.get("persisted")?.as_bool()).unwrap_or(false)
+}
+
 /// An order as it is posted.
 fn written(kind: &OrderKind) -> Option<(&'static str, Value)> {
     let why = "the scenario";
@@ -651,7 +733,7 @@ fn written(kind: &OrderKind) -> Option<(&'static str, Value)> {
 
 fn is_harm(what: &What) -> bool {
     match what {
-        What::Traffic(_) | What::Order(_) | What::Edit(_) => false,
+        What::Traffic(_) | What::Order(..) | What::Edit(_) => false,
         What::Fault(_)
         | What::Down(_)
         | What::Edge { .. }

@@ -230,7 +230,7 @@ fn kinds(what: &What) -> Vec<&'static str> {
         What::Names => vec!["names not found"],
         What::Traffic(_) => vec!["traffic changed"],
         What::Api(fault) => vec![of_api(*fault)],
-        What::Order(_) | What::Edit(_) => Vec::new(),
+        What::Order(..) | What::Edit(_) => Vec::new(),
     }
 }
 

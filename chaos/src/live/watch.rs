@@ -8,15 +8,17 @@ mod eye;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use pointsman_config::{Route, VersionId};
 use pointsman_rollout::{Change, Decision, OrderKind, PhaseName};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use tokio::task::JoinSet;
 
 use super::http::Caller;
 use crate::invariant::{Invariants, Moment};
-use crate::memory::Memory;
+use crate::memory::{LastOrder, Memory};
 pub(super) use eye::Eye;
 use eye::{ConfigAnswer, DecisionsAnswer, Line, Replicas, RouteAnswer, Row, ask};
 
@@ -57,6 +59,11 @@ pub(super) struct Watcher {
     pending: Option<(Arc<Route>, Instant)>,
     /// Decisions that were read, by when they were made and what they were: an edge that takes over tells of them again.
     known: BTreeSet<(String, String)>,
+    /// What edges took back that the others do not hear at present: nobody else is held to it until they can.
+    unheard: Vec<(usize, Change)>,
+    /// The last order that was kept, and when it was carried out: what was decided before that says nothing against it.
+    last_order: LastOrder,
+    obeyed_at: Option<SystemTime>,
     /// Whose decision was read last.
     told_by: Option<usize>,
     pub(super) trace: Vec<String>,
@@ -85,6 +92,9 @@ impl Watcher {
             memory: Memory::new(route),
             pending: None,
             known: BTreeSet::new(),
+            unheard: Vec::new(),
+            last_order: LastOrder::default(),
+            obeyed_at: None,
             told_by: None,
             trace: Vec::new(),
             taken_back: None,
@@ -159,16 +169,42 @@ impl Watcher {
         }
     }
 
-    /// An operator's order was carried out, that was given at this moment.
-    pub(super) fn obeyed(&mut self, kind: &OrderKind, given: Instant) {
+    /// What an edge took back alone the others hear as soon as it can be reached.
+    fn hear_of_rollbacks(&mut self) {
+        let now = Instant::now();
+        let eyes = &self.eyes;
+        let is_heard = |(number, _): &mut (usize, Change)| !eyes.get(*number).is_some_and(|eye| eye.is_apart(now));
+        let heard: Vec<_> = self.unheard.extract_if(.., is_heard).collect();
+        for (_, change) in &heard {
+            self.memory.decided(change);
+        }
+        if !heard.is_empty() {
+            self.bar(now);
+        }
+    }
+
+    /// An operator's order was carried out, that was given at this moment, and kept or not.
+    pub(super) fn obeyed(&mut self, kind: &OrderKind, (given, is_kept): (Instant, bool)) {
         self.memory.obeyed(kind);
         self.bar(given);
+        self.obeyed_at = Some(SystemTime::now());
+        if is_kept {
+            self.last_order.obeyed(kind);
+        } else {
+            self.last_order.forget();
+        }
+    }
+
+    /// The last order that was kept, as far as it does not hold.
+    pub(super) fn lost_order(&self) -> Option<String> {
+        self.last_order.lost(self.phase()?)
     }
 
     /// The file was edited.
     pub(super) fn edited(&mut self, route: &Arc<Route>, at: Instant) {
         self.take_in_edit();
         self.pending = Some((Arc::clone(route), at));
+        self.last_order.forget();
     }
 
     /// The edit is in force.
@@ -216,6 +252,7 @@ impl Watcher {
         if self.pending.as_ref().is_some_and(|(_, at)| at.elapsed() > EDITED_WITHIN) {
             self.take_in_edit();
         }
+        self.hear_of_rollbacks();
         let mut asked = JoinSet::new();
         let is_one_of_many = self.eyes.len() > 1;
         for (number, eye) in self.eyes.iter().enumerate().filter(|(_, eye)| !eye.is_down) {
@@ -356,7 +393,8 @@ impl Watcher {
         }
     }
 
-    fn take_in(&mut self, number: usize, Row { sentence, change, .. }: &Row, harm: Option<Instant>) {
+    fn take_in(&mut self, number: usize, Row { sentence, change, at, .. }: &Row, harm: Option<Instant>) {
+        self.hold_order(change.decision, at);
         let who = if self.eyes.len() > 1 { format!("edge {number}: ") } else { String::new() };
         self.tell(&format!("{who}{sentence}"));
         let now = Instant::now();
@@ -388,12 +426,25 @@ impl Watcher {
         self.remember(number, change, now);
     }
 
+    /// What was decided after the last order does not go against it.
+    fn hold_order(&mut self, decision: Decision, at: &str) {
+        let at = OffsetDateTime::parse(at, &Rfc3339).ok().map(SystemTime::from);
+        let is_later = self.obeyed_at.zip(at).is_some_and(|(obeyed, at)| at > obeyed);
+        if let Some(what) = is_later.then(|| self.last_order.decided(decision)).flatten() {
+            self.broke("an order that was kept", &what);
+        }
+    }
+
     fn remember(&mut self, number: usize, change: &Change, now: Instant) {
         if matches!(change.decision, Decision::Start | Decision::Edit) {
             self.take_in_edit();
         }
-        self.memory.decided(change);
-        self.bar(now);
+        if change.decision == Decision::Rollback && self.eyes.get(number).is_some_and(|eye| eye.is_apart(now)) {
+            self.unheard.push((number, change.clone()));
+        } else {
+            self.memory.decided(change);
+            self.bar(now);
+        }
         if self.told_by.replace(number).is_some_and(|former| former != number) {
             // An edge goes on from what it has heard, which may be less than what another one decided last.
             self.invariants.told_by_another();

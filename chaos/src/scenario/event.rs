@@ -63,8 +63,8 @@ pub enum What {
     Names,
     /// The API server.
     Api(ApiFault),
-    /// An operator gives an order.
-    Order(OrderKind),
+    /// An operator gives an order, to this edge first.
+    Order(OrderKind, Who),
     /// The route's part of the config file is edited.
     Edit(Edit),
 }
@@ -285,4 +285,6 @@ pub struct Edit {
     pub route: Arc<Route>,
     /// As it is written, all of it, without `versions` and `name`.
     pub keys: Map<String, Value>,
+    /// Which edge sees it later than the others, and by how much.
+    pub late: Option<(Who, Duration)>,
 }

@@ -145,6 +145,7 @@ pub(super) fn read(text: &str, name: &str) -> Result<Scenario, ScenarioError> {
         versions: &file.versions,
         route: &file.route,
         has_api_server: file.api_server,
+        has_many_edges: file.edges > 1,
         has_small_disk: file.live.small_disk,
     };
     let route = reader.route("route", &file.route)?;
@@ -215,6 +216,7 @@ struct Reader<'a> {
     versions: &'a BTreeMap<VersionId, VersionFile>,
     route: &'a Map<String, Value>,
     has_api_server: bool,
+    has_many_edges: bool,
     has_small_disk: bool,
 }
 
@@ -401,6 +403,9 @@ holds: { ends: rolled_back, taken_back_within: 2s }
         is_refused("traffic: 2", "clients: { idle: 1, garbage: 1 }", "events[1]");
         is_refused("traffic: 2", "api: slow", "there is no API server; write `api_server: true`");
         is_refused("rate: 100", "rate: 100\nedges: 3", "write `api_server: true`");
+        is_refused("traffic: 2", "order: pause, who: follower", "there is no edge that follows");
+        is_refused("traffic: 2", "edit: { stable: v1 }, late: 3s, who: follower", "write `edges: 3`");
+        is_refused("traffic: 2", "edit: { stable: v1 }, late: 3s", "so much `late`");
         is_refused("traffic: 2", "order: adopt", "there is no live Service that somebody else could change");
         is_refused("rate: 100", "rate: 100\nworlds: []", "name at least one of sim and live");
         is_refused("rate: 100", "rate: 100\nlive: { speed: 0 }", "live.speed: write 1 to 100");

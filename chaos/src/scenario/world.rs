@@ -75,7 +75,7 @@ impl Event {
             | What::Fault(_)
             | What::Down(_)
             | What::Traffic(_)
-            | What::Order(_)
+            | What::Order(..)
             | What::Edit(_)
             | What::Api(_) => true,
             What::Edge { fault: EdgeFault::Upgraded, .. }

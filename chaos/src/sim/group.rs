@@ -30,7 +30,7 @@ use super::cluster::{Call, Cluster, Fate};
 use super::fleet::Fleet;
 use super::policy::{Policy, ReadyMap, Seen, Told};
 use crate::invariant::Broken;
-use crate::scenario::{EdgeFault, Event, Scenario, StateFault, What, Who};
+use crate::scenario::{EdgeFault, Edit, Event, Scenario, StateFault, What, Who};
 
 /// Slices say so long after an edge has gone that it does not serve any more.
 const SLICES_FOLLOW: Duration = Duration::from_secs(1);
@@ -69,6 +69,15 @@ impl Around {
     }
 }
 
+/// An order that was given.
+struct Given {
+    kind: OrderKind,
+    /// To which edge; none: to whoever takes it.
+    to: Option<usize>,
+    /// Until when it is tried.
+    until: Duration,
+}
+
 /// Several edges, and what they share.
 pub(super) struct Group {
     members: Vec<Member>,
@@ -76,8 +85,8 @@ pub(super) struct Group {
     /// The file as it is now, and where it is still on its way to.
     route: Arc<Route>,
     edits: Vec<(Duration, usize, Arc<Route>)>,
-    /// Orders that nobody has carried out yet, and until when they are tried.
-    orders: VecDeque<(OrderKind, Duration)>,
+    /// Orders that nobody has carried out yet.
+    orders: VecDeque<Given>,
     /// Since when each edge could have led and nobody did.
     led_at: Vec<Duration>,
     /// When something was wrong last.
@@ -182,25 +191,34 @@ impl Group {
         }
     }
 
-    /// Orders go to the leader, whoever is asked; a rollback is obeyed by every edge.
+    /// Each is carried out by whoever carries it out for the edge that it was given to.
     fn carry_out_orders(&mut self) {
         let now = self.around.now;
-        while let Some((kind, until)) = self.orders.pop_front() {
-            let leader = self.members.iter_mut().find(|member| member.is_up() && member.leads());
-            let is_obeyed_by_all = kind == OrderKind::Rollback;
-            let by = match leader {
-                None if is_obeyed_by_all => self.members.iter_mut().find(|member| member.is_up()),
-                leader => leader,
-            };
+        while let Some(given) = self.orders.pop_front() {
+            let by = self.who_obeys(&given).and_then(|edge| self.members.get_mut(edge));
             match by {
-                Some(member) => member.obey(&kind, &mut self.around),
-                None if now < until => {
-                    self.orders.push_front((kind, until));
+                Some(member) => member.obey(&given.kind, &mut self.around),
+                None if now < given.until => {
+                    self.orders.push_front(given);
                     return;
                 }
                 None => {}
             }
         }
+    }
+
+    /// Orders are passed on to the leader, where it can be reached; a rollback is obeyed by every edge. Where the edge that was
+    /// asked does not answer, another one is.
+    fn who_obeys(&self, given: &Given) -> Option<usize> {
+        let now = self.around.now;
+        let up = || self.members.iter().filter(|member| member.is_up());
+        let asked = given.to.and_then(|edge| up().find(|member| member.edge == edge));
+        let is_in_reach = |leader: &&Member| {
+            asked.is_none_or(|asked| asked.edge == leader.edge || (asked.is_reached(now) && leader.is_reached(now)))
+        };
+        let leader = up().filter(|member| member.leads()).find(is_in_reach);
+        let own = || asked.or_else(|| up().next()).filter(|_| given.kind == OrderKind::Rollback);
+        leader.or_else(own).map(|member| member.edge)
     }
 
     fn step_all(&mut self, seen: &[Option<Seen<'_>>]) {
@@ -233,6 +251,7 @@ impl Group {
         let versions: Vec<VersionId> = self.route.versions.keys().cloned().collect();
         let around = &mut self.around;
         around.witness.look(&mut around.cluster, &versions, now);
+        self.members.iter().filter(|member| member.is_up()).for_each(|member| around.witness.stands(member, now));
         self.hold_lead();
         let is_calm = self.around.cluster.is_well()
             && self.around.under_way.is_empty()
@@ -298,6 +317,7 @@ impl Group {
         if wanted.as_ref().is_some_and(|wanted| Some(wanted.as_str()) != selected.map(String::as_str)) {
             wrong.push(format!("the Service selects {selected:?}, and {wanted:?} is wanted"));
         }
+        wrong.extend(self.around.witness.lost_order(leader.phase()));
         let kept = observed.state.read().map(|state| state.saved.phase());
         if kept != Some(leader.phase()) {
             wrong.push(format!("the Service tells of {kept:?}, and the rollout is {}", leader.phase()));
@@ -342,6 +362,10 @@ impl Member {
                 if matches!(kind, OrderKind::Retry(_)) {
                     around.witness.begin_anew(&self.route.stable);
                 }
+                let is_kept = self.is_reached(around.now)
+                    && self.leads()
+                    && around.cluster.fate(Call::Patch) == Fate::After(Duration::ZERO);
+                around.witness.obeyed(kind, is_kept);
                 self.note(&changes, around);
             }
             Err(refusal) => around.told.push(Told::line(format!("{}: refused: {refusal}", self.name))),
@@ -442,17 +466,25 @@ impl Policy for Group {
         known.or(self.members.first()).map(Member::phase)
     }
 
-    fn order(&mut self, kind: &OrderKind, _now: Time) -> Vec<Told> {
-        self.orders.push_back((kind.clone(), self.around.now + OPERATOR_TRIES));
+    fn order(&mut self, kind: &OrderKind, who: Who, _now: Time) -> Vec<Told> {
+        let to = if who == Who::All { None } else { self.who(who).first().copied() };
+        self.orders.push_back(Given { kind: kind.clone(), to, until: self.around.now + OPERATOR_TRIES });
         Vec::new()
     }
 
-    fn edit(&mut self, route: &Arc<Route>, now: Time) -> Vec<Told> {
+    fn edit(&mut self, Edit { route, late, .. }: &Edit, now: Time) -> Vec<Told> {
         let now = now.since(Time::default());
+        let late = late.and_then(|(who, by)| Some((*self.who(who).first()?, by)));
         self.route = Arc::clone(route);
-        self.around.witness.begin_anew(&route.stable);
-        let each = self.members.iter().zip(0_u32..);
-        self.edits.extend(each.map(|(member, nth)| (now + EDITS_APART * nth, member.edge, Arc::clone(route))));
+        self.around.witness.edited(&route.stable);
+        for (member, nth) in self.members.iter().zip(0_u32..) {
+            let after = match late {
+                None => EDITS_APART * nth,
+                Some((edge, by)) if edge == member.edge => by,
+                Some(_) => Duration::ZERO,
+            };
+            self.edits.push((now + after, member.edge, Arc::clone(route)));
+        }
         Vec::new()
     }
 
@@ -488,7 +520,7 @@ impl Policy for Group {
             | What::Config(_)
             | What::Clients(_)
             | What::Names
-            | What::Order(_)
+            | What::Order(..)
             | What::Edit(_) => {}
         }
     }

@@ -7,7 +7,7 @@ use pointsman_config::{Route, Split};
 use pointsman_rollout::{Change, Input, Order, OrderKind, PhaseName, Rollout, Saved, Time};
 
 use super::policy::{Policy, ReadyMap, Seen, Told};
-use crate::scenario::{Scenario, StateFault, What};
+use crate::scenario::{Edit, Scenario, StateFault, What, Who};
 
 /// How old elapsed time gets before it is kept again: what the edge allows itself at most.
 const KEPT_EVERY: Duration = Duration::from_secs(10);
@@ -99,7 +99,7 @@ impl Policy for Edge {
         Some(self.rollout.phase())
     }
 
-    fn order(&mut self, kind: &OrderKind, now: Time) -> Vec<Told> {
+    fn order(&mut self, kind: &OrderKind, _who: Who, now: Time) -> Vec<Told> {
         if self.is_frozen {
             return Vec::new();
         }
@@ -107,12 +107,12 @@ impl Policy for Edge {
         self.step(Input::Order(&order), now)
     }
 
-    fn edit(&mut self, route: &Arc<Route>, now: Time) -> Vec<Told> {
+    fn edit(&mut self, edit: &Edit, now: Time) -> Vec<Told> {
         if self.is_frozen {
-            self.unread = Some(Arc::clone(route));
+            self.unread = Some(Arc::clone(&edit.route));
             return Vec::new();
         }
-        self.step(Input::Edit(Arc::clone(route)), now)
+        self.step(Input::Edit(Arc::clone(&edit.route)), now)
     }
 
     fn freeze(&mut self, _edge: usize) {
@@ -122,7 +122,7 @@ impl Policy for Edge {
     fn go_on(&mut self, _edge: usize, stood_still: Duration, now: Time) -> Vec<Told> {
         self.is_frozen = false;
         self.stood_still += stood_still;
-        self.unread.take().map(|route| self.edit(&route, now)).unwrap_or_default()
+        self.unread.take().map(|route| self.step(Input::Edit(route), now)).unwrap_or_default()
     }
 
     fn kill(&mut self, edge: usize, state: Option<StateFault>, now: Time) {

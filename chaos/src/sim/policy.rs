@@ -3,15 +3,14 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
-use pointsman_config::{Route, Split, VersionId};
+use pointsman_config::{Split, VersionId};
 use pointsman_rollout::{Change, Decision, Observed, OrderKind, PhaseName, Ready, Time};
 
 use super::fleet::Fleet;
 use crate::invariant::Broken;
-use crate::scenario::{Event, StateFault, Who};
+use crate::scenario::{Edit, Event, StateFault, Who};
 
 /// Who decides in a simulated world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -115,10 +114,10 @@ pub(super) trait Policy {
     fn phase(&self) -> Option<PhaseName> {
         None
     }
-    fn order(&mut self, _kind: &OrderKind, _now: Time) -> Vec<Told> {
+    fn order(&mut self, _kind: &OrderKind, _who: Who, _now: Time) -> Vec<Told> {
         Vec::new()
     }
-    fn edit(&mut self, _route: &Arc<Route>, _now: Time) -> Vec<Told> {
+    fn edit(&mut self, _edit: &Edit, _now: Time) -> Vec<Told> {
         Vec::new()
     }
     /// Something goes wrong with the API server, or between edges.

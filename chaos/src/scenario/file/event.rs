@@ -54,6 +54,7 @@ pub(super) struct EventFile {
     api: Option<ApiFault>,
     order: Option<OrderFile>,
     edit: Option<Map<String, Value>>,
+    late: Option<Span>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -156,8 +157,8 @@ impl Reader<'_> {
             Kind::Clients(clients) => self.clients(place, clients, file),
             Kind::Names => self.lasting(place, file, What::Names),
             Kind::Api(fault) => self.api(place, fault, file),
-            Kind::Order(order) => self.order(place, order, self.known(file), route),
-            Kind::Edit(keys) => self.edit(place, keys),
+            Kind::Order(order) => self.order(place, order, file, route),
+            Kind::Edit(keys) => self.edit(place, keys, file),
         }
     }
 
@@ -302,7 +303,17 @@ impl Reader<'_> {
         }
     }
 
-    fn edit(&self, place: &str, keys: &Map<String, Value>) -> Result<What, ScenarioError> {
+    fn edit(&self, place: &str, keys: &Map<String, Value>, file: &EventFile) -> Result<What, ScenarioError> {
+        let late = match (file.late, file.who) {
+            (None, None) => None,
+            (Some(by), Some(who @ (Who::Leader | Who::Follower))) if self.has_many_edges => Some((who, by.0)),
+            (Some(_), Some(_)) if !self.has_many_edges => {
+                return Err(self.senseless(place, "one edge cannot be later than the others; write `edges: 3`"));
+            }
+            (_, _) => {
+                return Err(self.senseless(place, "an edit reaches `who: leader` or `who: follower` so much `late`"));
+            }
+        };
         let mut merged = self.route.clone();
         if keys.contains_key("weights") || keys.contains_key("rollout") {
             merged.remove("weights");
@@ -310,16 +321,14 @@ impl Reader<'_> {
         }
         merged.extend(keys.clone());
         let route = self.route(&format!("{place}.edit"), &merged)?;
-        Ok(What::Edit(Edit { route, keys: merged }))
+        Ok(What::Edit(Edit { route, keys: merged, late }))
     }
 
-    fn order(
-        &self,
-        place: &str,
-        order: OrderFile,
-        version: Option<VersionId>,
-        route: &Route,
-    ) -> Result<What, ScenarioError> {
+    fn order(&self, place: &str, order: OrderFile, file: &EventFile, route: &Route) -> Result<What, ScenarioError> {
+        let who = file.who.unwrap_or_default();
+        if who == Who::Follower && !self.has_many_edges {
+            return Err(self.senseless(place, "there is no edge that follows; write `edges: 3`"));
+        }
         let kind = match order {
             OrderFile::Promote => OrderKind::Promote,
             OrderFile::Rollback => OrderKind::Rollback,
@@ -334,10 +343,10 @@ impl Reader<'_> {
             OrderFile::Restore => OrderKind::Resume(Resume::Restore),
             OrderFile::Retry => {
                 let other = self.versions.keys().find(|version| **version != route.stable).cloned();
-                let wanted = version.or(other);
+                let wanted = self.known(file).or(other);
                 OrderKind::Retry(wanted.ok_or_else(|| self.senseless(place, "there is no version to try again"))?)
             }
         };
-        Ok(What::Order(kind))
+        Ok(What::Order(kind, who))
     }
 }

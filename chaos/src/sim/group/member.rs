@@ -296,6 +296,8 @@ impl Member {
         for change in changes {
             let sentence = format!("{}: {}", self.name, change.sentence());
             around.told.push(Told { decision: Some(change.decision), sentence, change: None });
+            let holder = around.cluster.lease().map(|lease| lease.holder.clone());
+            around.witness.decided(&self.name, change.decision, holder.as_deref(), around.now);
             self.remember(change, clock);
         }
         let at = self.time_of_day(around.cluster.clock(), around.now);

@@ -2,7 +2,7 @@
 
 use pointsman_kubernetes::annotation::Fence;
 use pointsman_kubernetes::{Selected, Wanted, plan};
-use pointsman_rollout::Rollout;
+use pointsman_rollout::{Change, Resume, Rollout};
 
 use super::seat::Seat;
 use super::*;
@@ -129,6 +129,51 @@ fn an_edge_that_gives_a_version_traffic_which_it_knows_to_be_taken_back_is_found
         }
     });
     assert!(rules.contains(&"quarantine"), "{rules:?}");
+}
+
+#[test]
+fn an_edge_that_goes_back_to_what_it_knew_before_is_found() {
+    let rules = breaks(&scenario(""), 40, |group| {
+        if group.around.now == seconds(30) {
+            let member = &mut group.members[1];
+            let clock = member.clock(group.around.now);
+            member.rollout = Rollout::follower(Arc::clone(&member.route), None, clock);
+        }
+    });
+    assert!(rules.contains(&"no edge goes back"), "{rules:?}");
+}
+
+#[test]
+fn an_edge_that_decides_without_the_lease_is_found() {
+    let rules = breaks(&scenario(""), 60, |group| {
+        // One that follows goes on as if it led.
+        let follower = group.members.iter().position(|member| member.is_up() && !member.asks());
+        if let Some(member) = follower.and_then(|edge| group.members.get_mut(edge)) {
+            let clock = member.clock(group.around.now);
+            let (_, changes) = Rollout::start(Arc::clone(&member.route), clock);
+            let step = changes.into_iter().last().map(|change| Change { decision: Decision::Step, ..change });
+            member.note(step.as_slice(), &mut group.around);
+        }
+    });
+    assert!(rules.contains(&"who decides has the Lease"), "{rules:?}");
+}
+
+#[test]
+fn a_pause_that_is_forgotten_with_its_leader_is_found() {
+    let paused = scenario("{ at: 10s, order: pause }, { at: 20s, for: 3s, edge: killed, who: leader }");
+    assert_eq!(breaks(&paused, 150, |_| {}), Vec::<&str>::new());
+    let rules = breaks(&paused, 150, |group| {
+        if group.around.now == seconds(40) {
+            let resume = OrderKind::Resume(Resume::GoOn);
+            let order = Order { kind: resume, actor: "nobody".to_owned(), reason: String::new() };
+            for member in group.members.iter_mut().filter(|member| member.leads()) {
+                let clock = member.clock(group.around.now);
+                let changes = member.rollout.step(Input::Order(&order), clock).unwrap();
+                member.note(&changes, &mut group.around);
+            }
+        }
+    });
+    assert!(rules.contains(&"an order that was kept"), "{rules:?}");
 }
 
 #[test]

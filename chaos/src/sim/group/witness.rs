@@ -7,12 +7,13 @@ use std::time::Duration;
 use pointsman_config::{LiveService, Route, RouteName, Share, VersionId};
 use pointsman_kubernetes::annotation::{Fence, State};
 use pointsman_kubernetes::{Document, Observed, OnForeign};
-use pointsman_rollout::{Identity, PhaseName};
+use pointsman_rollout::{Decision, Identity, OrderKind, PhaseName};
 
 use super::super::cluster::{Cluster, Landed};
 use super::knowledge::Knowledge;
 use super::member::Member;
 use crate::invariant::Broken;
+use crate::memory::LastOrder;
 
 /// A picture of endpoints is no older than this where its edge hears of the API server.
 const LAG: Duration = Duration::from_millis(1_500);
@@ -55,6 +56,9 @@ pub(super) struct Witness {
     reached: Option<(Identity, Progress)>,
     /// When each version had a ready endpoint last.
     last_ready: BTreeMap<VersionId, Duration>,
+    /// How many rollouts, and decisions, stood behind the state of each process that ever ran.
+    depths: BTreeMap<String, (u64, u64)>,
+    last_order: LastOrder,
     broken: Vec<Broken>,
     told: BTreeSet<&'static str>,
 }
@@ -73,6 +77,8 @@ impl Witness {
             flips: BTreeMap::new(),
             reached: None,
             last_ready: BTreeMap::new(),
+            depths: BTreeMap::new(),
+            last_order: LastOrder::default(),
             broken: Vec::new(),
             told: BTreeSet::new(),
         }
@@ -96,6 +102,41 @@ impl Witness {
         std::mem::take(&mut self.broken)
     }
 
+    /// An order was carried out, and could be kept or not.
+    pub(super) fn obeyed(&mut self, kind: &OrderKind, is_kept: bool) {
+        if is_kept {
+            self.last_order.obeyed(kind);
+        } else {
+            self.last_order.forget();
+        }
+    }
+
+    /// The last order that was kept, as far as it does not hold where the route rests in `phase`.
+    pub(super) fn lost_order(&self, phase: PhaseName) -> Option<String> {
+        self.last_order.lost(phase)
+    }
+
+    /// An edge decides something while `holder` has the Lease: nobody else goes forward.
+    pub(super) fn decided(&mut self, by: &str, decision: Decision, holder: Option<&str>, now: Duration) {
+        let goes_forward =
+            matches!(decision, Decision::Step | Decision::Promote | Decision::Flip | Decision::Bake | Decision::Finish);
+        self.hold("who decides has the Lease", now, !goes_forward || holder == Some(by), || {
+            format!("{by} decided {decision:?}, and {} has the Lease", holder.unwrap_or("nobody"))
+        });
+        if let Some(what) = self.last_order.decided(decision) {
+            self.found("an order that was kept", now, &what);
+        }
+    }
+
+    /// An edge stands somewhere at the end of a tick: never further back than before.
+    pub(super) fn stands(&mut self, edge: &Member, now: Duration) {
+        let depth = edge.rollout.depth();
+        let before = self.depths.insert(edge.name.clone(), depth);
+        self.hold("no edge goes back", now, before.is_none_or(|before| before <= depth), || {
+            format!("{} stood at decision {before:?}, and stands at {depth:?}", edge.name)
+        });
+    }
+
     /// What whoever reads the live Service knows.
     pub(super) fn on_service(&self) -> &Knowledge {
         &self.on_service
@@ -106,6 +147,12 @@ impl Witness {
         self.stable = stable.clone();
         self.flips.clear();
         self.reached = None;
+    }
+
+    /// The file was edited: what was ordered before is about something else.
+    pub(super) fn edited(&mut self, stable: &VersionId) {
+        self.begin_anew(stable);
+        self.last_order.forget();
     }
 
     /// A tick has passed.
