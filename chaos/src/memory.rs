@@ -80,6 +80,9 @@ impl Memory {
     }
 }
 
+/// By this rule it is told that an order does not hold any more.
+pub(crate) const KEPT_ORDER: &str = "an order that was kept";
+
 /// The last order that was carried out and kept. Whoever leads later goes on from it, until somebody orders something else or
 /// something is decided that comes before it.
 #[derive(Debug, Default)]

@@ -37,7 +37,7 @@ pub use policy::Chosen;
 pub use shrink::smallest;
 
 use crate::invariant::{Broken, Invariants, Moment};
-use crate::memory::Memory;
+use crate::memory::{KEPT_ORDER, LastOrder, Memory};
 use crate::scenario::{EdgeFault, Event, Scenario, StateFault, What, Who};
 use checks::Checks;
 use fleet::Fleet;
@@ -124,6 +124,7 @@ struct World<'a, P> {
     books: Books,
     invariants: Invariants,
     memory: Memory,
+    last_order: LastOrder,
     trace: Vec<String>,
     harmed: Option<Duration>,
     taken_back: Option<Duration>,
@@ -177,6 +178,7 @@ impl<'a, P: Policy> World<'a, P> {
             books: Books::default(),
             invariants: Invariants::default(),
             memory: Memory::new(&scenario.route),
+            last_order: LastOrder::default(),
             trace: Vec::new(),
             harmed: scenario.canary().filter(is_bad).map(|_| Duration::ZERO),
             taken_back: None,
@@ -192,6 +194,10 @@ impl<'a, P: Policy> World<'a, P> {
             self.tick();
         }
         self.books.under_way = self.traffic.under_way();
+        // One that is alone keeps each order before it answers; several are held to it by what they have in common.
+        if let Some(what) = self.policy.phase().and_then(|phase| self.last_order.lost(phase)) {
+            self.invariants.found_as(KEPT_ORDER, self.now, &what);
+        }
         let mut broken = self.invariants.into_broken();
         broken.extend(self.policy.at_end());
         broken.extend(self.books.gap().map(|said| Broken { rule: "books", said }));
@@ -290,11 +296,13 @@ impl<'a, P: Policy> World<'a, P> {
                 let told = self.policy.order(kind, *who, now);
                 if !told.is_empty() {
                     self.memory.obeyed(kind);
+                    self.last_order.obeyed(kind);
                 }
                 return told;
             }
             What::Edit(edit) => {
                 self.memory.edited(&edit.route);
+                self.last_order.forget();
                 return self.policy.edit(edit, now);
             }
             What::Edge { fault: EdgeFault::Killed, who, state } => self.kill(*who, *state, event.until),
@@ -356,6 +364,7 @@ impl<'a, P: Policy> World<'a, P> {
         if state.is_some() {
             // Nobody knows any more what was decided.
             self.memory.forget();
+            self.last_order.forget();
             self.invariants.begin_anew();
         }
         let told = self.policy.start_again(edge, Time::after_start(self.now));
@@ -397,6 +406,9 @@ impl<'a, P: Policy> World<'a, P> {
 
     fn look_at(&mut self, change: &Change) {
         self.memory.decided(change);
+        if let Some(what) = self.last_order.decided(change.decision) {
+            self.invariants.found_as(KEPT_ORDER, self.now, &what);
+        }
         self.invariants.quarantine(self.memory.barred());
         self.invariants.changed(self.now, change, self.memory.beginnings());
     }

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use pointsman_config::VersionId;
+use pointsman_kubernetes::Observed;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::interval;
@@ -66,9 +67,43 @@ pub(super) struct Cluster {
     following: JoinSet<()>,
 }
 
+/// Who wrote on the live Service, and which rollout stands there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Writing {
+    /// The term of the Lease under which it was written.
+    term: u64,
+    /// How many rollouts were begun before the one that is kept there.
+    edition: u64,
+}
+
+impl Writing {
+    /// As it stands there; nothing before an edge has claimed it.
+    fn on(service: &Value) -> Option<Self> {
+        let service = serde_json::from_value(service.clone()).ok()?;
+        let observed = Observed::of(&service);
+        let edition = observed.state.read().map_or(0, |state| state.saved.depth().0);
+        Some(Self { term: observed.fence.read()?.term, edition })
+    }
+
+    /// The rule that a later one breaks with this one before it, and how.
+    fn goes_back_to(&self, later: &Self) -> Option<(&'static str, String)> {
+        if later.term < self.term {
+            let said = format!("a leader of term {} wrote after one of term {}", later.term, self.term);
+            return Some(("a stale write", said));
+        }
+        (later.edition < self.edition).then(|| {
+            let said = "the state of an earlier rollout was written over that of a later one".to_owned();
+            ("no step backwards", said)
+        })
+    }
+}
+
 #[derive(Debug, Default)]
 struct Story {
     selected: Vec<Selected>,
+    /// What was written there last, and what that should not have been.
+    writing: Option<Writing>,
+    backwards: Vec<(&'static str, String)>,
     /// Resource versions that somebody else wrote.
     foreign: BTreeSet<String>,
 }
@@ -248,6 +283,11 @@ impl Cluster {
         told(&self.story).selected.clone()
     }
 
+    /// What was written on the live Service by who had been replaced, or of a rollout that was over.
+    pub(super) fn backwards(&self) -> Vec<(&'static str, String)> {
+        told(&self.story).backwards.clone()
+    }
+
     /// Which versions had a ready endpoint, from when on.
     pub(super) fn readiness(&self) -> &[Readiness] {
         &self.readiness
@@ -297,6 +337,10 @@ async fn follow(api: Arc<ApiServer>, story: Arc<Mutex<Story>>, live: String) {
 impl Story {
     fn take_in(&mut self, service: &Value, live: &str) {
         let is_live = service.pointer("/metadata/name").and_then(Value::as_str) == Some(live);
+        if let Some(later) = is_live.then(|| Writing::on(service)).flatten() {
+            let before = self.writing.replace(later);
+            self.backwards.extend(before.and_then(|before| before.goes_back_to(&later)));
+        }
         let version = version_of(service);
         if is_live && self.selected.last().is_none_or(|last| last.version != version) {
             let is_foreign = self.foreign.contains(&revision_of(service));
@@ -310,5 +354,28 @@ async fn cut_watches(api: Arc<ApiServer>) {
     for end in [WatchEnd::Torn, WatchEnd::Closed, WatchEnd::Expired].into_iter().cycle() {
         each.tick().await;
         api.end_watches(end);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pointsman_kubernetes::annotation::FENCE;
+
+    use super::*;
+
+    #[test]
+    fn a_leader_that_was_replaced_and_a_rollout_that_is_over_are_found_on_the_live_service() {
+        let writing = |term, edition| Writing { term, edition };
+        let rule = |before: Writing, later: Writing| before.goes_back_to(&later).map(|(rule, _)| rule);
+        assert_eq!(rule(writing(3, 1), writing(3, 1)), None);
+        assert_eq!(rule(writing(3, 1), writing(4, 2)), None);
+        assert_eq!(rule(writing(3, 1), writing(2, 2)), Some("a stale write"));
+        assert_eq!(rule(writing(3, 2), writing(4, 1)), Some("no step backwards"));
+        let service = |fence: &str| json!({ "metadata": { "name": "model", "annotations": { FENCE: fence } } });
+        let mut story = Story::default();
+        for fence in ["4/edge-0", "5/edge-1", "5/edge-1", "4/edge-0"] {
+            story.take_in(&service(fence), "model");
+        }
+        assert_eq!(story.backwards.iter().map(|(rule, _)| *rule).collect::<Vec<_>>(), ["a stale write"]);
     }
 }

@@ -36,6 +36,7 @@ pub(super) fn check(scenario: &Scenario, cluster: &Cluster, watcher: &mut Watche
         }
     }
     broken.extend(moved_too_often(scenario, &selections));
+    broken.extend(cluster.backwards());
     for (rule, said) in broken {
         watcher.broke(rule, &said);
     }

@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 
 use super::http::Caller;
 use crate::invariant::{Invariants, Moment};
-use crate::memory::{LastOrder, Memory};
+use crate::memory::{KEPT_ORDER, LastOrder, Memory};
 pub(super) use eye::Eye;
 use eye::{ConfigAnswer, DecisionsAnswer, Line, Replicas, RouteAnswer, Row, ask};
 
@@ -431,7 +431,7 @@ impl Watcher {
         let at = OffsetDateTime::parse(at, &Rfc3339).ok().map(SystemTime::from);
         let is_later = self.obeyed_at.zip(at).is_some_and(|(obeyed, at)| at > obeyed);
         if let Some(what) = is_later.then(|| self.last_order.decided(decision)).flatten() {
-            self.broke("an order that was kept", &what);
+            self.broke(KEPT_ORDER, &what);
         }
     }
 

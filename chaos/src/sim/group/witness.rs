@@ -13,7 +13,7 @@ use super::super::cluster::{Cluster, Landed};
 use super::knowledge::Knowledge;
 use super::member::Member;
 use crate::invariant::Broken;
-use crate::memory::LastOrder;
+use crate::memory::{KEPT_ORDER, LastOrder};
 
 /// A picture of endpoints is no older than this where its edge hears of the API server.
 const LAG: Duration = Duration::from_millis(1_500);
@@ -124,7 +124,7 @@ impl Witness {
             format!("{by} decided {decision:?}, and {} has the Lease", holder.unwrap_or("nobody"))
         });
         if let Some(what) = self.last_order.decided(decision) {
-            self.found("an order that was kept", now, &what);
+            self.found(KEPT_ORDER, now, &what);
         }
     }
 
