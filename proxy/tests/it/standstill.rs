@@ -7,6 +7,7 @@ use bytes::Bytes;
 use nix::sys::signal::Signal;
 use pointsman_chaos::fault::Faults;
 use pointsman_chaos::load::{Load, Running};
+use serde_json::Value;
 
 use crate::process::{Edge, Site};
 
@@ -14,10 +15,9 @@ use crate::process::{Edge, Site};
 const STANDS_STILL: Duration = Duration::from_secs(6);
 const BAKE: Duration = Duration::from_secs(8);
 
-/// So many requests wait for an answer at any moment that a version which failed them all would be taken back at once.
 fn load(edge: &Edge) -> Running {
     let mut load = Load::new(&format!("http://{}/v1/predict", edge.address)).unwrap();
-    (load.rate, load.connections, load.timeout) = (300, 512, Duration::from_mins(1));
+    (load.rate, load.connections, load.timeout) = (300, 2_000, Duration::from_mins(1));
     load.bodies = vec![Bytes::from_static(b"12345")];
     load.start().unwrap()
 }
@@ -29,7 +29,33 @@ async fn stop_for_a_while(edge: &Edge) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_canary_that_bakes_is_not_taken_back_for_a_pause_of_its_edge_and_bakes_as_long_as_ever() {
+async fn what_was_under_way_in_a_pause_of_the_edge_is_no_evidence_and_is_answered_all_the_same() {
+    let site = Site::new().await;
+    let takes = Faults::none().delaying(1.0, 1_500..=1_500).unwrap();
+    site.v1.set_faults(takes);
+    site.v2.set_faults(takes);
+    site.write(&site.text("weights: { v1: 50%, v2: 50% }\n    guard: { latency: { threshold: 4s } }"));
+    let edge = site.start().await;
+    edge.wait_for_weight(50.0).await;
+    let load = load(&edge);
+    let requests = |route: &Value| route["versions"]["v2"]["requests"].as_u64().unwrap();
+    let before = requests(&edge.wait_for_route("served", |route| requests(route) > 200).await);
+    // Some hundreds are under way.
+    stop_for_a_while(&edge).await;
+    let route = edge.wait_for_route("served", |route| requests(route) > before + 1_000).await;
+    for side in ["stable", "canary"] {
+        let judged = &route["analysis"]["summary"][side];
+        let of = |what: &str| judged[what].as_u64().unwrap();
+        assert!(of("requests") > 200 && of("slow") < 50, "{side}: {judged:#}\n{}", edge.log());
+    }
+    load.stop();
+    let total = load.finish().await.unwrap().figures;
+    assert_eq!((total.errors.sum(), total.status.server_error), (0, 0), "every request is answered: {total:?}");
+    assert!(total.latency.max_ms > 4_000.0, "some were under way: {total:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_canary_bakes_as_long_as_ever_whatever_its_edge_slept_and_is_not_taken_back_for_that() {
     let site = Site::new().await;
     let takes = Faults::none().delaying(1.0, 300..=300).unwrap();
     site.v1.set_faults(takes);
