@@ -25,6 +25,8 @@ const MAX_END: Duration = Duration::from_hours(48);
 const MAX_EDGES: usize = 9;
 /// The live Service, where the scenario gives it no name.
 const LIVE_SERVICE: &str = "model";
+/// Enough for an edge and a few connections, and no more than systems give.
+const DESCRIPTORS: std::ops::RangeInclusive<u64> = 64..=1_048_576;
 const MAX_SPEED: f64 = 100.0;
 /// Peers measure once a minute or less often; a plan that is over by then shows nothing of them.
 const SHORTEST_COMPARED: Duration = Duration::from_mins(1);
@@ -74,8 +76,8 @@ fn both_worlds() -> Vec<World> {
 #[serde(default, deny_unknown_fields)]
 struct LiveFile {
     speed: f64,
-    connections: usize,
-    descriptors: Option<u64>,
+    connections: Connections,
+    descriptors: Option<Descriptors>,
     models: Models,
     small_disk: bool,
 }
@@ -83,7 +85,38 @@ struct LiveFile {
 impl Default for LiveFile {
     fn default() -> Self {
         let Live { speed, connections, descriptors, models, small_disk } = Live::default();
-        Self { speed, connections, descriptors, models, small_disk }
+        Self {
+            speed,
+            connections: Connections(connections),
+            descriptors: descriptors.map(Descriptors),
+            models,
+            small_disk,
+        }
+    }
+}
+
+/// Connections of the load.
+#[derive(Clone, Copy)]
+struct Connections(usize);
+
+impl<'de> Deserialize<'de> for Connections {
+    fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
+        let count = usize::deserialize(source)?;
+        let is_possible = (1..=MAX_CONNECTIONS).contains(&count);
+        let said = || D::Error::custom(format!("{count} connections carry no load; write 1 to {MAX_CONNECTIONS}"));
+        if is_possible { Ok(Self(count)) } else { Err(said()) }
+    }
+}
+
+/// Descriptors that the edge may have.
+#[derive(Clone, Copy)]
+struct Descriptors(u64);
+
+impl<'de> Deserialize<'de> for Descriptors {
+    fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
+        let count = u64::deserialize(source)?;
+        let said = || D::Error::custom(format!("no edge starts with {count} descriptors; write {DESCRIPTORS:?}"));
+        if DESCRIPTORS.contains(&count) { Ok(Self(count)) } else { Err(said()) }
     }
 }
 
@@ -206,7 +239,8 @@ impl From<HoldsFile> for Holds {
 
 impl From<LiveFile> for Live {
     fn from(LiveFile { speed, connections, descriptors, models, small_disk }: LiveFile) -> Self {
-        Self { speed, connections, descriptors, models, small_disk }
+        let descriptors = descriptors.map(|Descriptors(descriptors)| descriptors);
+        Self { speed, connections: connections.0, descriptors, models, small_disk }
     }
 }
 
@@ -247,9 +281,6 @@ impl Reader<'_> {
         }
         if !(1.0..=MAX_SPEED).contains(&file.live.speed) {
             return Err(self.senseless("live.speed", format!("write 1 to {MAX_SPEED}")));
-        }
-        if !(1..=MAX_CONNECTIONS).contains(&file.live.connections) {
-            return Err(self.senseless("live.connections", format!("write 1 to {MAX_CONNECTIONS}")));
         }
         for (version, file) in &file.versions {
             let place = format!("versions.{version}");
@@ -409,7 +440,16 @@ holds: { ends: rolled_back, taken_back_within: 2s }
         is_refused("traffic: 2", "order: adopt", "there is no live Service that somebody else could change");
         is_refused("rate: 100", "rate: 100\nworlds: []", "name at least one of sim and live");
         is_refused("rate: 100", "rate: 100\nlive: { speed: 0 }", "live.speed: write 1 to 100");
-        is_refused("rate: 100", "rate: 100\nlive: { connections: 0 }", "live.connections: write 1 to 4096");
+        is_refused(
+            "rate: 100",
+            "rate: 100\nlive: { connections: 0 }",
+            "line 10 column 22: 0 connections carry no load; write 1 to 4096",
+        );
+        is_refused(
+            "rate: 100",
+            "rate: 100\nlive: { descriptors: 8 }",
+            "line 10 column 22: no edge starts with 8 descriptors",
+        );
         is_refused("rate: 100", "rate: 100\nlive: { models: model_server }", "only fakes answer worse");
         is_refused("traffic: 2", "edge: killed", "for how long");
         is_refused("end: 5m", "end: 500h", "48h at most");
