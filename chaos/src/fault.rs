@@ -344,6 +344,41 @@ impl Faults {
     }
 }
 
+/// How a fault strikes, as it is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Strike {
+    Failed,
+    Delayed,
+    Reset,
+    Hung,
+    Garbage,
+    Wrong,
+    Trickled,
+}
+
+impl Strike {
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Failed, Self::Delayed, Self::Reset, Self::Hung, Self::Garbage, Self::Wrong, Self::Trickled];
+}
+
+impl Faults {
+    /// The share of requests that is struck like this.
+    pub(crate) fn share_of(&self, strike: Strike) -> f64 {
+        let Written { fail, reset, hang, garbage, wrong, torn, trickle, latency, delay, probes: _ } = self.0;
+        let of = |plain: Option<Plain>| plain.map_or(0.0, |plain| plain.share);
+        match strike {
+            Strike::Failed => fail.map_or(0.0, |fail| fail.share),
+            Strike::Delayed if latency.is_some() => 1.0,
+            Strike::Delayed => delay.map_or(0.0, |delay| delay.share),
+            Strike::Reset => reset.map_or(0.0, |reset| reset.share) + of(torn),
+            Strike::Hung => of(hang),
+            Strike::Garbage => of(garbage),
+            Strike::Wrong => wrong.map_or(0.0, |wrong| wrong.share),
+            Strike::Trickled => of(trickle),
+        }
+    }
+}
+
 impl Millis {
     fn range(self) -> RangeInclusive<u64> {
         match self {

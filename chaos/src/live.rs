@@ -21,6 +21,7 @@ mod selector;
 mod shrink;
 pub mod soak;
 mod stage;
+mod strikes;
 mod traffic;
 mod verdict;
 mod watch;
@@ -28,6 +29,7 @@ mod watch;
 use std::io;
 use std::path::PathBuf;
 
+use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::Uid;
 
 pub use programs::Programs;
@@ -41,6 +43,8 @@ use stage::Stage;
 
 /// So many requests a second, with the processes that belong to them, take about a core.
 const CARRIED: f64 = 9_000.0;
+/// Descriptors for everything but clients: processes, ways between them, questions.
+const DESCRIPTORS_BESIDE: u64 = 256;
 /// So many clients beside the load are nothing.
 const FEW: u32 = 1_000;
 
@@ -68,6 +72,22 @@ pub enum LiveError {
     Ended {
         /// Which.
         what: &'static str,
+    },
+    /// The edge ended, or never said where it is.
+    #[error("the edge ended, or did not say where it listens; the last words of its log {}:\n{words}", log.display())]
+    EdgeEnded {
+        /// Its log.
+        log: PathBuf,
+        /// How that ends.
+        words: String,
+    },
+    /// This process may not have as many descriptors as the scenario has clients.
+    #[error("{wanted} file descriptors are needed, and {allowed} are allowed; raise `ulimit -n`")]
+    Descriptors {
+        /// For clients, load and the rest.
+        wanted: u64,
+        /// By the system.
+        allowed: u64,
     },
     /// No port is free.
     #[error("no port from 20000 to 31999 is free on loopback; end what listens there")]
@@ -100,6 +120,7 @@ pub async fn play(scenario: &Scenario, programs: &Programs) -> Result<Record, Li
     if let Some(why) = not_at_hand(scenario) {
         return Ok(Record { skipped: Some(why.to_owned()), ..record });
     }
+    check_descriptors(scenario)?;
     let folder = tempfile::Builder::new().prefix("pointsman-chaos-").tempdir().map_err(LiveError::Folder)?;
     let played = async { Stage::set(scenario, programs, folder.path()).await?.play(record).await };
     match played.await {
@@ -113,6 +134,21 @@ pub async fn play(scenario: &Scenario, programs: &Programs) -> Result<Record, Li
             Err(error)
         }
     }
+}
+
+/// Plays a scenario of which only the verdict is asked: no folder is left behind.
+async fn try_out(scenario: &Scenario, programs: &Programs) -> Result<Record, LiveError> {
+    let folder = tempfile::Builder::new().prefix("pointsman-chaos-").tempdir().map_err(LiveError::Folder)?;
+    Stage::set(scenario, programs, folder.path()).await?.play(Record::of(scenario)).await
+}
+
+/// Each client is a descriptor of this process.
+fn check_descriptors(scenario: &Scenario) -> Result<(), LiveError> {
+    let clients = scenario.events.iter().filter_map(|event| event.what.clients()).map(u64::from).sum::<u64>();
+    let wanted = clients + u64::try_from(scenario.live.connections).unwrap_or(u64::MAX / 2) + DESCRIPTORS_BESIDE;
+    let (allowed, _) = getrlimit(Resource::RLIMIT_NOFILE)
+        .map_err(|errno| LiveError::Start { what: "the limit of open files", source: errno.into() })?;
+    if wanted <= allowed { Ok(()) } else { Err(LiveError::Descriptors { wanted, allowed }) }
 }
 
 /// Why a scenario cannot be played here, and the way out.

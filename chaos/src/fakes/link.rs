@@ -2,6 +2,8 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
@@ -22,6 +24,7 @@ const CHUNK_BYTES: usize = 256 * 1024;
 pub struct Link {
     address: SocketAddr,
     state: watch::Sender<State>,
+    severed: Arc<AtomicU64>,
     _accepting: JoinSet<()>,
 }
 
@@ -40,9 +43,10 @@ impl Link {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
         let state = watch::Sender::default();
+        let severed = Arc::<AtomicU64>::default();
         let mut accepting = JoinSet::new();
-        accepting.spawn(accept(listener, target, state.subscribe()));
-        Ok(Self { address, state, _accepting: accepting })
+        accepting.spawn(accept(listener, target, state.subscribe(), Arc::clone(&severed)));
+        Ok(Self { address, state, severed, _accepting: accepting })
     }
 
     /// Where it begins.
@@ -55,6 +59,11 @@ impl Link {
         self.state.send_modify(|state| state.is_cut = is_cut);
     }
 
+    /// How many connections a cut has ended so far, those among them that came while it lasted.
+    pub fn severed(&self) -> u64 {
+        self.severed.load(Ordering::Acquire)
+    }
+
     /// Keeps what is sent towards the target, and what new connections send; or (`false`) lets all of it go on its way, also
     /// that of senders who have long given up. What comes back is not kept.
     pub fn hold(&self, is_held: bool) {
@@ -62,12 +71,12 @@ impl Link {
     }
 }
 
-async fn accept(listener: TcpListener, target: SocketAddr, state: watch::Receiver<State>) {
+async fn accept(listener: TcpListener, target: SocketAddr, state: watch::Receiver<State>, severed: Arc<AtomicU64>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((near, _)) => drop(connections.spawn(serve(near, target, state.clone()))),
+                Ok((near, _)) => drop(connections.spawn(serve(near, target, state.clone(), Arc::clone(&severed)))),
                 Err(error) => {
                     tracing::warn!(%error, "connection not accepted");
                     tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
@@ -79,12 +88,16 @@ async fn accept(listener: TcpListener, target: SocketAddr, state: watch::Receive
 }
 
 /// One connection, until an end of it closes or the way is cut.
-async fn serve(near: TcpStream, target: SocketAddr, state: watch::Receiver<State>) {
-    let mut cut = state.clone();
+async fn serve(near: TcpStream, target: SocketAddr, state: watch::Receiver<State>, severed: Arc<AtomicU64>) {
+    let mut seen = state.clone();
+    let cut = async {
+        // An error means that the link was dropped, which ends this as well.
+        let is_cut = seen.wait_for(|state| state.is_cut).await.is_ok();
+        severed.fetch_add(u64::from(is_cut), Ordering::AcqRel);
+    };
     tokio::select! {
         biased;
-        // An error means that the link was dropped, which ends this as well.
-        _ = cut.wait_for(|state| state.is_cut) => {}
+        () = cut => {}
         carried = carry(near, target, state) => {
             if let Err(error) = carried {
                 tracing::debug!(%error, %target, "connection ended early");
@@ -178,6 +191,7 @@ mod tests {
         check_ended(&mut near).await;
         check_ended(&mut far).await;
         check_ended(&mut TcpStream::connect(link.address()).await.unwrap()).await;
+        assert_eq!(link.severed(), 2);
         link.cut(false);
         let (mut near, mut far) = connected(&listener, &link).await;
         check_passes(&mut near, &mut far).await;

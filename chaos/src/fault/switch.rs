@@ -11,7 +11,7 @@ use rand_distr::{Distribution, StandardNormal};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{End, Faults, When};
+use super::{End, Faults, Strike, When};
 use crate::clock::unix_us;
 use crate::serve::{self, Answer, Cut};
 
@@ -21,6 +21,9 @@ use crate::serve::{self, Answer, Cut};
 pub struct Counts {
     /// Requests received, probes included.
     pub requests: u64,
+    /// Those that could meet a fault: probes are spared unless faults are for them as well.
+    #[serde(default)]
+    pub exposed: u64,
     /// Answered with the status of a `fail`.
     pub failed: u64,
     /// Made to wait.
@@ -42,6 +45,21 @@ pub struct Counts {
     pub first_fault_unix_us: Option<u64>,
     /// When the last fault struck; microseconds since 1970.
     pub last_fault_unix_us: Option<u64>,
+}
+
+impl Counts {
+    /// How many were struck like this.
+    pub(crate) const fn of(&self, strike: Strike) -> u64 {
+        match strike {
+            Strike::Failed => self.failed,
+            Strike::Delayed => self.delayed,
+            Strike::Reset => self.reset,
+            Strike::Hung => self.hung,
+            Strike::Garbage => self.garbage,
+            Strike::Wrong => self.wrong,
+            Strike::Trickled => self.trickled,
+        }
+    }
 }
 
 /// The switch that faults hang on; clones are the same switch.
@@ -144,6 +162,7 @@ impl FaultSwitch {
         if !inside.faults.concern(path) {
             return Fate { delay: None, end: End::Good };
         }
+        inside.counts.exposed += 1;
         let delay = inside.faults.delay(rand::random()).map(|ms| Duration::from_millis(rand::random_range(ms)));
         let takes = inside.faults.latency_ms(StandardNormal.sample(&mut rand::rng()));
         let takes = takes.map(|ms| Duration::try_from_secs_f64(ms / 1e3).unwrap_or(Duration::MAX));
@@ -232,7 +251,7 @@ mod tests {
         let switch = FaultSwitch::default();
         let good = async || Ok(serve::json(StatusCode::OK, &json!({})));
         switch.meet("/v1/predict", good()).await.unwrap();
-        assert_eq!(switch.counts(), Counts { requests: 1, ..Counts::default() });
+        assert_eq!(switch.counts(), Counts { requests: 1, exposed: 1, ..Counts::default() });
         let before = unix_us();
         switch.set(Faults::none().failing(1.0, 500).unwrap());
         switch.meet("/v1/predict", good()).await.unwrap();

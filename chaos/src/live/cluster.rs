@@ -61,7 +61,7 @@ pub(super) struct Cluster {
     live: String,
     story: Arc<Mutex<Story>>,
     /// What is wrong, by the number of the event.
-    faults: Vec<(usize, Vec<RuleId>, JoinSet<()>)>,
+    faults: Vec<Wrong>,
     readiness: Vec<Readiness>,
     /// Ends with this.
     following: JoinSet<()>,
@@ -96,6 +96,19 @@ impl Writing {
             ("no step backwards", said)
         })
     }
+}
+
+/// One thing that is wrong with it.
+#[derive(Debug)]
+struct Wrong {
+    index: usize,
+    rules: Vec<RuleId>,
+    /// Watches that had been asked for before it.
+    watches: u64,
+    /// Somebody else changed something.
+    is_edited: bool,
+    /// What goes on until it ends.
+    _tasks: JoinSet<()>,
 }
 
 #[derive(Debug, Default)]
@@ -212,6 +225,7 @@ impl Cluster {
     /// Something goes wrong with it, until the event of this number ends.
     pub(super) fn begin(&mut self, index: usize, fault: ApiFault) -> Result<(), LiveError> {
         let mut tasks = JoinSet::new();
+        let mut is_edited = false;
         let rules = match fault {
             ApiFault::Slow => vec![(Rule::everything(), Effect::Delay(SLOW))],
             ApiFault::Conflict => {
@@ -236,30 +250,52 @@ impl Cluster {
                 vec![(Rule::on(Verb::Patch, Resource::Service).dry_run(false), late)]
             }
             ApiFault::ForeignEdit => {
-                self.edit_as_somebody_else()?;
+                is_edited = self.edit_as_somebody_else()?;
                 Vec::new()
             }
         };
         let ids = rules.into_iter().map(|(rule, effect)| self.api.faults().add(rule, effect)).collect();
-        self.faults.push((index, ids, tasks));
+        self.faults.push(Wrong { index, rules: ids, watches: self.watches(), is_edited, _tasks: tasks });
         Ok(())
+    }
+
+    /// How many watches were asked for so far.
+    fn watches(&self) -> u64 {
+        exact_count(self.api.journal().iter().filter(|exchange| exchange.verb == Verb::Watch).count())
+    }
+
+    /// How often the event of this number struck so far: requests that met it, watches that began anew, or its edit.
+    pub(super) fn struck(&self, index: usize, fault: ApiFault) -> u64 {
+        let own = || self.faults.iter().filter(|wrong| wrong.index == index);
+        match fault {
+            ApiFault::WatchCut => own().map(|wrong| self.watches().saturating_sub(wrong.watches)).sum(),
+            ApiFault::ForeignEdit => exact_count(own().filter(|wrong| wrong.is_edited).count()),
+            ApiFault::Slow
+            | ApiFault::Conflict
+            | ApiFault::TooMany
+            | ApiFault::Failing
+            | ApiFault::Hanging
+            | ApiFault::Late => {
+                own().flat_map(|wrong| &wrong.rules).map(|rule| u64::from(self.api.faults().met(*rule))).sum()
+            }
+        }
     }
 
     /// It works again.
     pub(super) fn end(&mut self, index: usize) {
-        for (_, rules, _) in self.faults.extract_if(.., |(of, ..)| *of == index) {
-            for rule in rules {
+        for wrong in self.faults.extract_if(.., |wrong| wrong.index == index) {
+            for rule in wrong.rules {
                 self.api.faults().remove(rule);
             }
         }
         self.api.silence_watches(false);
     }
 
-    /// Somebody selects another version by hand.
-    fn edit_as_somebody_else(&self) -> Result<(), LiveError> {
+    /// Somebody selects another version by hand; whether there was one.
+    fn edit_as_somebody_else(&self) -> Result<bool, LiveError> {
         let present = self.selected();
         let other = self.readiness.iter().map(|known| known.version.as_str()).find(|known| *known != present);
-        let Some(other) = other else { return Ok(()) };
+        let Some(other) = other else { return Ok(false) };
         let mut store = self.api.store();
         let key = Key::new(Resource::Service, NAMESPACE, &self.live);
         let select = |service: &mut Value| {
@@ -269,7 +305,7 @@ impl Cluster {
         };
         let edited = store.edit(&key, &by("kubectl-edit"), select).map_err(refused)?;
         told(&self.story).foreign.insert(revision_of(&edited));
-        Ok(())
+        Ok(true)
     }
 
     /// The version that the live Service selects.
@@ -292,6 +328,10 @@ impl Cluster {
     pub(super) fn readiness(&self) -> &[Readiness] {
         &self.readiness
     }
+}
+
+fn exact_count(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
 }
 
 fn refused(refusal: Refusal) -> LiveError {

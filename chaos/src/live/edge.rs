@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -205,15 +206,26 @@ impl Edge {
         if let Some(clock) = &self.clock {
             clock.give(&mut command);
         }
-        Ok(Process::start("the edge", command, &["listening on", "admin on"]).await?.0)
+        let started = Process::start("the edge", command, &["listening on", "admin on"]).await;
+        started.map(|(process, _)| process).map_err(|error| self.not_there(error))
     }
 
-    /// As a power cut would.
-    pub(super) async fn kill(&mut self) {
-        self.is_down = true;
-        if let Some(mut process) = self.process.take() {
-            process.kill().await;
+    /// What its own last words say of why it is not there.
+    fn not_there(&self, error: LiveError) -> LiveError {
+        let log = self.folder.join(format!("edge.{}.log", self.starts));
+        if matches!(error, LiveError::Ended { .. }) {
+            return LiveError::EdgeEnded { log, words: self.last_words() };
         }
+        error
+    }
+
+    /// As a power cut would; whether it was there until then.
+    pub(super) async fn kill(&mut self) -> bool {
+        self.is_down = true;
+        let Some(mut process) = self.process.take() else { return false };
+        let was_there = process.ended().is_none();
+        process.kill().await;
+        was_there
     }
 
     /// Stands still, or goes on from where it stood; to who waits for it, it is down meanwhile.
@@ -222,6 +234,11 @@ impl Edge {
         process.signal(if is_frozen { Signal::SIGSTOP } else { Signal::SIGCONT })?;
         self.is_down = is_frozen;
         Ok(())
+    }
+
+    /// Whether its process stands still.
+    pub(super) fn stands_still(&self) -> bool {
+        self.process.as_ref().is_some_and(Process::is_stopped)
     }
 
     /// Whether it has ended though nobody ended it.
@@ -252,6 +269,13 @@ impl Edge {
         broken
     }
 
+    /// In how many lines of its logs these words stand.
+    pub(super) fn lines_with(&self, words: &str) -> u64 {
+        let logs = (1..=self.starts).filter_map(|start| self.log(start));
+        let lines: usize = logs.map(|text| text.lines().filter(|line| line.contains(words)).count()).sum();
+        u64::try_from(lines).unwrap_or(u64::MAX)
+    }
+
     /// What its logs say of panics.
     pub(super) fn panics(&self) -> Vec<String> {
         let logs = (1..=self.starts).filter_map(|start| self.log(start));
@@ -272,17 +296,23 @@ impl Edge {
         lines.get(lines.len().saturating_sub(5)..).unwrap_or_default().join("\n")
     }
 
-    /// Something happens to the state file of an edge that is down.
-    pub(super) fn spoil_state(&self, fault: StateFault) -> Result<(), LiveError> {
+    /// Something happens to the state file of an edge that is down, or to its disk; false where there was nothing to spoil.
+    pub(super) fn spoil_state(&self, fault: StateFault) -> Result<bool, LiveError> {
         let file = self.state_file();
+        let was_there = file.exists();
         match fault {
             StateFault::Full => self.disk.as_ref().map_or(Ok(()), SmallDisk::fill),
             StateFault::ReadOnly => self.disk.as_ref().map_or(Ok(()), |disk| disk.allow_writes(false)),
-            StateFault::CorruptByte => change_middle(&file).map_err(LiveError::Folder),
-            StateFault::CutOff => cut_off(&file).map_err(LiveError::Folder),
+            StateFault::CorruptByte => page_of_decisions(&file)
+                .map_err(|source| LiveError::State { source })
+                .and_then(|place| change_byte(&file, place).map_err(LiveError::Folder)),
+            StateFault::CutOff => checkpointed(&file)
+                .map_err(|source| LiveError::State { source })
+                .and_then(|_closed| cut_off(&file).map_err(LiveError::Folder)),
             StateFault::Deleted => remove_all(&file).map_err(LiveError::Folder),
             StateFault::Newer => make_newer(&file).map_err(|source| LiveError::State { source }),
-        }
+        }?;
+        Ok(was_there)
     }
 
     /// The disk works again.
@@ -296,17 +326,27 @@ fn with_companions(file: &Path) -> impl Iterator<Item = PathBuf> {
     ["", "-wal", "-shm"].into_iter().map(|ending| PathBuf::from(format!("{}{ending}", file.display())))
 }
 
-fn change_middle(file: &Path) -> std::io::Result<()> {
-    // What was written last stands in the file that is written ahead.
-    for file in with_companions(file).take(2).filter(|file| file.exists()) {
-        let mut bytes = fs::read(&file)?;
-        let middle = bytes.len() / 2;
-        if let Some(byte) = bytes.get_mut(middle) {
-            *byte ^= 0x55;
-        }
-        fs::write(&file, bytes)?;
-    }
-    Ok(())
+/// Brings what was written ahead into the file itself, which is read then and not what stands beside it.
+fn checkpointed(file: &Path) -> rusqlite::Result<rusqlite::Connection> {
+    let connection = rusqlite::Connection::open(file)?;
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_row| Ok(()))?;
+    Ok(connection)
+}
+
+/// Where the page begins that every start reads the decisions from.
+fn page_of_decisions(file: &Path) -> rusqlite::Result<u64> {
+    let connection = checkpointed(file)?;
+    let bytes: u32 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
+    let page: u32 =
+        connection.query_row("SELECT rootpage FROM sqlite_schema WHERE name = 'decision'", [], |row| row.get(0))?;
+    Ok(u64::from(page.saturating_sub(1)) * u64::from(bytes))
+}
+
+fn change_byte(file: &Path, place: u64) -> std::io::Result<()> {
+    let file = File::options().read(true).write(true).open(file)?;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, place)?;
+    file.write_all_at(&byte.map(|byte| byte ^ 0x55), place)
 }
 
 fn cut_off(file: &Path) -> std::io::Result<()> {
@@ -353,6 +393,38 @@ fn hurry(value: &mut Value, speed: f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_changed_byte_and_half_a_file_are_damage_that_a_start_reads() {
+        let folder = tempfile::tempdir().unwrap();
+        for spoil in [StateFault::CorruptByte, StateFault::CutOff] {
+            let file = folder.path().join(format!("{spoil:?}.db"));
+            let mut kept = Vec::new();
+            for connection in [rusqlite::Connection::open(&file).unwrap()] {
+                connection.pragma_update(None, "journal_mode", "WAL").unwrap();
+                let schema = "CREATE TABLE meta (key TEXT); CREATE TABLE decision (id INTEGER PRIMARY KEY, json TEXT);";
+                connection.execute_batch(schema).unwrap();
+                connection.execute("INSERT INTO decision (json) VALUES ('first')", []).unwrap();
+                // As an edge that is killed leaves it: what was written stands beside the file.
+                for ending in ["", "-wal"] {
+                    kept.push((ending, fs::read(format!("{}{ending}", file.display())).unwrap()));
+                }
+            }
+            for (ending, bytes) in kept {
+                fs::write(format!("{}{ending}", file.display()), bytes).unwrap();
+            }
+            if spoil == StateFault::CorruptByte {
+                change_byte(&file, page_of_decisions(&file).unwrap()).unwrap();
+            } else {
+                drop(checkpointed(&file).unwrap());
+                cut_off(&file).unwrap();
+            }
+            let connection = rusqlite::Connection::open(&file).unwrap();
+            let read = connection.query_row("SELECT json FROM decision", [], |row| row.get::<_, String>(0));
+            let code = read.unwrap_err().sqlite_error_code();
+            assert_eq!(code, Some(rusqlite::ErrorCode::DatabaseCorrupt), "{spoil:?}");
+        }
+    }
 
     #[test]
     fn only_the_plan_and_its_proof_go_faster() {

@@ -162,6 +162,14 @@ impl Edges {
         }
     }
 
+    /// How many connections from and to an edge cuts have ended so far.
+    pub(super) fn severed(&self, number: usize) -> u64 {
+        let own = self.ways.get(number).into_iter().flat_map(|ways| ways.to_edges.iter().chain([&ways.to_api]));
+        let others = self.ways.iter().enumerate().filter(|(from, _)| *from != number);
+        let to_it = others.filter_map(|(_, ways)| ways.to_edges.get(number));
+        own.chain(to_it).map(Link::severed).sum()
+    }
+
     /// The names of endpoints, where they have names.
     pub(super) fn names(&self) -> impl Iterator<Item = &Names> {
         self.all.iter().filter_map(Edge::names)

@@ -16,11 +16,20 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A client that keeps no connection: what it asks may be killed at any time.
 #[derive(Debug, Clone)]
-pub(super) struct Caller(Client<HttpConnector, Full<Bytes>>);
+pub(super) struct Caller {
+    client: Client<HttpConnector, Full<Bytes>>,
+    patience: Duration,
+}
 
 impl Caller {
     pub(super) fn new() -> Self {
-        Self(Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(HttpConnector::new()))
+        Self::with_patience(PATIENCE)
+    }
+
+    /// One that waits so long for each answer.
+    pub(super) fn with_patience(patience: Duration) -> Self {
+        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(HttpConnector::new());
+        Self { client, patience }
     }
 
     /// None where there is no answer within the patience.
@@ -34,10 +43,10 @@ impl Caller {
         let request = Request::builder().method(method).uri(format!("http://{to}{path}"));
         let request = request.header("content-type", "application/json").body(Full::new(Bytes::from(body))).ok()?;
         let exchange = async {
-            let (head, body) = self.0.request(request).await.ok()?.into_parts();
+            let (head, body) = self.client.request(request).await.ok()?.into_parts();
             Some((head.status, body.collect().await.ok()?.to_bytes()))
         };
-        tokio::time::timeout(PATIENCE, exchange).await.ok().flatten()
+        tokio::time::timeout(self.patience, exchange).await.ok().flatten()
     }
 
     /// What is there as JSON; none where nothing of this form is.

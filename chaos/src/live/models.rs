@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use hyper::Method;
+use hyper::{Method, StatusCode};
 use nix::sys::signal::Signal;
 use pointsman_config::VersionId;
 use tokio::process::Command;
@@ -14,8 +14,19 @@ use super::LiveError;
 use super::http::Caller;
 use super::process::Process;
 use super::programs::{Programs, free_address};
-use crate::fault::{Faults, FaultsError, When};
+use super::strikes::Tally;
+use crate::fault::{Counts, Faults, FaultsError, When};
 use crate::scenario::{Behaviour, DownBy, Fault, Latency, Models, Scenario};
+
+/// A fake answers at once, also on a machine that others use; who does not is asked again.
+const FAKE_PATIENCE: Duration = Duration::from_secs(1);
+/// A fake that moves is told within so long how to answer.
+const TOLD_WITHIN: Duration = Duration::from_secs(5);
+/// A process stands still within so long.
+const STILL_WITHIN: Duration = Duration::from_secs(2);
+const AGAIN_AFTER: Duration = Duration::from_millis(5);
+/// An endpoint that is cold for so long at least is found cold after its start.
+const SURELY_COLD: Duration = Duration::from_secs(1);
 
 /// The number that a wrong answer holds.
 const WRONG: f64 = -1.0;
@@ -45,6 +56,8 @@ pub(super) struct Fleet {
     bundles: PathBuf,
     stable: VersionId,
     versions: BTreeMap<VersionId, Vec<Endpoint>>,
+    /// What the endpoints of each version did.
+    tallies: BTreeMap<VersionId, Tally>,
 }
 
 #[derive(Debug)]
@@ -54,12 +67,41 @@ struct Endpoint {
     control: Option<SocketAddr>,
     process: Option<Process>,
     is_frozen: bool,
+    /// How it should answer.
     faults: Faults,
+    /// How it does, as far as it was told.
+    in_force: Faults,
+    /// Since when it was told in vain.
+    untold_since: Option<Instant>,
+    /// Whether that was said.
+    is_said: bool,
+    /// What its process had counted when it was last asked.
+    counted: Counts,
 }
 
 impl Endpoint {
     fn new(address: SocketAddr) -> Self {
-        Self { address, control: None, process: None, is_frozen: false, faults: Faults::none() }
+        Self {
+            address,
+            control: None,
+            process: None,
+            is_frozen: false,
+            faults: Faults::none(),
+            in_force: Faults::none(),
+            untold_since: None,
+            is_said: false,
+            counted: Counts::default(),
+        }
+    }
+
+    /// Whether it is a fake that answers otherwise than it should, or will when it moves again.
+    fn needs_telling(&self) -> bool {
+        self.control.is_some() && self.process.is_some() && self.in_force != self.faults
+    }
+
+    /// Where a fake is told, if it listens.
+    fn ear(&self) -> Option<SocketAddr> {
+        self.control.filter(|_| self.process.is_some() && !self.is_frozen)
     }
 }
 
@@ -72,11 +114,12 @@ impl Fleet {
         }
         let mut fleet = Self {
             programs: programs.clone(),
-            caller: Caller::new(),
+            caller: Caller::with_patience(FAKE_PATIENCE),
             kind: scenario.live.models,
             bundles,
             stable: scenario.route.stable.clone(),
             versions: BTreeMap::new(),
+            tallies: BTreeMap::new(),
         };
         for (version, behaviour) in &scenario.versions {
             let mut endpoints = Vec::new();
@@ -101,55 +144,99 @@ impl Fleet {
         self.versions.iter().map(|(version, endpoints)| (version, endpoints.iter().map(of).collect())).collect()
     }
 
-    /// Every endpoint of a version answers like this from now on, also one that comes back later.
-    pub(super) async fn answer(&mut self, version: &VersionId, faults: Faults) {
+    /// Every endpoint of a version answers like this from now on, also one that comes back later. One that stands still is told
+    /// when it moves again; what keeps another one from it for long is said, once.
+    pub(super) async fn answer(&mut self, version: &VersionId, faults: Faults) -> Vec<String> {
+        let mut untold = Vec::new();
         for endpoint in self.versions.get_mut(version).into_iter().flatten() {
-            if endpoint.faults != faults {
-                endpoint.faults = faults;
-                tell(&self.caller, endpoint).await;
+            endpoint.faults = faults;
+            if endpoint.needs_telling() && endpoint.ear().is_some() {
+                let tally = self.tallies.entry(version.clone()).or_default();
+                let told = count(&self.caller, endpoint, tally).await;
+                let told = if told { tell(&self.caller, endpoint).await } else { Told::NotHeard };
+                untold.extend(told.complaint(version, endpoint));
             }
         }
+        untold
     }
 
-    /// The first `endpoints` of a version go.
-    pub(super) async fn go(&mut self, version: &VersionId, endpoints: usize, by: DownBy) -> Result<(), LiveError> {
+    /// Whether every endpoint answers as it should.
+    pub(super) fn is_told(&self) -> bool {
+        !self.versions.values().flatten().any(Endpoint::needs_telling)
+    }
+
+    /// What the endpoints of a version did until now, those left out that stand still.
+    pub(super) async fn tally(&mut self, version: &VersionId) -> Tally {
+        let tally = self.tallies.entry(version.clone()).or_default();
+        for endpoint in self.versions.get_mut(version).into_iter().flatten() {
+            count(&self.caller, endpoint, tally).await;
+        }
+        tally.clone()
+    }
+
+    /// The first `endpoints` of a version go; how many did.
+    pub(super) async fn go(&mut self, version: &VersionId, endpoints: usize, by: DownBy) -> Result<u64, LiveError> {
+        let mut gone = 0;
         for endpoint in self.versions.get_mut(version).into_iter().flatten().take(endpoints) {
+            // What it counted goes with it.
+            count(&self.caller, endpoint, self.tallies.entry(version.clone()).or_default()).await;
             match (by, &mut endpoint.process) {
                 (DownBy::Killed, Some(process)) => {
+                    gone += u64::from(process.ended().is_none());
                     process.kill().await;
                     endpoint.process = None;
                 }
                 (DownBy::Frozen, Some(process)) => {
                     process.signal(Signal::SIGSTOP)?;
                     endpoint.is_frozen = true;
+                    gone += u64::from(is_still(process).await);
                 }
                 (DownBy::Killed | DownBy::Frozen, None) => {}
             }
         }
-        Ok(())
+        Ok(gone)
     }
 
-    /// And come back.
+    /// And come back; what of it is not as it should be.
     pub(super) async fn come_back(
         &mut self,
         version: &VersionId,
         endpoints: usize,
         cold: Duration,
-    ) -> Result<(), LiveError> {
+    ) -> Result<Vec<String>, LiveError> {
         let mut all = self.versions.remove(version).unwrap_or_default();
-        let mut result = Ok(());
+        let mut result = Ok(Vec::new());
         for endpoint in all.iter_mut().take(endpoints) {
             endpoint.is_frozen = false;
-            result = match &endpoint.process {
-                Some(process) => process.signal(Signal::SIGCONT),
-                None => self.come(version, endpoint, cold).await,
+            endpoint.untold_since = None;
+            let came = match &endpoint.process {
+                Some(process) => process.signal(Signal::SIGCONT).map(|()| None),
+                None => self.come_again(version, endpoint, cold).await,
             };
+            result = result.and_then(|mut wrong| {
+                wrong.extend(came?);
+                Ok(wrong)
+            });
             if result.is_err() {
                 break;
             }
         }
         self.versions.insert(version.clone(), all);
         result
+    }
+
+    async fn come_again(
+        &self,
+        version: &VersionId,
+        endpoint: &mut Endpoint,
+        cold: Duration,
+    ) -> Result<Option<String>, LiveError> {
+        self.come(version, endpoint, cold).await?;
+        if cold < SURELY_COLD || self.kind == Models::ModelServer {
+            return Ok(None);
+        }
+        let is_ready = self.caller.text(endpoint.address, "/ready").await.is_some();
+        Ok(is_ready.then(|| format!("an endpoint of {version} was ready at once, and was to be cold for {cold:?}")))
     }
 
     async fn come(&self, version: &VersionId, endpoint: &mut Endpoint, cold: Duration) -> Result<(), LiveError> {
@@ -160,7 +247,11 @@ impl Fleet {
         let (process, addresses) = Process::start(what, command, says).await?;
         endpoint.process = Some(process);
         endpoint.control = addresses.get(1).copied();
-        tell(&self.caller, endpoint).await;
+        (endpoint.in_force, endpoint.counted, endpoint.untold_since) = (Faults::none(), Counts::default(), None);
+        // In vain it is told again with the next look.
+        if endpoint.needs_telling() {
+            tell(&self.caller, endpoint).await;
+        }
         Ok(())
     }
 
@@ -180,12 +271,71 @@ impl Fleet {
     }
 }
 
-/// Tells a fake that is there how to answer; one that was just killed is told when it comes back.
-async fn tell(caller: &Caller, endpoint: &Endpoint) {
-    let (Some(control), Ok(faults)) = (endpoint.control, serde_json::to_string(&endpoint.faults)) else { return };
-    if endpoint.process.is_some() {
-        caller.ask(Method::PUT, control, "/faults", faults).await;
+/// What became of telling a fake how to answer.
+enum Told {
+    Done,
+    NotHeard,
+    Refused(StatusCode),
+}
+
+impl Told {
+    /// What is to be said of it, once.
+    fn complaint(self, version: &VersionId, endpoint: &mut Endpoint) -> Option<String> {
+        let said = |why: String| Some(format!("an endpoint of {version} was not told how to answer: {why}"));
+        match self {
+            Self::Done => {
+                endpoint.untold_since = None;
+                None
+            }
+            Self::Refused(status) => {
+                // It will not be taken another time either.
+                endpoint.in_force = endpoint.faults;
+                said(format!("it refused with {status}"))
+            }
+            Self::NotHeard => {
+                let since = *endpoint.untold_since.get_or_insert_with(Instant::now);
+                let is_news = since.elapsed() >= TOLD_WITHIN && !endpoint.is_said;
+                endpoint.is_said |= is_news;
+                is_news.then(|| said(format!("it did not hear it for {TOLD_WITHIN:?}"))).flatten()
+            }
+        }
     }
+}
+
+/// Tells a fake how to answer.
+async fn tell(caller: &Caller, endpoint: &mut Endpoint) -> Told {
+    let (Some(control), Ok(faults)) = (endpoint.ear(), serde_json::to_string(&endpoint.faults)) else {
+        return Told::NotHeard;
+    };
+    match caller.ask(Method::PUT, control, "/faults", faults).await {
+        Some((status, _)) if status.is_success() => {
+            endpoint.in_force = endpoint.faults;
+            Told::Done
+        }
+        Some((status, _)) => Told::Refused(status),
+        None => Told::NotHeard,
+    }
+}
+
+/// Takes in what an endpoint counted since it was last asked; false if it did not say.
+async fn count(caller: &Caller, endpoint: &mut Endpoint, tally: &mut Tally) -> bool {
+    let Some(control) = endpoint.ear() else { return false };
+    let Some(counts) = caller.get::<Counts>(control, "/counts").await else { return false };
+    tally.add(&endpoint.counted, &counts, &endpoint.in_force);
+    endpoint.counted = counts;
+    true
+}
+
+/// Whether a process that was stopped stands still.
+async fn is_still(process: &Process) -> bool {
+    let deadline = Instant::now() + STILL_WITHIN;
+    while !process.is_stopped() {
+        if Instant::now() > deadline {
+            return false;
+        }
+        tokio::time::sleep(AGAIN_AFTER).await;
+    }
+    true
 }
 
 fn unpack(bundles: &Path) -> std::io::Result<()> {

@@ -83,6 +83,12 @@ impl Process {
         timeout(patience, self.child.wait()).await.ok()?.ok()
     }
 
+    /// Whether it stands still since it was told to.
+    pub(super) fn is_stopped(&self) -> bool {
+        let status = self.pid().and_then(|pid| fs::read_to_string(format!("/proc/{pid}/status")).ok());
+        status.is_some_and(|text| text.lines().any(|line| line.starts_with("State:\tT")))
+    }
+
     /// What it holds now; nothing of a process that has ended.
     pub(super) fn holdings(&self) -> Option<Holdings> {
         let folder = format!("/proc/{}", self.pid()?);

@@ -38,6 +38,10 @@ pub struct Record {
     pub ends: Option<String>,
     /// What was done, by its kind, and how often.
     pub faults: BTreeMap<String, u64>,
+    /// How often each kind struck: requests that met it, endpoints and edges that went, connections that were held or cut, edits
+    /// that were refused, or that the edge showed it.
+    #[serde(default)]
+    pub struck: BTreeMap<String, u64>,
     /// Requests that were none, and files that were no configs or states.
     pub bad_inputs: u64,
     /// What the edge held.
@@ -122,17 +126,17 @@ pub struct EdgeFigures {
     pub starts: u32,
     /// Resident memory at most, in bytes.
     pub peak_resident_bytes: u64,
-    /// At most in the first quarter.
+    /// At most before anything happened.
     pub early_resident_bytes: u64,
     /// At the end.
     pub end_resident_bytes: u64,
     /// File descriptors at most.
     pub peak_descriptors: u64,
-    /// At most in the first quarter.
+    /// At most before anything happened.
     pub early_descriptors: u64,
     /// At the end.
     pub end_descriptors: u64,
-    /// Threads at most in the first quarter.
+    /// Threads at most before anything happened.
     pub early_threads: u64,
     /// At the end.
     pub end_threads: u64,
@@ -141,8 +145,8 @@ pub struct EdgeFigures {
 /// A table of what came of several scenarios.
 pub fn table(records: &[Record]) -> String {
     let mut text = String::from(
-        "| scenario | due | good | bad, by whom | cut off as planned | not sent | lost | counted by the edge | noticed after | users hurt for | ends | edge: peak MiB, descriptors | held |\n\
-         |---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
+        "| scenario | due | good | bad, by whom | cut off as planned | not sent | lost | counted by the edge | noticed after | users hurt for | ends | edge: peak MiB, descriptors | struck | held |\n\
+         |---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
     );
     for record in records {
         // Writing to a string does not fail.
@@ -154,17 +158,22 @@ pub fn table(records: &[Record]) -> String {
 /// One line of the table.
 pub fn row(record: &Record) -> String {
     if let Some(why) = &record.skipped {
-        return format!("| {} | | | | | | | | | | | | skipped: {why} |", record.scenario);
+        return format!("| {} | | | | | | | | | | | | | skipped: {why} |", record.scenario);
     }
     let Record { requests, edge, .. } = record;
     let seconds = |seconds: Option<f64>| seconds.map_or_else(|| "–".to_owned(), |seconds| format!("{seconds:.1} s"));
     let by: Vec<String> = requests.bad_by.iter().map(|(who, count)| format!("{who}: {count}")).collect();
     let by = if by.is_empty() { "0".to_owned() } else { format!("{} ({})", requests.bad, by.join(", ")) };
     let counted = requests.counted_by_edge.map_or_else(|| "–".to_owned(), |counted| counted.to_string());
-    let held =
-        if record.broken.is_empty() { "yes".to_owned() } else { format!("**no**: {}", record.broken.join("; ")) };
+    let struck: Vec<String> = record.struck.iter().map(|(kind, times)| format!("{kind}: {times}")).collect();
+    let struck = if struck.is_empty() { "–".to_owned() } else { struck.join(", ") };
+    let held = if record.broken.is_empty() {
+        "yes".to_owned()
+    } else {
+        format!("**no**: {}", record.broken.join("; ").replace('\n', " / "))
+    };
     format!(
-        "| {} | {} | {} | {by} | {} | {} | {} | {counted} | {} | {} | {} | {}, {} | {held} |",
+        "| {} | {} | {} | {by} | {} | {} | {} | {counted} | {} | {} | {} | {}, {} | {struck} | {held} |",
         record.scenario,
         requests.due,
         requests.good,

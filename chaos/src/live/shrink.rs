@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{LiveError, Programs, play};
+use super::{LiveError, Programs, try_out};
 use crate::promise::may_show;
 use crate::scenario::Scenario;
 
@@ -56,7 +56,7 @@ pub async fn smallest(
 }
 
 async fn shows(scenario: &Scenario, programs: &Programs, rule: &str) -> Result<bool, LiveError> {
-    let record = play(scenario, programs).await?;
+    let record = try_out(scenario, programs).await?;
     Ok(record.rules.iter().any(|broken| broken == rule))
 }
 

@@ -17,10 +17,12 @@ const APART: std::ops::Range<u64> = 2..7;
 const LASTS: std::ops::Range<u64> = 500..6_000;
 /// At the end everything is left alone for so long, in seconds.
 const CALM: u64 = 15;
+/// And at the beginning, so that it is known what the edge holds while nothing is wrong.
+const CALM_FIRST: u64 = 10;
 /// An operator tries the canary again this often, in seconds.
 const RETRY_EVERY: u64 = 20;
 
-/// What may have grown since the first quarter without being a leak: caches and buffers fill for a while.
+/// What may have grown since the beginning without being a leak: caches and buffers fill for a while.
 const GROWTH_BYTES: u64 = 48 << 20;
 /// Connections come and go.
 const GROWTH_DESCRIPTORS: u64 = 64;
@@ -54,9 +56,9 @@ pub fn scenario(seed: u64, lasts: Duration, rate: u32) -> Result<Scenario, Scena
 /// The same as a file.
 pub fn text(seed: u64, lasts: Duration, rate: u32) -> String {
     let mut chance = ChaCha8Rng::seed_from_u64(seed);
-    let end = lasts.as_secs().max(CALM + 1);
+    let end = lasts.as_secs().max(CALM_FIRST + CALM + 1);
     let mut text = format!("{HEAD}rate: {rate}\nevents:\n");
-    let mut at = chance.random_range(APART);
+    let mut at = CALM_FIRST + chance.random_range(APART);
     while at + LASTS.end / 1_000 + CALM < end {
         let fault = fault(&mut chance);
         // Writing to a string does not fail.
@@ -101,17 +103,19 @@ pub fn leaks(record: &Record) -> Vec<String> {
     let mut leaks = Vec::new();
     if end_resident_bytes > early_resident_bytes.saturating_add(GROWTH_BYTES) {
         leaks.push(format!(
-            "the edge held {:.0} MiB in the first quarter at most, and {:.0} MiB at the end",
+            "the edge held {:.0} MiB before the first fault at most, and {:.0} MiB at the end",
             mib(early_resident_bytes),
             mib(end_resident_bytes)
         ));
     }
     if end_descriptors > early_descriptors.saturating_add(GROWTH_DESCRIPTORS) {
-        leaks.push(format!("the edge held {early_descriptors} descriptors early, and {end_descriptors} at the end"));
+        leaks.push(format!(
+            "the edge held {early_descriptors} descriptors before the first fault, and {end_descriptors} at the end"
+        ));
     }
     if record.edge.end_threads > record.edge.early_threads {
         leaks.push(format!(
-            "the edge had {} threads early, and {} at the end",
+            "the edge had {} threads before the first fault, and {} at the end",
             record.edge.early_threads, record.edge.end_threads
         ));
     }
@@ -134,6 +138,7 @@ mod tests {
             assert!(scenario.events.len() > 40, "{}", scenario.events.len());
             let last = scenario.events.iter().filter_map(|event| event.until).max().unwrap();
             assert!(last + Duration::from_secs(CALM) <= scenario.end);
+            assert!(scenario.events[0].at >= Duration::from_secs(CALM_FIRST));
             assert_eq!(text(seed, lasts, 200), text(seed, lasts, 200));
         }
         assert_ne!(text(1, Duration::from_mins(5), 200), text(2, Duration::from_mins(5), 200));

@@ -1,5 +1,8 @@
 //! Plays the events of a scenario at their times, and ends those that end.
 
+mod proof;
+
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -11,8 +14,9 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use self::proof::Before;
 use super::LiveError;
-use super::clients::OddClients;
+use super::clients::{Garbage, OddClients};
 use super::cluster::Cluster;
 use super::edge::Edge;
 use super::edges::Edges;
@@ -49,6 +53,10 @@ struct Active {
     edges: Vec<usize>,
     /// Of endpoints that come and go: whether they are gone, and until when.
     flap: Option<(bool, Instant)>,
+    /// How things were before.
+    before: Before,
+    /// Endpoints that went, edges that were killed or replaced.
+    struck: u64,
 }
 
 /// An order that nobody could carry out yet.
@@ -74,6 +82,8 @@ pub(super) struct Stage<'a> {
     begun: Vec<bool>,
     active: Vec<Active>,
     odd: Vec<(usize, OddClients)>,
+    /// What became of clients that are done, by the number of their event.
+    done: BTreeMap<usize, Garbage>,
     flapping: JoinSet<u64>,
     /// What the config file of each edge should hold.
     configs: Vec<String>,
@@ -110,6 +120,7 @@ impl<'a> Stage<'a> {
             begun: vec![false; scenario.events.len()],
             active: Vec::new(),
             odd: Vec::new(),
+            done: BTreeMap::new(),
             flapping: JoinSet::new(),
             configs,
             late: Vec::new(),
@@ -145,21 +156,48 @@ impl<'a> Stage<'a> {
         self.began = Instant::now();
         self.watcher.begin(self.began);
         self.seen.began = Some(self.began);
-        while !self.is_over() {
+        let mut story = Ok(());
+        while story.is_ok() && !self.is_over() {
             let next = Instant::now() + TICK;
-            self.end_events().await?;
-            self.begin_events().await?;
-            self.deliver_late(Instant::now())?;
-            self.order_again().await;
-            self.worsen().await?;
-            self.flap().await?;
-            self.load();
-            self.look().await;
+            story = self.go_on().await;
             sleep(next.saturating_duration_since(Instant::now())).await;
         }
         record.seconds = self.began.elapsed().as_secs_f64();
-        self.close(&mut record).await?;
+        if story.is_ok() {
+            story = self.mend().await;
+        }
+        match story {
+            Ok(()) => self.close(&mut record).await,
+            // The edge is at fault, and not the world: that is what the scenario has shown.
+            Err(error @ LiveError::EdgeEnded { .. }) => self.give_up(&mut record, &error).await,
+            Err(error) => return Err(error),
+        }
         Ok(record)
+    }
+
+    async fn go_on(&mut self) -> Result<(), LiveError> {
+        self.end_events().await?;
+        self.begin_events().await?;
+        self.deliver_late(Instant::now())?;
+        self.order_again().await;
+        self.worsen().await?;
+        self.flap().await?;
+        self.load();
+        self.look().await;
+        Ok(())
+    }
+
+    /// Without its edge nothing else can be asked.
+    async fn give_up(&mut self, record: &mut Record, error: &LiveError) {
+        self.watcher.broke("it comes back", &error.to_string());
+        self.odd.clear();
+        self.flapping.shutdown().await;
+        let sums = self.traffic.end().await;
+        for edge in &mut self.edges.all {
+            edge.kill().await;
+        }
+        self.seen.edge.starts = self.edges.starts();
+        verdict::set_down(record, &mut self.watcher, &self.traffic.requests, (&self.seen, &sums));
     }
 
     /// Seconds of the scenario.
@@ -229,11 +267,14 @@ impl<'a> Stage<'a> {
         let since = Instant::now();
         let planned = event.lasts().map_or(Duration::ZERO, |lasts| self.real(lasts));
         let until = event.lasts().map(|_| since + planned);
-        let mut active = Active { index, since, until, edges, flap: None };
+        let before = self.before(event, &edges).await;
+        let mut active = Active { index, since, until, edges, flap: None, before, struck: 0 };
         match &event.what {
             What::Fault(fault) => self.seen.fault_begins(fault, since),
-            What::Down(down) => active.flap = self.send_away(down, since).await?,
-            What::Edge { fault, state, .. } => self.hit(*fault, &active.edges, (*state, planned)).await?,
+            What::Down(down) => (active.flap, active.struck) = self.send_away(down, since).await?,
+            What::Edge { fault, state, .. } => {
+                active.struck = self.hit(*fault, &active.edges, (*state, planned)).await?;
+            }
             What::State(fault) => self.spoil_state(*fault)?,
             What::Config(fault) => self.spoil_config(*fault)?,
             What::Clients(clients) => self.invite(index, *clients),
@@ -250,26 +291,27 @@ impl<'a> Stage<'a> {
             self.seen.harm.get_or_insert(since);
             self.seen.harms.push(since);
         }
+        self.seen.stirred(&event.what, since, active.until);
         self.active.push(active);
         Ok(())
     }
 
-    /// Something happens to edges.
+    /// Something happens to edges; how many of them were killed or replaced.
     async fn hit(
         &mut self,
         fault: EdgeFault,
         edges: &[usize],
         (state, planned): (Option<StateFault>, Duration),
-    ) -> Result<(), LiveError> {
+    ) -> Result<u64, LiveError> {
         match fault {
             EdgeFault::Killed => self.kill(edges, state, planned).await,
-            EdgeFault::Frozen => self.freeze(edges, planned),
+            EdgeFault::Frozen => self.freeze(edges, planned).map(|()| 0),
             EdgeFault::Upgraded => self.upgrade().await,
             EdgeFault::CutOff => {
                 self.cut_off(edges, true);
-                Ok(())
+                Ok(0)
             }
-            EdgeFault::Clock { is_behind, by } => self.set_clocks(edges, is_behind, by),
+            EdgeFault::Clock { is_behind, by } => self.set_clocks(edges, is_behind, by).map(|()| 0),
         }
     }
 
@@ -285,7 +327,8 @@ impl<'a> Stage<'a> {
         for number in edges {
             let Some(edge) = self.edges.all.get_mut(*number).filter(|edge| !edge.is_down) else { continue };
             edge.freeze(true)?;
-            self.seen.frozen.push(Outage { edge: edge.clients, since: Instant::now(), planned, until: None });
+            let since = Instant::now();
+            self.seen.frozen.push(Outage { edge: edge.clients, since, gone: since, planned, until: None });
             self.watcher.expect(*number, true);
             self.watcher.set_apart(*number, true);
         }
@@ -309,7 +352,7 @@ impl<'a> Stage<'a> {
     }
 
     fn spoil_state(&self, fault: StateFault) -> Result<(), LiveError> {
-        self.edges.all.iter().try_for_each(|edge| edge.spoil_state(fault))
+        self.edges.all.iter().try_for_each(|edge| edge.spoil_state(fault).map(drop))
     }
 
     fn mend_state(&self) -> Result<(), LiveError> {
@@ -321,11 +364,19 @@ impl<'a> Stage<'a> {
         self.cluster.as_mut().map_or(Ok(()), |cluster| cluster.hear_of(&self.fleet))
     }
 
-    async fn send_away(&mut self, down: &Down, since: Instant) -> Result<Option<(bool, Instant)>, LiveError> {
-        self.fleet.go(&down.version, down.endpoints, down.by).await?;
+    /// How many endpoints went, and whether they come and go.
+    async fn send_away(&mut self, down: &Down, since: Instant) -> Result<(Option<(bool, Instant)>, u64), LiveError> {
+        let gone = self.fleet.go(&down.version, down.endpoints, down.by).await?;
         self.seen.endpoints_go(since);
         self.tell_cluster()?;
-        Ok(down.every.map(|every| (true, since + self.real(every))))
+        Ok((down.every.map(|every| (true, since + self.real(every))), gone))
+    }
+
+    async fn let_come_back(&mut self, down: &Down) -> Result<(), LiveError> {
+        for wrong in self.fleet.come_back(&down.version, down.endpoints, down.cold).await? {
+            self.watcher.broke("every fault strikes", &wrong);
+        }
+        self.tell_cluster()
     }
 
     async fn end_events(&mut self) -> Result<(), LiveError> {
@@ -337,10 +388,21 @@ impl<'a> Stage<'a> {
         self.active = rest;
         for active in over {
             if let Some(event) = scenario.events.get(active.index) {
-                self.end(&active, event).await?;
+                self.finish(&active, event).await?;
             }
         }
         Ok(())
+    }
+
+    /// Ends an event, once it is known that it struck.
+    async fn finish(&mut self, active: &Active, event: &Event) -> Result<(), LiveError> {
+        if Self::is_seen_after(event) {
+            self.end(active, event).await?;
+            self.prove(active, event).await;
+            return Ok(());
+        }
+        self.prove(active, event).await;
+        self.end(active, event).await
     }
 
     async fn end(&mut self, active: &Active, event: &Event) -> Result<(), LiveError> {
@@ -348,8 +410,7 @@ impl<'a> Stage<'a> {
             What::Fault(fault) => self.seen.fault_ends(fault),
             What::Down(down) => {
                 if active.flap.is_none_or(|(is_gone, _)| is_gone) {
-                    self.fleet.come_back(&down.version, down.endpoints, down.cold).await?;
-                    self.tell_cluster()?;
+                    self.let_come_back(down).await?;
                 }
                 self.seen.endpoints_are_back();
             }
@@ -374,18 +435,27 @@ impl<'a> Stage<'a> {
     }
 
     /// With a state that cannot be written it starts again at once: how it does with that is what is asked.
-    async fn kill(&mut self, edges: &[usize], state: Option<StateFault>, planned: Duration) -> Result<(), LiveError> {
+    async fn kill(&mut self, edges: &[usize], state: Option<StateFault>, planned: Duration) -> Result<u64, LiveError> {
         self.seen.standing = if state.is_none() { self.watcher.standing() } else { None };
+        let mut killed = 0;
         for number in edges {
             let Some(edge) = self.edges.all.get_mut(*number) else { continue };
-            self.seen.down.push(Outage { edge: edge.clients, since: Instant::now(), planned, until: None });
-            edge.kill().await;
+            let since = Instant::now();
+            killed += u64::from(edge.kill().await);
+            let gone = Instant::now();
+            self.seen.down.push(Outage { edge: edge.clients, since, gone, planned, until: None });
             self.watcher.expect(*number, true);
             if let Some(fault) = state {
-                edge.spoil_state(fault)?;
+                let was_there = edge.spoil_state(fault)?;
+                if !was_there {
+                    self.watcher.broke("every fault strikes", "there was no state file to be spoiled");
+                }
             }
         }
-        if state == Some(StateFault::ReadOnly) { self.come_back(edges, false).await } else { Ok(()) }
+        if state == Some(StateFault::ReadOnly) {
+            self.come_back(edges, false).await?;
+        }
+        Ok(killed)
     }
 
     async fn come_back(&mut self, edges: &[usize], is_spoiled: bool) -> Result<(), LiveError> {
@@ -406,6 +476,7 @@ impl<'a> Stage<'a> {
             }
             sleep(TICK).await;
         }
+        self.watcher.look_at_files(self.seen.harm).await;
         if let Some((before, after)) = self.seen.standing.take().zip(self.watcher.standing())
             && before.1 >= after.1
             && before.0 != after.0
@@ -416,12 +487,15 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    async fn upgrade(&mut self) -> Result<(), LiveError> {
+    /// How many were.
+    async fn upgrade(&mut self) -> Result<u64, LiveError> {
         self.seen.was_upgraded = true;
+        let mut upgraded = 0;
         for edge in &mut self.edges.all {
             edge.upgrade().await?;
+            upgraded += 1;
         }
-        Ok(())
+        Ok(upgraded)
     }
 
     fn invite(&mut self, index: usize, clients: Clients) {
@@ -541,9 +615,13 @@ impl<'a> Stage<'a> {
             let faults: Vec<(&Fault, f64)> =
                 self.active.iter().filter_map(|active| self.part(active, version)).collect();
             let faults = answers(own, &faults, scenario.route.guard.latency_threshold).map_err(LiveError::Faults)?;
-            self.fleet.answer(version, faults).await;
+            for untold in self.fleet.answer(version, faults).await {
+                self.watcher.broke("every fault strikes", &untold);
+            }
         }
-        self.seen.endpoints_are_told();
+        if self.fleet.is_told() {
+            self.seen.endpoints_are_told();
+        }
         Ok(())
     }
 
@@ -566,12 +644,12 @@ impl<'a> Stage<'a> {
             };
             let Some(every) = down.every.filter(|_| until <= now) else { continue };
             if is_gone {
-                self.fleet.come_back(&down.version, down.endpoints, down.cold).await?;
+                self.let_come_back(down).await?;
             } else {
-                self.fleet.go(&down.version, down.endpoints, down.by).await?;
+                one.struck += self.fleet.go(&down.version, down.endpoints, down.by).await?;
+                self.tell_cluster()?;
             }
             one.flap = Some((!is_gone, now + self.real(every)));
-            self.tell_cluster()?;
         }
         self.active = active;
         Ok(())
@@ -598,9 +676,12 @@ impl<'a> Stage<'a> {
                 self.measure();
             }
         }
-        self.odd.retain_mut(|(_, odd)| {
+        self.odd.retain_mut(|(index, odd)| {
             let is_done = odd.are_done();
-            self.seen.bad_inputs += if is_done { odd.bad_inputs() } else { 0 };
+            if is_done {
+                self.seen.bad_inputs += odd.bad_inputs();
+                self.done.insert(*index, odd.garbage());
+            }
             !is_done
         });
         let is_where_it_ends = self.scenario.holds.ends.is_some() && self.watcher.phase() == self.scenario.holds.ends;
@@ -628,23 +709,23 @@ impl<'a> Stage<'a> {
         !has_plan || self.watcher.promoted.is_some()
     }
 
+    /// What the edge holds: at most before anything has happened, and now.
     fn measure(&mut self) {
-        let is_early = self.now() * 4 < self.scenario.end;
-        if let Some(Holdings { resident_bytes, descriptors, threads }) = self.edges.holdings() {
-            let edge = &mut self.seen.edge;
-            edge.peak_resident_bytes = edge.peak_resident_bytes.max(resident_bytes);
-            edge.peak_descriptors = edge.peak_descriptors.max(descriptors);
-            (edge.end_resident_bytes, edge.end_descriptors, edge.end_threads) = (resident_bytes, descriptors, threads);
-            if is_early {
-                edge.early_resident_bytes = edge.peak_resident_bytes;
-                edge.early_descriptors = edge.peak_descriptors;
-                edge.early_threads = edge.early_threads.max(threads);
-            }
+        let has_begun = self.begun.iter().any(|begun| *begun);
+        let Some(Holdings { resident_bytes, descriptors, threads }) = self.edges.holdings() else { return };
+        let edge = &mut self.seen.edge;
+        edge.peak_resident_bytes = edge.peak_resident_bytes.max(resident_bytes);
+        edge.peak_descriptors = edge.peak_descriptors.max(descriptors);
+        if !has_begun {
+            edge.early_resident_bytes = edge.peak_resident_bytes;
+            edge.early_descriptors = edge.peak_descriptors;
+            edge.early_threads = edge.early_threads.max(threads);
         }
+        (edge.end_resident_bytes, edge.end_descriptors, edge.end_threads) = (resident_bytes, descriptors, threads);
     }
 
-    /// Everything ends and comes right, and the books are compared.
-    async fn close(&mut self, record: &mut Record) -> Result<(), LiveError> {
+    /// Everything ends.
+    async fn mend(&mut self) -> Result<(), LiveError> {
         let scenario = self.scenario;
         for (event, _) in scenario.events.iter().zip(&self.begun).filter(|(_, begun)| !**begun) {
             self.watcher.broke("everything happens", &format!("never happened: {}", event.text));
@@ -658,10 +739,16 @@ impl<'a> Stage<'a> {
         self.deliver_late(Instant::now())?;
         for active in std::mem::take(&mut self.active) {
             if let Some(event) = scenario.events.get(active.index) {
-                self.end(&active, event).await?;
+                self.finish(&active, event).await?;
             }
         }
         self.odd.clear();
+        Ok(())
+    }
+
+    /// Everything comes right, and the books are compared.
+    async fn close(&mut self, record: &mut Record) {
+        let scenario = self.scenario;
         let sums = self.traffic.end().await;
         self.come_right(sums.sent).await;
         self.measure();
@@ -672,8 +759,7 @@ impl<'a> Stage<'a> {
         if let Some(cluster) = &self.cluster {
             selector::check(scenario, cluster, &mut self.watcher, &self.traffic.requests);
         }
-        verdict::reach(scenario, record, &mut self.watcher, &self.traffic.requests, (&self.seen, sums));
-        Ok(())
+        verdict::reach(scenario, record, &mut self.watcher, &self.traffic.requests, (&self.seen, &sums));
     }
 
     /// What was broken works again, all edges agree, and both sides have counted the same.

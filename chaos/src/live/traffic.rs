@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use super::LiveError;
 use super::models::real_bodies;
-use crate::load::{Load, MAX_RATE, Running, Told, Total};
+use crate::load::{Load, LoadError, Running, Told, Total};
 use crate::scenario::{Models, Scenario};
 
 /// Lengths of the bodies that fakes are sent.
@@ -27,10 +27,12 @@ pub(super) struct Traffic {
 }
 
 /// All its parts together.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Sums {
     pub(super) due: u64,
     pub(super) sent: u64,
+    /// Why some of it was never sent, or is not known.
+    pub(super) problem: Option<String>,
 }
 
 impl Traffic {
@@ -69,7 +71,10 @@ impl Traffic {
     /// Sends no more, and waits for what is under way.
     pub(super) async fn end(&mut self) -> Sums {
         self.rates = None;
-        let sums = (&mut self.sums).await.unwrap_or_default();
+        let sums = (&mut self.sums).await.unwrap_or_else(|_gone| Sums {
+            problem: Some("the load ended by itself, and its books with it".to_owned()),
+            ..Sums::default()
+        });
         self.look();
         sums
     }
@@ -97,12 +102,16 @@ fn load(scenario: &Scenario, edges: &[SocketAddr]) -> Result<Load, LiveError> {
 async fn play(load: Load, mut wanted: mpsc::UnboundedReceiver<f64>) -> Sums {
     let mut loads = JoinSet::new();
     let mut present: Option<Running> = None;
+    let mut problem = None;
     while let Some(rate) = wanted.recv().await {
         if let Some(former) = present.take() {
             former.stop();
             loads.spawn(former.finish());
         }
-        present = start(&load, rate);
+        present = start(&load, rate).unwrap_or_else(|error| {
+            problem = Some(format!("a load of {rate:.0} requests a second could not be started: {error}"));
+            None
+        });
     }
     if let Some(last) = present {
         last.stop();
@@ -110,16 +119,16 @@ async fn play(load: Load, mut wanted: mpsc::UnboundedReceiver<f64>) -> Sums {
     }
     let totals: Vec<Total> = loads.join_all().await.into_iter().flatten().collect();
     let sum = |of: fn(&Total) -> u64| totals.iter().map(of).sum();
-    Sums { due: sum(|total| total.figures.intended), sent: sum(|total| total.figures.sent) }
+    Sums { due: sum(|total| total.figures.intended), sent: sum(|total| total.figures.sent), problem }
 }
 
-fn start(load: &Load, rate: f64) -> Option<Running> {
-    let rate = whole(rate.round()).min(MAX_RATE);
+/// None where nothing is to be sent.
+fn start(load: &Load, rate: f64) -> Result<Option<Running>, LoadError> {
+    let rate = whole(rate.round());
     if rate == 0 {
-        return None;
+        return Ok(None);
     }
-    let load = Load { rate, ..load.clone() };
-    load.start().inspect_err(|error| tracing::error!(%error, "the load does not start")).ok()
+    Load { rate, ..load.clone() }.start().map(Some)
 }
 
 #[expect(
@@ -135,4 +144,25 @@ fn whole(rate: f64) -> u32 {
 /// Whether a request fell due in one of these spans.
 pub(super) fn is_within(spans: &[(Instant, Option<Instant>)], at: Instant) -> bool {
     spans.iter().any(|(from, until)| *from <= at && until.is_none_or(|until| at <= until))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_load_that_cannot_start_is_told_and_none_at_all_is_no_problem() {
+        let (rates, wanted) = mpsc::unbounded_channel();
+        rates.send(0.0).unwrap();
+        rates.send(1e9).unwrap();
+        drop(rates);
+        let load = Load::new("http://127.0.0.1:1/").unwrap();
+        let problem = play(load.clone(), wanted).await.problem.unwrap();
+        assert!(problem.contains("could not be started: the rate is 1000000000"), "{problem}");
+
+        let (rates, wanted) = mpsc::unbounded_channel();
+        rates.send(0.0).unwrap();
+        drop(rates);
+        assert_eq!(play(load, wanted).await, Sums::default());
+    }
 }

@@ -26,6 +26,8 @@ const LINGERS: Duration = Duration::from_secs(3);
 const BARELY_AFTER: Duration = Duration::from_millis(50);
 /// An edge that starts again listens within so long, on a machine that others use, and its aftermath is over.
 const COMES_WITHIN: Duration = Duration::from_secs(10);
+/// So long after the last thing that went wrong nothing of it is left.
+const CALMS_WITHIN: Duration = Duration::from_secs(5);
 /// More of them say no more.
 const TOLD_OF_LOST: usize = 10;
 /// Around a change of weight nobody knows to the millisecond what was in force.
@@ -61,8 +63,14 @@ pub(super) struct Seen {
     worse: Vec<(Instant, Option<Instant>)>,
     pub(super) bad_inputs: u64,
     faults: BTreeMap<String, u64>,
+    struck: BTreeMap<String, u64>,
     pub(super) was_upgraded: bool,
     pub(super) had_odd_clients: bool,
+    /// When anything happened first, and until when anything did.
+    first_stir: Option<Instant>,
+    last_stir: Option<Instant>,
+    /// Something went on until the end.
+    stays_stirred: bool,
     pub(super) counted: Option<u64>,
     pub(super) settled_since: Option<Instant>,
     /// How traffic was to be divided before the edge was killed.
@@ -75,6 +83,8 @@ pub(super) struct Outage {
     /// Where clients reach it.
     pub(super) edge: SocketAddr,
     pub(super) since: Instant,
+    /// When its process was gone: until then it took requests.
+    pub(super) gone: Instant,
     /// How long it was to be.
     pub(super) planned: Duration,
     /// None as long as it is.
@@ -116,7 +126,7 @@ impl Seen {
     /// Whether a request was under way to an edge when that was killed.
     fn was_cut_off(&self, told: &Told) -> bool {
         self.down.iter().any(|outage| {
-            told.to == Some(outage.edge) && told.due <= outage.since + BARELY_AFTER && outage.covers(told.ended)
+            told.to == Some(outage.edge) && told.due <= outage.gone + BARELY_AFTER && outage.covers(told.ended)
         })
     }
 
@@ -144,6 +154,26 @@ impl Seen {
         for kind in kinds(what) {
             *self.faults.entry(kind.to_owned()).or_default() += 1;
         }
+    }
+
+    /// Something happens from now on, until then, or if it has no end of its own, to the end.
+    pub(super) fn stirred(&mut self, what: &What, since: Instant, until: Option<Instant>) {
+        self.first_stir.get_or_insert(since);
+        let end = until.unwrap_or(since);
+        self.last_stir = Some(self.last_stir.map_or(end, |last| last.max(end)));
+        self.stays_stirred |= until.is_none() && !matches!(what, What::Order(..) | What::Edit(_));
+    }
+
+    /// Whether nothing had happened yet when a request was due, or everything was long over.
+    fn is_calm(&self, told: &Told) -> bool {
+        let is_before = self.first_stir.is_none_or(|first| told.ended + BARELY_AFTER < first);
+        let is_after = self.last_stir.is_some_and(|last| told.due > last + CALMS_WITHIN);
+        is_before || (is_after && !self.stays_stirred)
+    }
+
+    /// So often it struck.
+    pub(super) fn struck(&mut self, kind: &str, times: u64) {
+        *self.struck.entry(kind.to_owned()).or_default() += times;
     }
 
     pub(super) fn fault_begins(&mut self, fault: &Fault, since: Instant) {
@@ -234,7 +264,7 @@ fn kinds(what: &What) -> Vec<&'static str> {
     }
 }
 
-fn of_api(fault: ApiFault) -> &'static str {
+pub(super) fn of_api(fault: ApiFault) -> &'static str {
     match fault {
         ApiFault::Slow => "API server slow",
         ApiFault::Conflict => "API server answers 409",
@@ -247,7 +277,7 @@ fn of_api(fault: ApiFault) -> &'static str {
     }
 }
 
-fn of_state(fault: StateFault) -> &'static str {
+pub(super) fn of_state(fault: StateFault) -> &'static str {
     match fault {
         StateFault::Full => "disk full",
         StateFault::ReadOnly => "disk read-only",
@@ -263,13 +293,9 @@ pub(super) fn reach(
     record: &mut Record,
     watcher: &mut Watcher,
     requests: &[Told],
-    (seen, sums): (&Seen, Sums),
+    (seen, sums): (&Seen, &Sums),
 ) {
-    book(record, requests, seen, sums);
-    record.edge = seen.edge;
-    record.faults.clone_from(&seen.faults);
-    record.bad_inputs = seen.bad_inputs;
-    record.ends = watcher.phase().map(|phase| phase.to_string());
+    figures(record, watcher, requests, (seen, sums));
     let since_harm = |at: Instant| seen.harm.map(|harm| at.saturating_duration_since(harm).as_secs_f64());
     record.notice_s = watcher.noticed.and_then(since_harm);
     record.rollback_s = watcher.taken_back.and_then(since_harm);
@@ -280,12 +306,35 @@ pub(super) fn reach(
         .map(|(index, harm)| hurt_for(requests, *harm, seen.harms.get(index + 1).copied()).as_secs_f64());
     record.recover_s = hurts.max_by(f64::total_cmp);
     let at = Duration::from_secs_f64(record.seconds);
+    if let Some(problem) = &sums.problem {
+        watcher.broke("whole books", problem);
+    }
     check_books(scenario, record, watcher, seen);
+    check_calm(scenario, watcher, requests, seen);
     check_quarantine(watcher, requests, at);
     check_split(watcher, requests, seen, at);
     for (rule, said) in broken_promises(scenario, record, watcher, (requests, seen)) {
         watcher.broke(rule, &said);
     }
+    tell(record, watcher);
+}
+
+/// What was seen, of a scenario that was not played to its end.
+pub(super) fn set_down(record: &mut Record, watcher: &mut Watcher, requests: &[Told], (seen, sums): (&Seen, &Sums)) {
+    figures(record, watcher, requests, (seen, sums));
+    tell(record, watcher);
+}
+
+fn figures(record: &mut Record, watcher: &Watcher, requests: &[Told], (seen, sums): (&Seen, &Sums)) {
+    book(record, requests, seen, sums);
+    record.edge = seen.edge;
+    record.faults.clone_from(&seen.faults);
+    record.struck.clone_from(&seen.struck);
+    record.bad_inputs = seen.bad_inputs;
+    record.ends = watcher.phase().map(|phase| phase.to_string());
+}
+
+fn tell(record: &mut Record, watcher: &mut Watcher) {
     record.trace = std::mem::take(&mut watcher.trace);
     let broken = std::mem::take(&mut watcher.invariants).into_broken();
     record.broken = broken.iter().map(ToString::to_string).collect();
@@ -322,7 +371,7 @@ fn check_books(scenario: &Scenario, record: &Record, watcher: &mut Watcher, seen
 }
 
 /// Every request in one book.
-fn book(record: &mut Record, requests: &[Told], seen: &Seen, sums: Sums) {
+fn book(record: &mut Record, requests: &[Told], seen: &Seen, sums: &Sums) {
     let books = &mut record.requests;
     (books.due, books.sent) = (sums.due, sums.sent);
     books.counted_by_edge = seen.counted.filter(|_| seen.is_countable());
@@ -390,6 +439,28 @@ fn hurt_for(requests: &[Told], harm: Instant, next: Option<Instant>) -> Duration
     let hurts = |(bad, all): (u64, u64)| exact(bad) > HURTS * exact(all);
     let last = buckets.into_iter().filter(|(_, counts)| hurts(*counts)).map(|(bucket, _)| bucket).next_back();
     last.map_or(Duration::ZERO, |bucket| BUCKET * u32::try_from(bucket + 1).unwrap_or(u32::MAX))
+}
+
+/// While nothing goes wrong every answer is good, or is what its version is said to fail of itself.
+fn check_calm(scenario: &Scenario, watcher: &mut Watcher, requests: &[Told], seen: &Seen) {
+    let fails_itself = |told: &Told| {
+        let own = told.version.as_deref().and_then(|name| {
+            scenario.versions.iter().find(|(version, _)| version.as_str() == name).map(|(_, own)| own.errors)
+        });
+        matches!(told.end, Ended::Bad(500)) && own.is_some_and(|errors| errors > 0.0)
+    };
+    let calm = requests.iter().filter(|told| seen.is_calm(told));
+    let bad: Vec<&Told> = calm.filter(|told| told.end != Ended::Good && !fails_itself(told)).collect();
+    if let Some(first) = bad.first() {
+        let due = first.due.saturating_duration_since(watcher.began()).as_secs_f64();
+        let said = format!(
+            "{} requests went wrong while nothing was, the first of them due at {due:.2} s: {} {:?}",
+            bad.len(),
+            blame(first),
+            first.end
+        );
+        watcher.broke("calm", &said);
+    }
 }
 
 fn check_quarantine(watcher: &mut Watcher, requests: &[Told], at: Duration) {
@@ -539,6 +610,7 @@ fn too_much(holds: &Holds, record: &Record) -> Vec<Breach> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scenario::Who;
 
     fn told(due: Instant, end: Ended, version: Option<&str>) -> Told {
         Told { due, ended: due + Duration::from_millis(10), end, to: None, version: version.map(Into::into) }
@@ -549,7 +621,8 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let edge = SocketAddr::from(([127, 0, 0, 1], 1));
-        let down = vec![Outage { edge, since: at(10), planned: Duration::from_secs(9), until: Some(at(20)) }];
+        let down =
+            vec![Outage { edge, since: at(10), gone: at(10), planned: Duration::from_secs(9), until: Some(at(20)) }];
         let torn = vec![("v2".parse().unwrap(), at(30), None)];
         let seen = Seen { edges: 1, down, torn, ..Seen::default() };
         let requests = [
@@ -566,13 +639,29 @@ mod tests {
             told(at(33), Ended::Timeout, Some("v2")),
         ];
         let mut record = Record::default();
-        book(&mut record, &requests, &seen, Sums { due: 11, sent: 9 });
+        book(&mut record, &requests, &seen, &Sums { due: 11, sent: 9, problem: None });
         let books = &record.requests;
         assert_eq!((books.good, books.bad, books.lost), (1, 2, 4));
         assert_eq!((books.unanswered_as_planned, books.not_sent, books.not_sent_as_planned), (2, 2, 1));
         assert_eq!(books.due, books.good + books.bad + books.lost + books.unanswered_as_planned + books.not_sent);
         assert_eq!(books.bad_by, [("edge 503".to_owned(), 1), ("v2 wrong".to_owned(), 1)].into());
         assert_eq!((books.p50_ms, books.counted_by_edge), (10.0, None));
+    }
+
+    #[test]
+    fn only_before_anything_happens_and_long_after_is_it_calm() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let is_calm = |seen: &Seen, due| seen.is_calm(&told(at(due), Ended::Good, None));
+        let mut seen = Seen::default();
+        assert!(is_calm(&seen, 3));
+        seen.stirred(&What::Traffic(2.0), at(10), Some(at(20)));
+        seen.stirred(&What::Order(pointsman_rollout::OrderKind::Promote, Who::All), at(12), None);
+        for (due, calm) in [(9, true), (11, false), (24, false), (26, true)] {
+            assert_eq!(is_calm(&seen, due), calm, "{due}");
+        }
+        seen.stirred(&What::Names, at(15), None);
+        assert_eq!((is_calm(&seen, 9), is_calm(&seen, 26)), (true, false));
     }
 
     #[test]

@@ -19,8 +19,8 @@ use tokio::task::JoinSet;
 use super::http::Caller;
 use crate::invariant::{Invariants, Moment};
 use crate::memory::{KEPT_ORDER, LastOrder, Memory};
-pub(super) use eye::Eye;
-use eye::{ConfigAnswer, DecisionsAnswer, Line, Replicas, RouteAnswer, Row, ask};
+use eye::{ConfigAnswer, DecisionsAnswer, Line, Replicas, RouteAnswer, Row, SeriesAnswer, ask};
+pub(super) use eye::{Eye, Shown};
 
 /// What the edge answers before any version is chosen; every other refusal is counted with its version as well.
 const BEFORE_A_VERSION: [&str; 9] = [
@@ -339,14 +339,11 @@ impl Watcher {
                 self.read_decisions(number, harm).await;
             }
         }
-        let admins: Vec<SocketAddr> = self.eyes.iter().filter(|eye| !eye.is_down).map(|eye| eye.admin).collect();
-        for admin in admins {
-            let Some(answer) = self.caller.get::<ConfigAnswer>(admin, "/api/v1/config").await else {
-                wrong.push("an edge that does not say how it stands".to_owned());
-                continue;
-            };
-            wrong.extend(answer.last_error.map(|_| "a config that was refused".to_owned()));
-            wrong.extend(answer.state.problem.map(|problem| format!("state: {problem}")));
+        for eye in self.eyes.iter_mut().filter(|eye| !eye.is_down) {
+            match self.caller.get::<ConfigAnswer>(eye.admin, "/api/v1/config").await {
+                Some(answer) => wrong.extend(eye.hear(answer)),
+                None => wrong.push("an edge that does not say how it stands".to_owned()),
+            }
         }
         if let (Some(_), Some(first)) = (harm, wrong.first()) {
             let first = first.clone();
@@ -363,6 +360,18 @@ impl Watcher {
             sum += counted_in(&self.caller.text(eye.admin, "/metrics").await?);
         }
         format!("{sum:.0}").parse().ok()
+    }
+
+    /// How many edits of their files the edges have refused since they were started.
+    pub(super) fn refused(&self) -> u64 {
+        self.eyes.iter().map(|eye| eye.refused).sum()
+    }
+
+    /// What clock an edge has.
+    pub(super) async fn clock(&self, number: usize) -> Option<SystemTime> {
+        let path = format!("/api/v1/routes/{}/series", self.route);
+        let SeriesAnswer { now_ms } = self.caller.get(self.eyes.get(number)?.admin, &path).await?;
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(now_ms))
     }
 
     fn notice(&mut self, what: &str) {

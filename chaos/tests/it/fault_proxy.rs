@@ -33,7 +33,7 @@ async fn without_faults_a_request_passes_as_it_is() {
     let echo: Echo = serde_json::from_str(&seen.body()).unwrap();
     assert_eq!((echo.method.as_str(), echo.path.as_str(), echo.body_bytes), ("POST", "/echo?q=%20", 3));
     assert_eq!((echo.header("host"), echo.header("connection")), (Some("test"), None));
-    assert_eq!(proxy.faults().counts(), Counts { requests: 1, ..Counts::default() });
+    assert_eq!(proxy.faults().counts(), Counts { requests: 1, exposed: 1, ..Counts::default() });
 }
 
 #[tokio::test]

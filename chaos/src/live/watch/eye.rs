@@ -54,6 +54,11 @@ pub(super) struct DecisionsAnswer {
 }
 
 #[derive(Debug, Deserialize)]
+pub(super) struct SeriesAnswer {
+    pub(super) now_ms: u64,
+}
+
+#[derive(Debug, Deserialize)]
 pub(super) struct Row {
     pub(super) id: u64,
     pub(super) at: String,
@@ -64,6 +69,7 @@ pub(super) struct Row {
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct ConfigAnswer {
     pub(super) last_error: Option<serde_json::Value>,
+    pub(super) reloads_failed: u64,
     pub(super) state: State,
     pub(super) replicas: Option<Replicas>,
 }
@@ -71,6 +77,8 @@ pub(super) struct ConfigAnswer {
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct State {
     pub(super) problem: Option<String>,
+    #[serde(default)]
+    pub(super) note: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -106,6 +114,15 @@ pub(in crate::live) struct Division {
     pub(in crate::live) canary: Option<(VersionId, f64)>,
 }
 
+/// When an edge last showed that something is wrong with its files.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::live) struct Shown {
+    pub(in crate::live) config: Option<Instant>,
+    pub(in crate::live) state: Option<Instant>,
+    /// What happened to the state and is over.
+    pub(in crate::live) note: Option<Instant>,
+}
+
 /// One edge as it is seen.
 #[derive(Debug)]
 pub(in crate::live) struct Eye {
@@ -119,6 +136,10 @@ pub(in crate::live) struct Eye {
     pub(super) replicas: Option<Replicas>,
     /// The newest decision when its log was last read.
     pub(super) read: Option<Line>,
+    /// Edits of its file that it has refused.
+    pub(super) refused: u64,
+    /// When it last showed a problem of its file, or of its state, or said that something had happened to its state.
+    pub(in crate::live) shown: Shown,
     /// Since when something does not hold.
     pub(super) doubtful_since: Option<Instant>,
     pub(in crate::live) divisions: Vec<Division>,
@@ -134,9 +155,26 @@ impl Eye {
             last: None,
             replicas: None,
             read: None,
+            refused: 0,
+            shown: Shown::default(),
             doubtful_since: None,
             divisions: Vec::new(),
         }
+    }
+
+    /// It says how it stands with its files; what is wrong with them, in words.
+    pub(super) fn hear(&mut self, answer: ConfigAnswer) -> Vec<String> {
+        let now = Some(Instant::now());
+        let ConfigAnswer { last_error, reloads_failed, state: State { problem, note }, replicas: _ } = answer;
+        self.refused = reloads_failed;
+        let Shown { config, state, note: noted } = self.shown;
+        self.shown = Shown {
+            config: if last_error.is_some() { now } else { config },
+            state: if problem.is_some() { now } else { state },
+            note: if note.is_some() { now } else { noted },
+        };
+        let config = last_error.map(|_| "a config that was refused".to_owned());
+        config.into_iter().chain(problem.map(|problem| format!("state: {problem}"))).collect()
     }
 
     pub(super) fn is_apart(&self, at: Instant) -> bool {
