@@ -42,11 +42,15 @@ async fn what_was_under_way_in_a_pause_of_the_edge_is_no_evidence_and_is_answere
     let before = requests(&edge.wait_for_route("served", |route| requests(route) > 200).await);
     // Some hundreds are under way.
     stop_for_a_while(&edge).await;
-    let route = edge.wait_for_route("served", |route| requests(route) > before + 1_000).await;
+    let judged = |route: &Value, side: &str, what: &str| route["analysis"]["summary"][side][what].as_u64().unwrap();
+    let route = edge
+        .wait_for_route("judged", |route| {
+            let enough = |side| judged(route, side, "requests") > 200;
+            requests(route) > before + 1_000 && enough("stable") && enough("canary")
+        })
+        .await;
     for side in ["stable", "canary"] {
-        let judged = &route["analysis"]["summary"][side];
-        let of = |what: &str| judged[what].as_u64().unwrap();
-        assert!(of("requests") > 200 && of("slow") < 50, "{side}: {judged:#}\n{}", edge.log());
+        assert!(judged(&route, side, "slow") < 50, "{side}: {:#}\n{}", route["analysis"]["summary"], edge.log());
     }
     load.stop();
     let total = load.finish().await.unwrap().figures;
