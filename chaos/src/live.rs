@@ -12,6 +12,7 @@ mod disk;
 mod edge;
 mod edges;
 mod http;
+mod kinds;
 mod models;
 mod names;
 mod process;
@@ -31,6 +32,7 @@ use std::path::PathBuf;
 
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::Uid;
+use tempfile::TempDir;
 
 pub use programs::Programs;
 pub use record::{EdgeFigures, Record, Requests, page, row, table};
@@ -121,7 +123,7 @@ pub async fn play(scenario: &Scenario, programs: &Programs) -> Result<Record, Li
         return Ok(Record { skipped: Some(why.to_owned()), ..record });
     }
     check_descriptors(scenario)?;
-    let folder = tempfile::Builder::new().prefix("pointsman-chaos-").tempdir().map_err(LiveError::Folder)?;
+    let folder = folder()?;
     let played = async { Stage::set(scenario, programs, folder.path()).await?.play(record).await };
     match played.await {
         Ok(record) if record.broken.is_empty() => Ok(record),
@@ -138,8 +140,13 @@ pub async fn play(scenario: &Scenario, programs: &Programs) -> Result<Record, Li
 
 /// Plays a scenario of which only the verdict is asked: no folder is left behind.
 async fn try_out(scenario: &Scenario, programs: &Programs) -> Result<Record, LiveError> {
-    let folder = tempfile::Builder::new().prefix("pointsman-chaos-").tempdir().map_err(LiveError::Folder)?;
+    let folder = folder()?;
     Stage::set(scenario, programs, folder.path()).await?.play(Record::of(scenario)).await
+}
+
+/// What a scenario leaves behind goes in here, and goes with it.
+fn folder() -> Result<TempDir, LiveError> {
+    tempfile::Builder::new().prefix("pointsman-chaos-").tempdir().map_err(LiveError::Folder)
 }
 
 /// Each client is a descriptor of this process.

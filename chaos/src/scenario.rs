@@ -22,6 +22,9 @@ pub use event::{
 };
 pub use world::{Live, Models, World};
 
+/// So long a client of either world waits at least for an edge that does not answer.
+pub(crate) const CLIENTS_WAIT: Duration = Duration::from_secs(10);
+
 /// One scenario, checked.
 #[derive(Debug, Clone)]
 pub struct Scenario {

@@ -18,6 +18,7 @@ use tokio::time::interval;
 
 use super::LiveError;
 use super::models::Fleet;
+use crate::count::as_u64;
 use crate::fakes::ApiServer;
 use crate::fakes::api_server::{
     Effect, Key, Part, Patch, Refusal, Resource, Rule, RuleId, Selection, Settings, Verb, WatchEnd, WatchEvent, Writer,
@@ -261,7 +262,7 @@ impl Cluster {
 
     /// How many watches were asked for so far.
     fn watches(&self) -> u64 {
-        exact_count(self.api.journal().iter().filter(|exchange| exchange.verb == Verb::Watch).count())
+        as_u64(self.api.journal().iter().filter(|exchange| exchange.verb == Verb::Watch).count())
     }
 
     /// How often the event of this number struck so far: requests that met it, watches that began anew, or its edit.
@@ -269,7 +270,7 @@ impl Cluster {
         let own = || self.faults.iter().filter(|wrong| wrong.index == index);
         match fault {
             ApiFault::WatchCut => own().map(|wrong| self.watches().saturating_sub(wrong.watches)).sum(),
-            ApiFault::ForeignEdit => exact_count(own().filter(|wrong| wrong.is_edited).count()),
+            ApiFault::ForeignEdit => as_u64(own().filter(|wrong| wrong.is_edited).count()),
             ApiFault::Slow
             | ApiFault::Conflict
             | ApiFault::TooMany
@@ -328,10 +329,6 @@ impl Cluster {
     pub(super) fn readiness(&self) -> &[Readiness] {
         &self.readiness
     }
-}
-
-fn exact_count(count: usize) -> u64 {
-    u64::try_from(count).unwrap_or(u64::MAX)
 }
 
 fn refused(refusal: Refusal) -> LiveError {

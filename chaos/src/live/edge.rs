@@ -20,6 +20,7 @@ use super::models::Fleet;
 use super::names::Names;
 use super::process::{Holdings, Process};
 use super::programs::{Programs, free_address};
+use crate::count::as_u64;
 use crate::scenario::{Scenario, StateFault};
 
 /// A drain takes 30 s at most, and the machine is shared.
@@ -273,7 +274,7 @@ impl Edge {
     pub(super) fn lines_with(&self, words: &str) -> u64 {
         let logs = (1..=self.starts).filter_map(|start| self.log(start));
         let lines: usize = logs.map(|text| text.lines().filter(|line| line.contains(words)).count()).sum();
-        u64::try_from(lines).unwrap_or(u64::MAX)
+        as_u64(lines)
     }
 
     /// What its logs say of panics.

@@ -3,8 +3,9 @@
 //! Endpoints count by themselves. What they counted while the same faults were in force is one piece; an event has met the
 //! pieces between its beginning and its end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::kinds;
 use crate::count::exact;
 use crate::fault::{Counts, Faults, Strike};
 use crate::scenario::Fault;
@@ -58,7 +59,9 @@ impl Tally {
                 is_missed.then(|| format!("{kind}: {struck} where about {expected:.0} were to be, the fakes say"));
             Struck { kind, times: struck, missed }
         };
-        kinds_of(fault).into_iter().map(of).collect()
+        // Two words for the same count are told by the first.
+        let mut told = BTreeSet::new();
+        kinds::of_fault(fault).filter(|(_, strike)| told.insert(*strike)).map(of).collect()
     }
 }
 
@@ -81,22 +84,6 @@ impl Struck {
     pub(super) fn perhaps(kind: &'static str, times: u64) -> Self {
         Self { kind, times, missed: None }
     }
-}
-
-/// What is counted of a fault, by the words for it; two words for the same count are told by the first.
-fn kinds_of(fault: &Fault) -> Vec<(&'static str, Strike)> {
-    let parts = [
-        (fault.errors > 0.0, "errors", Strike::Failed),
-        (fault.slow > 0.0, "slow answers", Strike::Delayed),
-        (fault.latency.is_some() && fault.slow <= 0.0, "latency distribution", Strike::Delayed),
-        (fault.hang > 0.0, "hanging answers", Strike::Hung),
-        (fault.reset > 0.0, "resets", Strike::Reset),
-        (fault.torn > 0.0 && fault.reset <= 0.0, "torn bodies", Strike::Reset),
-        (fault.trickle > 0.0, "slow bodies", Strike::Trickled),
-        (fault.garbage > 0.0, "garbage answers", Strike::Garbage),
-        (fault.wrong > 0.0, "wrong numbers", Strike::Wrong),
-    ];
-    parts.into_iter().filter(|(is_there, ..)| *is_there).map(|(_, kind, strike)| (kind, strike)).collect()
 }
 
 #[cfg(test)]

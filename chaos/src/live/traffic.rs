@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use super::LiveError;
 use super::models::real_bodies;
 use crate::load::{Load, LoadError, Running, Told, Total};
-use crate::scenario::{Models, Scenario};
+use crate::scenario::{CLIENTS_WAIT, Models, Scenario};
 
 /// Lengths of the bodies that fakes are sent.
 const LENGTHS: [usize; 5] = [2, 17, 64, 230, 1_000];
@@ -87,7 +87,7 @@ fn load(scenario: &Scenario, edges: &[SocketAddr]) -> Result<Load, LiveError> {
     load.others = others.to_vec();
     let timeouts = &scenario.route.timeouts;
     load.connections = scenario.live.connections;
-    load.timeout = timeouts.total.min(timeouts.read * 3) + Duration::from_secs(10);
+    load.timeout = timeouts.total.min(timeouts.read * 3) + CLIENTS_WAIT;
     match scenario.live.models {
         Models::Fake => {
             load.bodies = LENGTHS.iter().map(|length| Bytes::from(vec![b'x'; *length])).collect();

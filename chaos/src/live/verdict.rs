@@ -6,18 +6,17 @@ use std::time::{Duration, Instant};
 
 use pointsman_config::VersionId;
 
+use super::kinds;
 use super::record::{EdgeFigures, Record};
 use super::traffic::{Sums, is_within};
 use super::watch::{Eye, Watcher};
-use crate::count::exact;
+use crate::count::{as_u64, exact};
 use crate::load::{Ended, Told};
 use crate::promise::{ENDS, FOR_NOTHING, NEVER_PROMOTED, NEVER_TAKEN_BACK, PROMOTED_LATE, TAKEN_BACK_LATE};
-use crate::scenario::{ApiFault, Clients, ConfigFault, EdgeFault, Fault, Holds, Scenario, StateFault, What};
+use crate::scenario::{CLIENTS_WAIT, Fault, Holds, Scenario, What};
 
 /// A limit of time is for a machine that has nothing else to do; processes that share one get so much more.
 const GRACE: Duration = Duration::from_secs(3);
-/// No client gives a request up sooner.
-const CLIENTS_WAIT: Duration = Duration::from_secs(10);
 /// Requests that were due so shortly before a version was taken back may still be on their way to it.
 const ON_THE_WAY: Duration = Duration::from_secs(1);
 /// An answer that was begun while answers were torn, or came drop by drop, may end so much later.
@@ -151,7 +150,7 @@ impl Seen {
 
     /// One more of its kind.
     pub(super) fn count(&mut self, what: &What) {
-        for kind in kinds(what) {
+        for kind in kinds::of(what) {
             *self.faults.entry(kind.to_owned()).or_default() += 1;
         }
     }
@@ -224,66 +223,6 @@ impl Seen {
 fn close(spans: &mut [(Instant, Option<Instant>)], until: Instant) {
     if let Some((_, end)) = spans.iter_mut().find(|(_, end)| end.is_none()) {
         *end = Some(until);
-    }
-}
-
-fn kinds(what: &What) -> Vec<&'static str> {
-    match what {
-        What::Fault(fault) => {
-            let parts = [
-                ("errors", fault.errors > 0.0),
-                ("slow answers", fault.slow > 0.0),
-                ("hanging answers", fault.hang > 0.0),
-                ("resets", fault.reset > 0.0),
-                ("torn bodies", fault.torn > 0.0),
-                ("slow bodies", fault.trickle > 0.0),
-                ("garbage answers", fault.garbage > 0.0),
-                ("wrong numbers", fault.wrong > 0.0),
-                ("latency distribution", fault.latency.is_some()),
-            ];
-            parts.into_iter().filter(|(_, is_there)| *is_there).map(|(kind, _)| kind).collect()
-        }
-        What::Down(down) if down.every.is_some() => vec!["flapping endpoints"],
-        What::Down(_) => vec!["endpoints gone"],
-        What::Edge { fault: EdgeFault::Upgraded, .. } => vec!["upgrade"],
-        What::Edge { fault: EdgeFault::Frozen, .. } => vec!["edge frozen"],
-        What::Edge { fault: EdgeFault::CutOff, .. } => vec!["edge cut off"],
-        What::Edge { fault: EdgeFault::Clock { .. }, .. } => vec!["clock off"],
-        What::Edge { state: None, .. } => vec!["edge killed"],
-        What::Edge { state: Some(fault), .. } => vec!["edge killed", of_state(*fault)],
-        What::State(fault) => vec![of_state(*fault)],
-        What::Config(ConfigFault::Flapping) => vec!["config changed 100 times a second"],
-        What::Config(_) => vec!["config file broken"],
-        What::Clients(Clients::Idle(_)) => vec!["idle clients"],
-        What::Clients(Clients::SlowLoris(_)) => vec!["slow clients"],
-        What::Clients(Clients::Garbage(_)) => vec!["clients without HTTP"],
-        What::Names => vec!["names not found"],
-        What::Traffic(_) => vec!["traffic changed"],
-        What::Api(fault) => vec![of_api(*fault)],
-        What::Order(..) | What::Edit(_) => Vec::new(),
-    }
-}
-
-pub(super) fn of_api(fault: ApiFault) -> &'static str {
-    match fault {
-        ApiFault::Slow => "API server slow",
-        ApiFault::Conflict => "API server answers 409",
-        ApiFault::TooMany => "API server answers 429",
-        ApiFault::Failing => "API server answers 503",
-        ApiFault::Hanging => "API server hanging",
-        ApiFault::WatchCut => "watches cut",
-        ApiFault::Late => "writes landing late",
-        ApiFault::ForeignEdit => "edit by somebody else",
-    }
-}
-
-pub(super) fn of_state(fault: StateFault) -> &'static str {
-    match fault {
-        StateFault::Full => "disk full",
-        StateFault::ReadOnly => "disk read-only",
-        StateFault::CorruptByte | StateFault::CutOff => "state file damaged",
-        StateFault::Deleted => "state file deleted",
-        StateFault::Newer => "state file of a newer version",
     }
 }
 
@@ -471,7 +410,7 @@ fn check_quarantine(watcher: &mut Watcher, requests: &[Told], at: Duration) {
                 && until.is_none_or(|until| told.due < until)
                 && !is_told_apart(&watcher.eyes, told)
         };
-        let served = u64::try_from(requests.iter().filter(is_late).count()).unwrap_or(u64::MAX);
+        let served = as_u64(requests.iter().filter(is_late).count());
         watcher.invariants.served(at, &version, served);
     }
 }
@@ -576,7 +515,7 @@ fn bad_answers(scenario: &Scenario, record: &Record, requests: &[Told]) -> Vec<B
     let mut broken = Vec::new();
     // The edge looks every 100 ms of real time; while it does, a faster load is answered badly as fast.
     let allowed = |limit: u64| exact(limit) * scenario.live.speed.sqrt();
-    let count = |all: &[&Told]| u64::try_from(all.len()).unwrap_or(u64::MAX);
+    let count = |all: &[&Told]| as_u64(all.len());
     if let Some(limit) = scenario.holds.bad_answers_at_most.filter(|limit| exact(count(&own)) > allowed(*limit)) {
         let said = format!("the canary gave {} bad answers, and should give {limit} at most", own.len());
         broken.push(("bad answers of the canary", said));

@@ -13,10 +13,7 @@ use super::books::Books;
 use super::checks::Checks;
 use super::fleet::{Answers, Fleet};
 use crate::count::exact;
-use crate::scenario::{Event, Scenario};
-
-/// How long a client waits for an edge that does not answer.
-const CLIENTS_WAIT: Duration = Duration::from_secs(10);
+use crate::scenario::{CLIENTS_WAIT, Event, Scenario};
 
 /// The stream of requests, and those whose outcome is not known yet.
 pub(super) struct Traffic {
@@ -97,9 +94,8 @@ impl Traffic {
         self.rate * times * TICK.as_secs_f64()
     }
 
-    /// The requests of this tick are spread evenly over the edges that take any; each divides its own, and they meet their
-    /// fates.
-    /// At those that stand still they wait.
+    /// The requests of this tick are spread evenly over the edges; each divides its own, and they meet their fates. At those
+    /// that stand still they wait.
     pub(super) fn serve(&mut self, (edges, frozen): (&[Serving<'_>], &[usize]), now: Duration, fleet: &Fleet) {
         // A Poisson stream that is divided by independent draws is so many independent Poisson streams.
         let mean = self.mean(now) / exact((edges.len() + frozen.len()).max(1));

@@ -28,6 +28,7 @@ pub(crate) use self::proof::{Golden, Proof};
 
 use self::call::{CallError, Callee};
 use self::warm_up::{WarmUpError, answer_again, described, warm_up};
+use crate::control::standstill::STANDSTILL;
 use crate::control::state::in_words;
 use crate::upstream::Speech;
 
@@ -35,8 +36,6 @@ use crate::upstream::Speech;
 const CONCURRENT: usize = 256;
 /// Endpoints that are warmed up at a time, apart from the checks of all others.
 const WARMING: usize = 64;
-/// A check ends when its patience does; one that ends so much later was not looked at meanwhile.
-const STANDSTILL: Duration = Duration::from_secs(1);
 /// How often at least an endpoint's description of its model is read again: so long it may be unknown that one was
 /// replaced without missing a check.
 const DESCRIBED_EVERY: Duration = Duration::from_secs(15);
@@ -400,8 +399,8 @@ fn callee(address: SocketAddr, check: &Check) -> Callee<'_> {
     Callee { address, host: &check.host, speech: &check.speech, patience: check.how.timeout }
 }
 
-/// Whether a check took longer than it ever does: what ended it is that this process stood still, and that says nothing of the
-/// endpoint.
+/// Whether a check took longer than its patience: what ended it is that this process stood still, and that says nothing of
+/// the endpoint.
 fn was_late(took: Duration, check: &Check) -> bool {
     took > check.how.timeout + STANDSTILL
 }

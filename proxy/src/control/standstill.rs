@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 /// Ticks so far apart are no slow machine: nothing ran.
-const STANDSTILL: Duration = Duration::from_secs(1);
+pub(super) const STANDSTILL: Duration = Duration::from_secs(1);
 /// Whoever has not run for so long since the last standstill is on a machine that is too slow, and not on one that was paused.
 /// There everything counts, or a guard that always comes late would never see a failure.
 const RUNS_AT_LEAST: Duration = Duration::from_secs(10);

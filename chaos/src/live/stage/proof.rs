@@ -3,8 +3,10 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use super::{Active, Stage};
+use crate::count::as_u64;
 use crate::live::clients::Garbage;
 use crate::live::edge::Edge;
+use crate::live::kinds;
 use crate::live::strikes::{Struck, Tally};
 use crate::scenario::{Clients, ConfigFault, EdgeFault, Event, StateFault, What};
 
@@ -82,10 +84,9 @@ impl Stage<'_> {
                 tally.since(&active.before.tally).of(fault)
             }
             What::Down(down) => {
-                let kind = if down.every.is_some() { "flapping endpoints" } else { "endpoints gone" };
-                vec![Struck::surely(kind, active.struck, || "no endpoint went".to_owned())]
+                vec![Struck::surely(kinds::of_down(down), active.struck, || "no endpoint went".to_owned())]
             }
-            What::Traffic(_) => vec![Struck::perhaps("traffic changed", 1)],
+            What::Traffic(_) => vec![Struck::perhaps(kinds::TRAFFIC, 1)],
             What::Edge { fault, state, .. } => self.edges_struck(active, *fault, *state).await,
             What::State(fault) => vec![self.state_struck(active.since, *fault)],
             What::Config(fault) => vec![self.config_struck(active, *fault, lasted)],
@@ -93,33 +94,34 @@ impl Stage<'_> {
             What::Names => {
                 let times = self.names_not_found().saturating_sub(active.before.count);
                 let said = || "no edge has said that a name was not found".to_owned();
-                vec![enough(lasted >= ASKED_EVERY, Struck::surely("names not found", times, said))]
+                vec![enough(lasted >= ASKED_EVERY, Struck::surely(kinds::NAMES, times, said))]
             }
             What::Api(fault) => {
                 let times = self.cluster.as_ref().map_or(0, |cluster| cluster.struck(active.index, *fault));
-                vec![Struck::surely(super::verdict::of_api(*fault), times, || "no request met it".to_owned())]
+                vec![Struck::surely(kinds::of_api(*fault), times, || "no request met it".to_owned())]
             }
             What::Order(..) | What::Edit(_) => Vec::new(),
         }
     }
 
     async fn edges_struck(&self, active: &Active, fault: EdgeFault, state: Option<StateFault>) -> Vec<Struck> {
+        let kind = kinds::of_edge(fault);
         match fault {
             EdgeFault::Killed => {
                 let said = || "no edge was there to be killed".to_owned();
-                let killed = Struck::surely("edge killed", active.struck, said);
+                let killed = Struck::surely(kind, active.struck, said);
                 let spoiled = state.map(|fault| self.state_struck(active.since, fault));
                 [killed].into_iter().chain(spoiled).collect()
             }
             EdgeFault::Frozen => {
                 let still = |number: &&usize| self.edges.all.get(**number).is_some_and(Edge::stands_still);
                 let times = active.edges.iter().filter(still).map(|_| 1).sum();
-                vec![Struck::surely("edge frozen", times, || "no edge stood still".to_owned())]
+                vec![Struck::surely(kind, times, || "no edge stood still".to_owned())]
             }
-            EdgeFault::Upgraded => vec![Struck::perhaps("upgrade", active.struck)],
+            EdgeFault::Upgraded => vec![Struck::perhaps(kind, active.struck)],
             EdgeFault::CutOff => {
                 let times = self.severed(&active.edges).saturating_sub(active.before.count);
-                vec![Struck::surely("edge cut off", times, || "the cut ended no connection".to_owned())]
+                vec![Struck::surely(kind, times, || "the cut ended no connection".to_owned())]
             }
             EdgeFault::Clock { is_behind, by } => {
                 let mut times = 0;
@@ -130,7 +132,7 @@ impl Stage<'_> {
                 // An edge that is down meanwhile is not asked.
                 let is_there = |number: &usize| self.edges.all.get(*number).is_some_and(|edge| !edge.is_down);
                 let said = || "the edge has another time than it should".to_owned();
-                vec![enough(active.edges.iter().all(is_there), Struck::surely("clock off", times, said))]
+                vec![enough(active.edges.iter().all(is_there), Struck::surely(kind, times, said))]
             }
         }
     }
@@ -140,7 +142,7 @@ impl Stage<'_> {
             let is_shown = |at: Option<Instant>| at.is_some_and(|at| at >= since);
             u64::from(self.watcher.eyes.iter().any(|eye| is_shown(of(&eye.shown))))
         };
-        let kind = super::verdict::of_state(fault);
+        let kind = kinds::of_state(fault);
         match fault {
             StateFault::Full | StateFault::ReadOnly | StateFault::Newer => {
                 Struck::surely(kind, shown(|shown| shown.state), || {
@@ -156,24 +158,24 @@ impl Stage<'_> {
     }
 
     fn config_struck(&self, active: &Active, fault: ConfigFault, lasted: Duration) -> Struck {
-        let kind =
-            if fault == ConfigFault::Flapping { "config changed 100 times a second" } else { "config file broken" };
         let is_shown = |at: Option<Instant>| at.is_some_and(|at| at >= active.since);
         let shown = u64::from(self.watcher.eyes.iter().any(|eye| is_shown(eye.shown.config)));
         let refused = self.watcher.refused().saturating_sub(active.before.count);
-        let struck = Struck::surely(kind, shown.max(refused), || "the edge refused nothing".to_owned());
+        let struck =
+            Struck::surely(kinds::of_config(fault), shown.max(refused), || "the edge refused nothing".to_owned());
         enough(lasted >= FOUND_WITHIN, struck)
     }
 
     fn clients_struck(&self, active: &Active, event: &Event, clients: Clients) -> Struck {
+        let kind = kinds::of_clients(clients);
         let held = self.descriptors().saturating_sub(active.before.count);
         // Half of its descriptors an edge keeps for its own work, and half of the rest for versions; further clients wait outside.
-        let load = u64::try_from(self.scenario.live.connections).unwrap_or(u64::MAX);
+        let load = as_u64(self.scenario.live.connections);
         let room = self.scenario.live.descriptors.map_or(u64::MAX, |limit| (limit / 4).saturating_sub(load));
         // Who has no room for more sends them away, and has met them as well.
         let own = self.odd.iter().find(|(of, _)| *of == active.index);
         let sent_away = own.map_or(0, |(_, odd)| odd.sent_away());
-        let open = |kind: &'static str, count: u32| {
+        let open = |count: u32| {
             let wanted = u64::from(count).min(room) / 2;
             let missed = (held + sent_away < wanted.max(1) && active.since.elapsed() >= FOUND_WITHIN).then(|| {
                 format!("the edge held {held} of their connections and ended {sent_away}, {wanted} at least were to be")
@@ -181,12 +183,11 @@ impl Stage<'_> {
             Struck { kind, times: held + sent_away, missed }
         };
         match clients {
-            Clients::Idle(count) => open("idle clients", count),
-            Clients::SlowLoris(count) => open("slow clients", count),
+            Clients::Idle(count) | Clients::SlowLoris(count) => open(count),
             Clients::Garbage(count) => {
                 let garbage = self.garbage(active.index);
                 let wanted = event.until.is_none().then(|| u64::from(count));
-                Struck { kind: "clients without HTTP", times: garbage.ended, missed: garbage.wrong(wanted) }
+                Struck { kind, times: garbage.ended, missed: garbage.wrong(wanted) }
             }
         }
     }
