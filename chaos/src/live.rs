@@ -168,7 +168,11 @@ fn not_at_hand(scenario: &Scenario) -> Option<&'static str> {
 
 /// Whether a scenario needs the machine for itself: it mounts, has thousands of clients, or load for which one core is not enough.
 pub fn is_alone(scenario: &Scenario) -> bool {
-    let times = scenario.events.iter().filter_map(|event| event.what.times()).fold(1.0, f64::max);
+    let times = scenario
+        .events
+        .iter()
+        .filter_map(|event| event.what.swell())
+        .fold(1.0, |most, swell| f64::max(most, swell.times));
     let clients = scenario.events.iter().filter_map(|event| event.what.clients());
     needs_root(scenario)
         || scenario.rate * scenario.live.speed * times > CARRIED

@@ -39,6 +39,8 @@ pub const MAX_CONNECTIONS: usize = 4_096;
 /// Requests per second that one load sends at most.
 pub const MAX_RATE: u32 = 200_000;
 
+const RATE: &str = "the rate";
+
 /// Why a load cannot be started.
 #[derive(Debug, Error)]
 pub enum LoadError {
@@ -144,19 +146,19 @@ impl Load {
             queue: Queue::default(),
             books: Books::new(),
         });
-        let (stop, stopped) = watch::channel(false);
+        let (wish, wanted) = watch::channel(Some(self.rate));
         let (reported, seconds) = mpsc::unbounded_channel();
         let mut tasks = JoinSet::new();
         for number in 0..self.connections {
             tasks.spawn(connection::work(Arc::clone(&shared), number));
         }
-        tasks.spawn(pacer::pace(alarm, schedule, stopped, Arc::clone(&shared)));
+        tasks.spawn(pacer::pace(alarm, schedule, wanted, Arc::clone(&shared)));
         let run = tokio::spawn(report(shared, tasks, reported));
-        Ok(Running { stop, seconds, run })
+        Ok(Running { wish, seconds, run })
     }
 
     fn check(&self) -> Result<(), LoadError> {
-        bounded("the rate", self.rate.into(), MAX_RATE.into())?;
+        bounded(RATE, self.rate.into(), MAX_RATE.into())?;
         bounded("the number of connections", wide(self.connections), wide(MAX_CONNECTIONS))?;
         bounded("the timeout in milliseconds", self.timeout.as_millis(), 600_000)
     }
@@ -186,7 +188,8 @@ struct Shared {
 /// A load under way. Dropped, it stops like [`Running::stop`], unobserved.
 #[derive(Debug)]
 pub struct Running {
-    stop: watch::Sender<bool>,
+    /// The rate; none to stop.
+    wish: watch::Sender<Option<u32>>,
     seconds: mpsc::UnboundedReceiver<Second>,
     run: JoinHandle<Total>,
 }
@@ -195,7 +198,20 @@ impl Running {
     /// Lets no further request fall due. Those that are due are still sent and waited for: for two timeouts at
     /// most.
     pub fn stop(&self) {
-        self.stop.send_replace(true);
+        self.wish.send_replace(None);
+    }
+
+    /// Lets so many requests fall due per second from now on, over the same connections; 0: none until the next call. What is
+    /// due already is sent. Nothing comes of it once the load was stopped.
+    ///
+    /// # Errors
+    /// When that is more than [`MAX_RATE`]; the rate stays as it was.
+    pub fn set_rate(&self, rate: u32) -> Result<(), LoadError> {
+        if rate > 0 {
+            bounded(RATE, rate.into(), MAX_RATE.into())?;
+        }
+        self.wish.send_if_modified(|wish| wish.as_mut().is_some_and(|wish| std::mem::replace(wish, rate) != rate));
+        Ok(())
     }
 
     /// The figures of the next second, once it is over; `None` when all requests have ended.
@@ -207,9 +223,9 @@ impl Running {
     /// `None` only when the runtime shut down under it.
     pub async fn finish(self) -> Option<Total> {
         // A dropped sender would stop the load: hold it to the end.
-        let Self { stop, seconds, run } = self;
+        let Self { wish, seconds, run } = self;
         let total = run.await.ok();
-        drop((stop, seconds));
+        drop((wish, seconds));
         total
     }
 }

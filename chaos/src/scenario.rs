@@ -18,7 +18,8 @@ use pointsman_rollout::PhaseName;
 use serde_json::{Map, Value};
 
 pub use event::{
-    ApiFault, Clients, ConfigFault, Down, DownBy, EdgeFault, Edit, Event, Fault, Latency, StateFault, What, Who,
+    ApiFault, Clients, ConfigFault, Down, DownBy, EdgeFault, Edit, Event, Fault, Latency, Shape, StateFault, Swell,
+    What, Who,
 };
 pub use world::{Live, Models, World};
 

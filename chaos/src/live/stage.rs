@@ -656,9 +656,13 @@ impl<'a> Stage<'a> {
     }
 
     fn load(&mut self) {
-        let times: f64 =
-            self.active.iter().filter_map(|active| self.scenario.events.get(active.index)?.what.times()).product();
-        let rate = self.scenario.rate * self.scenario.live.speed * times;
+        let times = |active: &Active| {
+            let swell = self.scenario.events.get(active.index)?.what.swell()?;
+            Some(swell.after(active.since.elapsed().mul_f64(self.scenario.live.speed)))
+        };
+        let times: f64 = self.active.iter().filter_map(times).product();
+        // To whole requests a second, as the load is.
+        let rate = (self.scenario.rate * self.scenario.live.speed * times).round();
         if (rate - self.rate).abs() > f64::EPSILON {
             self.rate = rate;
             self.traffic.set(rate);

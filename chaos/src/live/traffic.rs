@@ -6,11 +6,10 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
 
 use super::LiveError;
 use super::models::real_bodies;
-use crate::load::{Load, LoadError, Running, Told, Total};
+use crate::load::{Load, Running, Told, Total};
 use crate::scenario::{CLIENTS_WAIT, Models, Scenario};
 
 /// Lengths of the bodies that fakes are sent.
@@ -98,37 +97,30 @@ fn load(scenario: &Scenario, edges: &[SocketAddr]) -> Result<Load, LiveError> {
     Ok(load)
 }
 
-/// One load after the other, each with its rate, until nobody wants another.
+/// One load, from the first rate on that is more than nothing; its rate is what was wanted last, until nobody wants any.
 async fn play(load: Load, mut wanted: mpsc::UnboundedReceiver<f64>) -> Sums {
-    let mut loads = JoinSet::new();
-    let mut present: Option<Running> = None;
+    let mut running: Option<Running> = None;
     let mut problem = None;
     while let Some(rate) = wanted.recv().await {
-        if let Some(former) = present.take() {
-            former.stop();
-            loads.spawn(former.finish());
+        let rate = whole(rate.round());
+        let set = match &running {
+            Some(running) => running.set_rate(rate),
+            None if rate == 0 => Ok(()),
+            None => Load { rate, ..load.clone() }.start().map(|started| running = Some(started)),
+        };
+        if let Err(error) = set {
+            problem = Some(format!("a load of {rate} requests a second cannot be sent: {error}"));
         }
-        present = start(&load, rate).unwrap_or_else(|error| {
-            problem = Some(format!("a load of {rate:.0} requests a second could not be started: {error}"));
-            None
-        });
     }
-    if let Some(last) = present {
-        last.stop();
-        loads.spawn(last.finish());
-    }
-    let totals: Vec<Total> = loads.join_all().await.into_iter().flatten().collect();
-    let sum = |of: fn(&Total) -> u64| totals.iter().map(of).sum();
-    Sums { due: sum(|total| total.figures.intended), sent: sum(|total| total.figures.sent), problem }
-}
-
-/// None where nothing is to be sent.
-fn start(load: &Load, rate: f64) -> Result<Option<Running>, LoadError> {
-    let rate = whole(rate.round());
-    if rate == 0 {
-        return Ok(None);
-    }
-    Load { rate, ..load.clone() }.start().map(Some)
+    let total: Option<Total> = match running {
+        Some(running) => {
+            running.stop();
+            running.finish().await
+        }
+        None => None,
+    };
+    let of = |of: fn(&Total) -> u64| total.as_ref().map_or(0, of);
+    Sums { due: of(|total| total.figures.intended), sent: of(|total| total.figures.sent), problem }
 }
 
 #[expect(
@@ -158,7 +150,7 @@ mod tests {
         drop(rates);
         let load = Load::new("http://127.0.0.1:1/").unwrap();
         let problem = play(load.clone(), wanted).await.problem.unwrap();
-        assert!(problem.contains("could not be started: the rate is 1000000000"), "{problem}");
+        assert!(problem.contains("cannot be sent: the rate is 1000000000"), "{problem}");
 
         let (rates, wanted) = mpsc::unbounded_channel();
         rates.send(0.0).unwrap();

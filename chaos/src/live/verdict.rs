@@ -549,7 +549,7 @@ fn too_much(holds: &Holds, record: &Record) -> Vec<Breach> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scenario::Who;
+    use crate::scenario::{Shape, Swell, Who};
 
     fn told(due: Instant, end: Ended, version: Option<&str>) -> Told {
         Told { due, ended: due + Duration::from_millis(10), end, to: None, version: version.map(Into::into) }
@@ -594,7 +594,8 @@ mod tests {
         let is_calm = |seen: &Seen, due| seen.is_calm(&told(at(due), Ended::Good, None));
         let mut seen = Seen::default();
         assert!(is_calm(&seen, 3));
-        seen.stirred(&What::Traffic(2.0), at(10), Some(at(20)));
+        let burst = Swell { times: 2.0, shape: Shape::Step };
+        seen.stirred(&What::Traffic(burst), at(10), Some(at(20)));
         seen.stirred(&What::Order(pointsman_rollout::OrderKind::Promote, Who::All), at(12), None);
         for (due, calm) in [(9, true), (11, false), (24, false), (26, true)] {
             assert_eq!(is_calm(&seen, due), calm, "{due}");

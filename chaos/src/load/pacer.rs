@@ -19,8 +19,13 @@ use super::schedule::Schedule;
 /// second at most, a few percent of one core.
 const SHORTEST_SLEEP: Duration = Duration::from_micros(50);
 
-/// Puts requests into the queue as they fall due, until the last one, or until stopped.
-pub(super) async fn pace(alarm: Alarm, schedule: Schedule, mut stopped: watch::Receiver<bool>, shared: Arc<Shared>) {
+/// Puts requests into the queue as they fall due, at the rate that is wanted: until the last one, or until none is wanted any more.
+pub(super) async fn pace(
+    alarm: Alarm,
+    mut schedule: Schedule,
+    mut wanted: watch::Receiver<Option<u32>>,
+    shared: Arc<Shared>,
+) {
     let mut queued = 0;
     while !schedule.ends_with(queued) {
         let due = schedule.due_by(Instant::now());
@@ -31,9 +36,12 @@ pub(super) async fn pace(alarm: Alarm, schedule: Schedule, mut stopped: watch::R
         queued = due;
         tokio::select! {
             biased;
-            // An error means that the load was dropped: that too is a wish to stop.
-            _ = stopped.changed() => break,
-            rung = alarm.ring_at(schedule.due(queued)) => if rung.is_err_and(is_the_end) {
+            changed = wanted.changed() => {
+                // An error means that the load was dropped: that too is a wish to stop.
+                let Some(rate) = changed.ok().and_then(|()| *wanted.borrow_and_update()) else { break };
+                schedule = schedule.at_rate(Instant::now(), rate);
+            },
+            rung = alarm.ring_at(schedule.due(queued)), if !schedule.rests() => if rung.is_err_and(is_the_end) {
                 break;
             },
         }

@@ -1,5 +1,6 @@
 //! What can happen in a scenario.
 
+use std::f64::consts::TAU;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,7 +44,7 @@ pub enum What {
     /// Endpoints of a version are gone.
     Down(Down),
     /// The load is multiplied.
-    Traffic(f64),
+    Traffic(Swell),
     /// Something happens to an edge.
     Edge {
         /// What.
@@ -70,9 +71,9 @@ pub enum What {
 }
 
 impl What {
-    /// By how much it multiplies the load, if it does.
-    pub fn times(&self) -> Option<f64> {
-        if let Self::Traffic(times) = self { Some(*times) } else { None }
+    /// How it multiplies the load, if it does.
+    pub fn swell(&self) -> Option<&Swell> {
+        if let Self::Traffic(swell) = self { Some(swell) } else { None }
     }
 
     /// How `version` answers worse, if that is what happens.
@@ -91,6 +92,38 @@ impl What {
             return None;
         };
         Some(*count)
+    }
+}
+
+/// How the load is multiplied as time goes by.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Swell {
+    /// By how much in full; 0 is no load.
+    pub times: f64,
+    /// How it comes to that.
+    pub shape: Shape,
+}
+
+/// The shape of a load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// In full at once.
+    Step,
+    /// In full after so long, in a straight line.
+    Ramp(Duration),
+    /// From nothing special to full and back again in each such period, as a sine goes.
+    Wave(Duration),
+}
+
+impl Swell {
+    /// By how much the load is multiplied after this has lasted so long.
+    pub fn after(&self, lasted: Duration) -> f64 {
+        let part = match self.shape {
+            Shape::Ramp(ramp) if lasted < ramp => lasted.as_secs_f64() / ramp.as_secs_f64(),
+            Shape::Wave(period) => (1.0 - (TAU * lasted.as_secs_f64() / period.as_secs_f64()).cos()) / 2.0,
+            Shape::Step | Shape::Ramp(_) => return self.times,
+        };
+        1.0 + (self.times - 1.0) * part
     }
 }
 

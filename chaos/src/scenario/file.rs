@@ -359,7 +359,7 @@ impl Reader<'_> {
         let file = EventFile::deserialize(Value::Object(written.clone()))
             .map_err(|error| self.senseless(&place, error.to_string()))?;
         let (at, until) = (file.at.0, file.lasts.map(|span| file.at.0 + span.0));
-        let what = self.what(&place, &file, route)?;
+        let what = self.what(&place, (&file, written.keys()), route)?;
         Ok(Event { at, until, phase: file.phase, what, text: Value::Object(written.clone()).to_string() })
     }
 }
@@ -452,6 +452,9 @@ holds: { ends: rolled_back, taken_back_within: 2s }
         );
         is_refused("rate: 100", "rate: 100\nlive: { models: model_server }", "only fakes answer worse");
         is_refused("traffic: 2", "edge: killed", "for how long");
+        is_refused("traffic: 2", "traffic: 2, ramp: 1s, wave: 1s", "events[1]: traffic grows by `ramp`, or comes");
+        is_refused("traffic: 2", "traffic: 2, every: 1s", "events[1]: `every` says nothing of such an event");
+        is_refused("traffic: 2", "traffic: 2, wave: 10ms", "wave: write 1s or more");
         is_refused("end: 5m", "end: 500h", "48h at most");
     }
 

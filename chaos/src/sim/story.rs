@@ -52,7 +52,7 @@ end: 1m
         let (shifting, baking) = (Some(PhaseName::Shifting), Some(PhaseName::Baking));
         let mut next = |seconds, phase| {
             let event = story.next(Duration::from_secs(seconds), phase)?;
-            Some((event.what.times()?, event.at.as_secs(), event.until?.as_secs()))
+            Some((event.what.swell()?.times, event.at.as_secs(), event.until?.as_secs()))
         };
         assert_eq!(next(1, shifting), None);
         assert_eq!(next(3, shifting), Some((3.0, 2, 7)));

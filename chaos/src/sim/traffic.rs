@@ -13,14 +13,14 @@ use super::books::Books;
 use super::checks::Checks;
 use super::fleet::{Answers, Fleet};
 use crate::count::exact;
-use crate::scenario::{CLIENTS_WAIT, Event, Scenario};
+use crate::scenario::{CLIENTS_WAIT, Event, Scenario, Swell};
 
 /// The stream of requests, and those whose outcome is not known yet.
 pub(super) struct Traffic {
     chance: ChaCha8Rng,
     rate: f64,
-    /// From when, until when, how many times as much.
-    bursts: Vec<(Duration, Option<Duration>, f64)>,
+    /// From when, until when, and how.
+    swells: Vec<(Duration, Option<Duration>, Swell)>,
     /// How long after its assignment a slow answer comes, and one that never comes is given up.
     slow_after: Duration,
     hangs_for: Duration,
@@ -65,7 +65,7 @@ impl Traffic {
         Self {
             chance,
             rate: scenario.rate,
-            bursts: Vec::new(),
+            swells: Vec::new(),
             slow_after: route.guard.latency_threshold + TICK,
             hangs_for: route.timeouts.read.min(route.timeouts.total),
             coming: BTreeMap::new(),
@@ -76,7 +76,7 @@ impl Traffic {
 
     /// An event has begun; it is in force by its own times.
     pub(super) fn begin(&mut self, event: &Event) {
-        self.bursts.extend(event.what.times().map(|times| (event.at, event.until, times)));
+        self.swells.extend(event.what.swell().map(|swell| (event.at, event.until, *swell)));
     }
 
     /// How many requests come in this tick.
@@ -87,10 +87,11 @@ impl Traffic {
 
     /// Requests of one tick, on the average.
     fn mean(&self, now: Duration) -> f64 {
-        let is_now = |(from, until, _): &&(Duration, Option<Duration>, f64)| {
+        let is_now = |(from, until, _): &&(Duration, Option<Duration>, Swell)| {
             *from <= now && until.is_none_or(|until| now < until)
         };
-        let times: f64 = self.bursts.iter().filter(is_now).map(|(.., times)| times).product();
+        let swells = self.swells.iter().filter(is_now);
+        let times: f64 = swells.map(|(from, _, swell)| swell.after(now.saturating_sub(*from))).product();
         self.rate * times * TICK.as_secs_f64()
     }
 

@@ -9,12 +9,15 @@ use serde_json::{Map, Value};
 
 use super::super::ScenarioError;
 use super::super::event::{
-    ApiFault, Clients, ConfigFault, Down, DownBy, EdgeFault, Edit, Fault, Latency, StateFault, What, Who,
+    ApiFault, Clients, ConfigFault, Down, DownBy, EdgeFault, Edit, Fault, Latency, Shape, StateFault, Swell, What, Who,
 };
 use super::{Percent, Reader, Span};
 
 /// Connections that one event opens at most; the hard limit of descriptors is often not far above.
 const MAX_CLIENTS: u32 = 10_000;
+
+/// Loads are changed a few times a second.
+const SHORTEST_WAVE: Duration = Duration::from_secs(1);
 
 const NEEDS_DISK: &str = "the state file needs a disk of its own for that; write `live: { small_disk: true }`";
 
@@ -44,6 +47,7 @@ pub(super) struct EventFile {
     cold: Option<Span>,
     every: Option<Span>,
     traffic: Option<f64>,
+    wave: Option<Span>,
     edge: Option<EdgeFile>,
     who: Option<Who>,
     clock: Option<String>,
@@ -91,6 +95,9 @@ enum OrderFile {
     Retry,
 }
 
+/// What any event may say.
+const ANY: [&str; 3] = ["at", "for", "in"];
+
 /// The kinds of event, as the file tells them apart.
 enum Kind<'a> {
     Fault,
@@ -105,6 +112,29 @@ enum Kind<'a> {
     Api(ApiFault),
     Order(OrderFile),
     Edit(&'a Map<String, Value>),
+}
+
+impl Kind<'_> {
+    /// What an event of this kind may say besides.
+    const fn keys(&self) -> &'static [&'static str] {
+        match self {
+            Self::Fault => &[
+                "version", "errors", "status", "slow", "hang", "reset", "torn", "trickle", "garbage", "wrong",
+                "latency", "ramp", "together",
+            ],
+            Self::Down(_) => &["version", "down", "by", "cold", "every"],
+            Self::Traffic(_) => &["traffic", "ramp", "wave"],
+            Self::Edge(_) => &["edge", "who", "state"],
+            Self::Clock(_) => &["clock", "who"],
+            Self::State(_) => &["state"],
+            Self::Config(_) => &["config"],
+            Self::Clients(_) => &["clients"],
+            Self::Names => &["names"],
+            Self::Api(_) => &["api"],
+            Self::Order(_) => &["order", "version", "who"],
+            Self::Edit(_) => &["edit", "late", "who"],
+        }
+    }
 }
 
 impl EventFile {
@@ -137,7 +167,13 @@ impl EventFile {
 }
 
 impl Reader<'_> {
-    pub(super) fn what(&self, place: &str, file: &EventFile, route: &Route) -> Result<What, ScenarioError> {
+    /// What happens by an event of the file; `keys` are those that it was written with.
+    pub(super) fn what<'k>(
+        &self,
+        place: &str,
+        (file, mut keys): (&EventFile, impl Iterator<Item = &'k String>),
+        route: &Route,
+    ) -> Result<What, ScenarioError> {
         let kind = file.kind().ok_or_else(|| {
             self.senseless(
                 place,
@@ -145,11 +181,14 @@ impl Reader<'_> {
                  version), traffic, edge, clock, state, config, clients, names, api, order, edit",
             )
         })?;
+        let is_stray = |key: &&String| !ANY.contains(&key.as_str()) && !kind.keys().contains(&key.as_str());
+        if let Some(key) = keys.find(is_stray) {
+            return Err(self.senseless(place, format!("`{key}` says nothing of such an event; leave it out")));
+        }
         match kind {
             Kind::Fault => self.fault(place, self.version(place, file)?, file),
             Kind::Down(endpoints) => self.down(place, endpoints, file),
-            Kind::Traffic(times) if (0.0..=1_000.0).contains(&times) => Ok(What::Traffic(times)),
-            Kind::Traffic(_) => Err(self.senseless(place, "traffic: write 0 to 1000")),
+            Kind::Traffic(times) => self.traffic(place, times, file),
             Kind::Edge(edge) => self.edge(place, edge, file),
             Kind::Clock(off) => self.clock(place, off, file),
             Kind::State(fault) => self.state(place, fault, file),
@@ -209,6 +248,22 @@ impl Reader<'_> {
             ));
         }
         Ok(What::Fault(fault))
+    }
+
+    fn traffic(&self, place: &str, times: f64, file: &EventFile) -> Result<What, ScenarioError> {
+        if !(0.0..=1_000.0).contains(&times) {
+            return Err(self.senseless(place, "traffic: write 0 to 1000"));
+        }
+        let shape = match (file.ramp, file.wave) {
+            (None, None) => Shape::Step,
+            (Some(ramp), None) => Shape::Ramp(ramp.0),
+            (None, Some(period)) if period.0 >= SHORTEST_WAVE => Shape::Wave(period.0),
+            (None, Some(_)) => return Err(self.senseless(place, "wave: write 1s or more")),
+            (Some(_), Some(_)) => {
+                return Err(self.senseless(place, "traffic grows by `ramp`, or comes and goes by `wave`; write one"));
+            }
+        };
+        Ok(What::Traffic(Swell { times, shape }))
     }
 
     fn down(&self, place: &str, endpoints: usize, file: &EventFile) -> Result<What, ScenarioError> {
