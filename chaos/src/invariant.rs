@@ -131,13 +131,13 @@ impl Invariants {
         }
     }
 
-    /// Over a stretch of so many requests a version was to get a share of them, and got so many: within five standard
+    /// Of so many requests (or users, as `units` says) a version was to get a share, and got so many: within five standard
     /// deviations, what one of two million fair splits exceeds.
-    pub fn divided(&mut self, at: Duration, expected: f64, variance: f64, got: f64) {
+    pub fn divided(&mut self, at: Duration, units: &str, (expected, variance): (f64, f64), got: f64) {
         let off = (got - expected).abs();
         // Where little was expected the bell has not formed yet.
         if off > 5.0 * variance.sqrt() + 3.0 {
-            self.broke("the split", at, || format!("{got} requests went to the canary, {expected:.0} should have"));
+            self.broke("the split", at, || format!("{got} {units} went to the canary, {expected:.0} should have"));
         }
     }
 
@@ -224,12 +224,12 @@ mod tests {
         invariants.lost(at, 0);
         invariants.counted(at, 7, 7);
         invariants.served(at, &version("v2"), 0);
-        invariants.divided(at, 500.0, 450.0, 560.0);
+        invariants.divided(at, "requests", (500.0, 450.0), 560.0);
         assert_eq!(invariants.clone().into_broken(), []);
         invariants.lost(at, 2);
         invariants.counted(at, 7, 6);
         invariants.served(at, &version("v2"), 1);
-        invariants.divided(at, 500.0, 450.0, 660.0);
+        invariants.divided(at, "requests", (500.0, 450.0), 660.0);
         assert_eq!(invariants.into_broken().len(), 4);
     }
 

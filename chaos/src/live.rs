@@ -9,6 +9,7 @@ mod clients;
 mod clock;
 mod cluster;
 mod disk;
+mod draws;
 mod edge;
 mod edges;
 mod http;

@@ -39,6 +39,9 @@ pub const MAX_CONNECTIONS: usize = 4_096;
 /// Requests per second that one load sends at most.
 pub const MAX_RATE: u32 = 200_000;
 
+/// Users that one load has at most; each has its requests ready.
+pub const MAX_USERS: u32 = 10_000;
+
 const RATE: &str = "the rate";
 
 /// Why a load cannot be started.
@@ -99,6 +102,8 @@ pub struct Load {
     pub bodies: Vec<Bytes>,
     /// More headers of every request.
     pub headers: Vec<(String, String)>,
+    /// Who sends them; nobody in particular by default.
+    pub users: Option<Users>,
     /// How long to wait for a connection, and from the sending for an answer. A request that found no free
     /// connection for so long is given up unsent. Default 5 s.
     pub timeout: Duration,
@@ -106,6 +111,16 @@ pub struct Load {
     pub expected: Vec<Bytes>,
     /// Who is told of each request as it ends; nobody by default.
     pub told: Option<mpsc::UnboundedSender<Told>>,
+}
+
+/// Users, each of whom sends its part of the requests: which of them a request is of seems to be chance, and is the same
+/// in each run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Users {
+    /// The header that says whose a request is: `user-0`, `user-1` and so on.
+    pub header: String,
+    /// How many they are.
+    pub count: u32,
 }
 
 impl Load {
@@ -122,6 +137,7 @@ impl Load {
             connections: 64,
             bodies: Vec::new(),
             headers: Vec::new(),
+            users: None,
             timeout: Duration::from_secs(5),
             expected: Vec::new(),
             told: None,
@@ -135,12 +151,15 @@ impl Load {
     pub fn start(self) -> Result<Running, LoadError> {
         self.check()?;
         let requests = target::requests(&self)?;
+        let users = self.users.as_ref().map_or(1, |users| users.count.max(1));
         let alarm = pacer::Alarm::new().map_err(LoadError::Timer)?;
         let schedule = Schedule::new(Instant::now(), self.rate, self.duration);
         let shared = Arc::new(Shared {
             addresses: once(self.target.addr).chain(self.others).collect(),
             timeout: self.timeout,
             requests,
+            users,
+            names_users: self.users.is_some(),
             expected: self.expected,
             told: self.told,
             queue: Queue::default(),
@@ -159,6 +178,9 @@ impl Load {
 
     fn check(&self) -> Result<(), LoadError> {
         bounded(RATE, self.rate.into(), MAX_RATE.into())?;
+        if let Some(users) = &self.users {
+            bounded("the number of users", users.count.into(), MAX_USERS.into())?;
+        }
         bounded("the number of connections", wide(self.connections), wide(MAX_CONNECTIONS))?;
         bounded("the timeout in milliseconds", self.timeout.as_millis(), 600_000)
     }
@@ -177,8 +199,10 @@ struct Shared {
     /// At least one.
     addresses: Vec<SocketAddr>,
     timeout: Duration,
-    /// Ready to be written; at least one.
+    /// Ready to be written; at least one. Those of a user stand together, in the order of the bodies.
     requests: Vec<Bytes>,
+    users: u32,
+    names_users: bool,
     expected: Vec<Bytes>,
     told: Option<mpsc::UnboundedSender<Told>>,
     queue: Queue,

@@ -17,6 +17,8 @@ use pointsman_config::{ConfigErrors, Route, VersionId};
 use pointsman_rollout::PhaseName;
 use serde_json::{Map, Value};
 
+use crate::load::Users;
+
 pub use event::{
     ApiFault, Clients, ConfigFault, Down, DownBy, EdgeFault, Edit, Event, Fault, Latency, Shape, StateFault, Swell,
     What, Who,
@@ -41,6 +43,8 @@ pub struct Scenario {
     pub versions: BTreeMap<VersionId, Behaviour>,
     /// Requests per second of the whole route.
     pub rate: f64,
+    /// Who sends them, where users are assigned and not requests.
+    pub users: Option<Users>,
     /// Which worlds can play it; at least one.
     pub worlds: Vec<World>,
     /// How the live world plays it.
@@ -54,7 +58,7 @@ pub struct Scenario {
     /// When the scenario is over, from its start.
     pub end: Duration,
     /// Whether other ways to decide can be shown the same: nobody gives orders, edits the file or kills the edge, nothing waits for
-    /// a phase, and the plan lasts a minute at least.
+    /// a phase, requests are assigned and not users, and the plan lasts a minute at least.
     pub comparable: bool,
     /// What must hold at the end.
     pub holds: Holds,

@@ -23,6 +23,7 @@ mod promise;
 mod shrink;
 mod story;
 mod traffic;
+mod users;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -145,7 +145,7 @@ end: 1m
     }
 
     fn told(due: Instant, to: SocketAddr, version: &str) -> Told {
-        Told { due, ended: due, end: Ended::Good, to: Some(to), version: Some(version.into()) }
+        Told { due, ended: due, end: Ended::Good, to: Some(to), user: None, version: Some(version.into()) }
     }
 
     fn selected(at: Instant, version: &str) -> Selected {

@@ -284,7 +284,10 @@ impl<'a> Stage<'a> {
                 let (to, until) = (active.edges.clone(), since + PATIENCE);
                 self.order(Given { kind: kind.clone(), to, next: since, until }).await;
             }
-            What::Edit(edit) => self.edit(edit, &active.edges)?,
+            What::Edit(edit) => {
+                self.edit(edit, &active.edges)?;
+                self.seen.edited.push(Instant::now());
+            }
             What::Traffic(_) => {}
         }
         if is_harm(&event.what) {

@@ -86,6 +86,7 @@ fn load(scenario: &Scenario, edges: &[SocketAddr]) -> Result<Load, LiveError> {
     load.others = others.to_vec();
     let timeouts = &scenario.route.timeouts;
     load.connections = scenario.live.connections;
+    load.users.clone_from(&scenario.users);
     load.timeout = timeouts.total.min(timeouts.read * 3) + CLIENTS_WAIT;
     match scenario.live.models {
         Models::Fake => {

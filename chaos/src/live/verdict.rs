@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use pointsman_config::VersionId;
+use pointsman_config::{Share, VersionId};
 
+use super::draws::Draws;
 use super::kinds;
 use super::record::{EdgeFigures, Record};
 use super::traffic::{Sums, is_within};
-use super::watch::{Eye, Watcher};
+use super::watch::{Division, Eye, Watcher};
 use crate::count::{as_u64, exact};
 use crate::load::{Ended, Told};
 use crate::promise::{ENDS, FOR_NOTHING, NEVER_PROMOTED, NEVER_TAKEN_BACK, PROMOTED_LATE, TAKEN_BACK_LATE};
@@ -72,6 +73,8 @@ pub(super) struct Seen {
     stays_stirred: bool,
     pub(super) counted: Option<u64>,
     pub(super) settled_since: Option<Instant>,
+    /// When the file was edited.
+    pub(super) edited: Vec<Instant>,
     /// How traffic was to be divided before the edge was killed.
     pub(super) standing: Option<(BTreeMap<VersionId, u64>, u64)>,
 }
@@ -251,7 +254,11 @@ pub(super) fn reach(
     check_books(scenario, record, watcher, seen);
     check_calm(scenario, watcher, requests, seen);
     check_quarantine(watcher, requests, at);
-    check_split(watcher, requests, seen, at);
+    if scenario.users.is_some() {
+        check_users(watcher, requests, seen, at);
+    } else {
+        check_split(watcher, requests, seen, at);
+    }
     for (rule, said) in broken_promises(scenario, record, watcher, (requests, seen)) {
         watcher.broke(rule, &said);
     }
@@ -420,29 +427,63 @@ pub(super) fn is_told_apart(eyes: &[Eye], told: &Told) -> bool {
     eyes.iter().any(|eye| told.to == Some(eye.clients) && is_within(&eye.apart, told.due))
 }
 
+/// A request that was answered while a share was in force, seen for sure, and nothing else was going on.
+struct Divided<'a> {
+    canary: &'a VersionId,
+    share: Share,
+    division: &'a Division,
+    told: &'a Told,
+}
+
+fn divided<'a>(eyes: &'a [Eye], requests: &'a [Told], seen: &'a Seen) -> impl Iterator<Item = Divided<'a>> {
+    let of_eye = |eye: &'a Eye| eye.divisions.iter().map(move |division| (eye.clients, division));
+    let shared = |(edge, division): (SocketAddr, &'a Division)| Some((edge, division, division.canary.as_ref()?));
+    eyes.iter().flat_map(of_eye).filter_map(shared).flat_map(move |(edge, division, (canary, share))| {
+        let is_in = move |told: &&Told| {
+            told.to == Some(edge)
+                && told.due > division.from + UNSURE
+                && told.ended + UNSURE < division.until
+                && told.version.is_some()
+                && !is_within(&seen.worse, told.due)
+                && !is_within(&seen.gone, told.due)
+                && !seen.met_outage(told)
+        };
+        requests.iter().filter(is_in).map(move |told| Divided { canary, share: *share, division, told })
+    })
+}
+
+fn is_of(told: &Told, version: &VersionId) -> bool {
+    told.version.as_deref() == Some(version.as_str())
+}
+
 /// Where a share was in force and nothing else was going on, so many requests went to the canary.
 fn check_split(watcher: &mut Watcher, requests: &[Told], seen: &Seen, at: Duration) {
     let (mut expected, mut variance, mut got) = (0.0, 0.0, 0.0);
-    for eye in &watcher.eyes {
-        for division in &eye.divisions {
-            let Some((canary, share)) = &division.canary else { continue };
-            let is_in = |told: &&Told| {
-                told.to == Some(eye.clients)
-                    && told.due > division.from + UNSURE
-                    && told.ended + UNSURE < division.until
-                    && told.version.is_some()
-                    && !is_within(&seen.worse, told.due)
-                    && !is_within(&seen.gone, told.due)
-                    && !seen.met_outage(told)
-            };
-            for told in requests.iter().filter(is_in) {
-                expected += share;
-                variance += share * (1.0 - share);
-                got += f64::from(u8::from(told.version.as_deref() == Some(canary.as_str())));
-            }
+    for Divided { canary, share, told, .. } in divided(&watcher.eyes, requests, seen) {
+        let share = share.ratio();
+        expected += share;
+        variance += share * (1.0 - share);
+        got += f64::from(u8::from(is_of(told, canary)));
+    }
+    watcher.invariants.divided(at, "requests", (expected, variance), got);
+}
+
+/// Where users are drawn and not requests.
+fn check_users(watcher: &mut Watcher, requests: &[Told], seen: &Seen, at: Duration) {
+    let mut draws = Draws::default();
+    for Divided { canary, share, division, told } in divided(&watcher.eyes, requests, seen) {
+        let edits = seen.edited.iter().filter(|edited| **edited <= division.from).count();
+        if let Some(user) = told.user {
+            draws.note((canary, edits), share, user, is_of(told, canary));
         }
     }
-    watcher.invariants.divided(at, expected, variance, got);
+    let (strays, divided): (_, Vec<_>) = (draws.strays(), draws.divided().collect());
+    for of_share in divided {
+        watcher.invariants.divided(at, "users", of_share.law(), exact(of_share.canary));
+    }
+    if let Some(first) = strays.first() {
+        watcher.broke("users stay", &format!("{first}; {} did not stay in all", strays.len()));
+    }
 }
 
 /// A rule that did not hold, and what was seen.
@@ -552,7 +593,14 @@ mod tests {
     use crate::scenario::{Shape, Swell, Who};
 
     fn told(due: Instant, end: Ended, version: Option<&str>) -> Told {
-        Told { due, ended: due + Duration::from_millis(10), end, to: None, version: version.map(Into::into) }
+        Told {
+            due,
+            ended: due + Duration::from_millis(10),
+            end,
+            to: None,
+            user: None,
+            version: version.map(Into::into),
+        }
     }
 
     #[test]

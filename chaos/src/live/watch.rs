@@ -20,7 +20,7 @@ use super::http::Caller;
 use crate::invariant::{Invariants, Moment};
 use crate::memory::{KEPT_ORDER, LastOrder, Memory};
 use eye::{ConfigAnswer, DecisionsAnswer, Line, Replicas, RouteAnswer, Row, SeriesAnswer, ask};
-pub(super) use eye::{Eye, Shown};
+pub(super) use eye::{Division, Eye, Shown};
 
 /// What the edge answers before any version is chosen; every other refusal is counted with its version as well.
 const BEFORE_A_VERSION: [&str; 9] = [

@@ -57,7 +57,8 @@ fn tell(shared: &Shared, due: Due, exchanged: Exchanged) {
     let Some(told) = &shared.told else { return };
     let Exchanged { entry, is_expected, to, version } = exchanged;
     let end = Ended::of(&entry, is_expected);
-    told.send(Told { due: due.at, ended: Instant::now(), end, to, version }).ok();
+    let user = shared.names_users.then(|| user_of(shared, due));
+    told.send(Told { due: due.at, ended: Instant::now(), end, to, user, version }).ok();
 }
 
 /// Sends one request and gives how it ended. After anything but a whole answer the connection is gone.
@@ -70,10 +71,10 @@ async fn exchange(shared: &Shared, kept: &mut Option<Wire>, number: usize, due: 
     };
     shared.books.send(due.at.elapsed());
     let to = Some(wire.addr);
-    let expected = in_turn(&shared.expected, due);
+    let expected = in_turn(&shared.expected, due.n);
     wire.sample = expected.map(|_| Vec::new());
     wire.version = None;
-    let asked = timeout(shared.timeout, wire.ask(in_turn(&shared.requests, due).unwrap_or_default())).await;
+    let asked = timeout(shared.timeout, wire.ask(request_of(shared, due))).await;
     let version = wire.version.take();
     let (entry, is_expected) = match asked {
         Ok(Ok(head)) => {
@@ -87,9 +88,31 @@ async fn exchange(shared: &Shared, kept: &mut Option<Wire>, number: usize, due: 
     Exchanged { entry, is_expected, to, version }
 }
 
-/// The requests of a load, and what is expected of their answers, in turn.
-fn in_turn(all: &[Bytes], due: Due) -> Option<&[u8]> {
-    let turn = due.n % u64::try_from(all.len().max(1)).unwrap_or(1);
+/// What is sent: the bodies in turn, each time of another user.
+fn request_of(shared: &Shared, due: Due) -> &[u8] {
+    let user = usize::try_from(user_of(shared, due)).unwrap_or_default();
+    let bodies = shared.requests.len() / usize::try_from(shared.users).unwrap_or(1).max(1);
+    let own = shared.requests.chunks(bodies.max(1)).nth(user);
+    own.and_then(|own| in_turn(own, due.n)).unwrap_or_default()
+}
+
+/// Whose a request is, as if by chance.
+fn user_of(shared: &Shared, due: Due) -> u32 {
+    u32::try_from(mixed(due.n) % u64::from(shared.users.max(1))).unwrap_or_default()
+}
+
+/// Scatters successive numbers: the finalizer of `SplitMix64` (G. Steele, D. Lea, C. Flood: "Fast splittable pseudorandom
+/// number generators", 2014).
+const fn mixed(n: u64) -> u64 {
+    let mut mixed = n.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    mixed ^ (mixed >> 31)
+}
+
+/// Of things that are taken in turn the one whose turn it is.
+fn in_turn(all: &[Bytes], n: u64) -> Option<&[u8]> {
+    let turn = n % u64::try_from(all.len().max(1)).unwrap_or(1);
     usize::try_from(turn).ok().and_then(|turn| all.get(turn)).map(|bytes| &**bytes)
 }
 

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use bytes::Bytes;
 
-use super::{Load, LoadError};
+use super::{Load, LoadError, Users};
 
 /// A loopback address, and what requests to it say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +54,7 @@ fn loopback(host: &str) -> Option<Result<IpAddr, LoadError>> {
     (!bare.is_empty()).then(|| ip.filter(IpAddr::is_loopback).ok_or_else(refused))
 }
 
-/// The bytes of the requests of a load, one for each body.
+/// The bytes of the requests of a load: of each user one for each body.
 pub(super) fn requests(load: &Load) -> Result<Vec<Bytes>, LoadError> {
     plain("the host", &load.target.host)?;
     plain("the path", &load.target.path)?;
@@ -62,10 +62,17 @@ pub(super) fn requests(load: &Load) -> Result<Vec<Bytes>, LoadError> {
         plain("the header", name)?;
         plain("the header value", &value.replace(' ', ""))?;
     }
-    if load.bodies.is_empty() {
-        return Ok(vec![request(load, "GET", None)]);
+    if let Some(users) = &load.users {
+        plain("the header", &users.header)?;
     }
-    Ok(load.bodies.iter().map(|body| request(load, "POST", Some(body))).collect())
+    let of_user = |user: Option<String>| {
+        if load.bodies.is_empty() {
+            return vec![request(load, "GET", None, user.as_deref())];
+        }
+        load.bodies.iter().map(|body| request(load, "POST", Some(body), user.as_deref())).collect()
+    };
+    let Some(Users { header, count }) = &load.users else { return Ok(of_user(None)) };
+    Ok((0..*count).flat_map(|user| of_user(Some(format!("{header}: user-{user}\r\n")))).collect())
 }
 
 /// Blanks and line ends would start another part of the request.
@@ -76,12 +83,13 @@ fn plain(what: &'static str, text: &str) -> Result<(), LoadError> {
     Ok(())
 }
 
-fn request(load: &Load, method: &str, body: Option<&Bytes>) -> Bytes {
+fn request(load: &Load, method: &str, body: Option<&Bytes>, user: Option<&str>) -> Bytes {
     let Target { host, path, .. } = &load.target;
     let headers: String = load.headers.iter().flat_map(|(name, value)| [name, ": ", value, "\r\n"]).collect();
+    let user = user.unwrap_or_default();
     let framing = body
         .map_or(String::new(), |body| format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len()));
-    let head = format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\n{headers}{framing}\r\n");
+    let head = format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\n{headers}{user}{framing}\r\n");
     let body = body.map_or(&[][..], |body| body);
     Bytes::from([head.as_bytes(), body].concat())
 }
@@ -134,6 +142,25 @@ mod tests {
                 "POST /v1/predict HTTP/1.1\r\nhost: delivery.example.com\r\nx-user: a b\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
             ]
         );
+    }
+
+    #[test]
+    fn each_user_has_its_own_requests() {
+        let mut load = Load::new("http://127.0.0.1:8080/").unwrap();
+        load.users = Some(Users { header: "x-user".to_owned(), count: 2 });
+        load.bodies = vec![Bytes::from_static(b"{}"), Bytes::from_static(b"[]")];
+        let said = |request: &Bytes| {
+            let text = String::from_utf8(request.to_vec()).unwrap();
+            (
+                text.lines().find(|line| line.starts_with("x-user")).unwrap().to_owned(),
+                text.lines().last().unwrap().to_owned(),
+            )
+        };
+        let wanted = [("0", "{}"), ("0", "[]"), ("1", "{}"), ("1", "[]")]
+            .map(|(user, body)| (format!("x-user: user-{user}"), body.to_owned()));
+        assert_eq!(requests(&load).unwrap().iter().map(said).collect::<Vec<_>>(), wanted);
+        load.users = Some(Users { header: "x user".to_owned(), count: 2 });
+        assert!(matches!(requests(&load), Err(LoadError::NotPlain { .. })));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pointsman_config::{Config, Route, VersionId, parse_duration, parse_percent, parse_size};
+use pointsman_config::{Config, Route, Sticky, VersionId, parse_duration, parse_percent, parse_size};
 use pointsman_rollout::PhaseName;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::world::{Live, Models, World};
 use super::{Behaviour, Event, Holds, Problems, Scenario, ScenarioError, What};
-use crate::load::MAX_CONNECTIONS;
+use crate::load::{MAX_CONNECTIONS, MAX_USERS, Users};
 use event::EventFile;
 
 mod event;
@@ -38,6 +38,7 @@ struct ScenarioFile {
     route: Map<String, Value>,
     versions: BTreeMap<VersionId, VersionFile>,
     rate: f64,
+    users: Option<u32>,
     #[serde(default = "both_worlds")]
     worlds: Vec<World>,
     #[serde(default)]
@@ -187,10 +188,13 @@ pub(super) fn read(text: &str, name: &str) -> Result<Scenario, ScenarioError> {
     for (index, event) in file.events.iter().enumerate() {
         let read = reader.event(index, event, &route)?;
         reader.check_worlds(index, &read, &file)?;
+        reader.check_users(index, &read, &file, &route)?;
         events.push(read);
     }
     events.sort_by_key(|event| event.at);
-    let comparable = file.worlds.contains(&World::Sim) && is_long_enough(&route) && events.iter().all(is_alike);
+    let users = reader.users(file.users, &route)?;
+    let comparable =
+        file.worlds.contains(&World::Sim) && users.is_none() && is_long_enough(&route) && events.iter().all(is_alike);
     let behaviour =
         |file: &VersionFile| Behaviour { endpoints: file.endpoints, errors: file.errors.0, slow: file.slow.0 };
     Ok(Scenario {
@@ -200,6 +204,7 @@ pub(super) fn read(text: &str, name: &str) -> Result<Scenario, ScenarioError> {
         route_keys: file.route,
         versions: file.versions.iter().map(|(version, file)| (version.clone(), behaviour(file))).collect(),
         rate: file.rate,
+        users,
         worlds: file.worlds,
         live: file.live.into(),
         edges: file.edges,
@@ -334,6 +339,39 @@ impl Reader<'_> {
         route.map(Arc::new).ok_or_else(|| self.senseless(place, "there is no route"))
     }
 
+    /// Who sends the requests; the route says what makes a user.
+    fn users(&self, count: Option<u32>, route: &Route) -> Result<Option<Users>, ScenarioError> {
+        let Some(count) = count else { return Ok(None) };
+        if !(1..=MAX_USERS).contains(&count) {
+            return Err(self.senseless("users", format!("write 1 to {MAX_USERS}, or leave it out")));
+        }
+        match &route.sticky {
+            Some(Sticky::Header(header)) => Ok(Some(Users { header: header.clone(), count })),
+            Some(Sticky::Cookie(_) | Sticky::ClientIp) | None => {
+                let what = "the route has to know them by a header; write `sticky: { header: x-user }` there";
+                Err(self.senseless("users", what))
+            }
+        }
+    }
+
+    /// Users are known by the same all the time.
+    fn check_users(
+        &self,
+        index: usize,
+        event: &Event,
+        file: &ScenarioFile,
+        route: &Route,
+    ) -> Result<(), ScenarioError> {
+        if let What::Edit(edit) = &event.what
+            && file.users.is_some()
+            && edit.route.sticky != route.sticky
+        {
+            let what = "`users` are known by what the route begins with; leave `sticky` as it is";
+            return Err(self.senseless(&format!("events[{index}]"), what));
+        }
+        Ok(())
+    }
+
     /// Every world that is to play the scenario must be able to play each of its events.
     fn check_worlds(&self, index: usize, event: &Event, file: &ScenarioFile) -> Result<(), ScenarioError> {
         let unable = file.worlds.iter().find(|world| !event.is_played_by(**world));
@@ -453,6 +491,8 @@ holds: { ends: rolled_back, taken_back_within: 2s }
         is_refused("rate: 100", "rate: 100\nlive: { models: model_server }", "only fakes answer worse");
         is_refused("traffic: 2", "edge: killed", "for how long");
         is_refused("traffic: 2", "traffic: 2, ramp: 1s, wave: 1s", "events[1]: traffic grows by `ramp`, or comes");
+        is_refused("rate: 100", "rate: 100\nusers: 0", "users: write 1 to 10000");
+        is_refused("rate: 100", "rate: 100\nusers: 50", "users: the route has to know them by a header");
         is_refused("traffic: 2", "traffic: 2, every: 1s", "events[1]: `every` says nothing of such an event");
         is_refused("traffic: 2", "traffic: 2, wave: 10ms", "wave: write 1s or more");
         is_refused("end: 5m", "end: 500h", "48h at most");

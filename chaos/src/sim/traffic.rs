@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pointsman_config::{Share, Split, VersionId};
-use pointsman_rollout::{Drawn, Observed, Row, Tally};
+use pointsman_rollout::{Drawn, Observed, Requests, Row, Tally};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Binomial, Distribution, Poisson};
 
@@ -12,7 +12,8 @@ use super::TICK;
 use super::books::Books;
 use super::checks::Checks;
 use super::fleet::{Answers, Fleet};
-use crate::count::exact;
+use super::users::{Sent, Users};
+use crate::count::{as_u64, exact};
 use crate::scenario::{CLIENTS_WAIT, Event, Scenario, Swell};
 
 /// The stream of requests, and those whose outcome is not known yet.
@@ -28,6 +29,8 @@ pub(super) struct Traffic {
     coming: BTreeMap<Duration, Vec<(usize, Observed)>>,
     /// Assigned in this tick.
     assigned: Vec<(VersionId, u64)>,
+    /// Who sends them, where users are assigned.
+    users: Option<Users>,
     /// At edges that stand still.
     waiting: BTreeMap<usize, Waiting>,
 }
@@ -53,11 +56,14 @@ pub(super) struct Serving<'a> {
 
 /// What comes of one version's requests of one tick, by when it is known.
 #[derive(Debug, Clone, Copy, Default)]
-struct Fates {
-    at_once: Tally,
-    slow: Tally,
-    hung: Tally,
+pub(super) struct Fates {
+    pub(super) at_once: Tally,
+    pub(super) slow: Tally,
+    pub(super) hung: Tally,
 }
+
+/// What of some fates becomes known at the same time.
+type PartOf = fn(&Fates) -> Tally;
 
 impl Traffic {
     pub(super) fn new(scenario: &Scenario, chance: ChaCha8Rng) -> Self {
@@ -70,6 +76,7 @@ impl Traffic {
             hangs_for: route.timeouts.read.min(route.timeouts.total),
             coming: BTreeMap::new(),
             assigned: Vec::new(),
+            users: scenario.users.as_ref().map(|users| Users::new(users.count)),
             waiting: BTreeMap::new(),
         }
     }
@@ -114,36 +121,62 @@ impl Traffic {
             Split::Whole(whole) => (whole, None, Share::ZERO),
             Split::Canary { stable, canary, share } => (stable, Some(canary), *share),
         };
+        let (sent, whose) = self.divide(serving, (canary, weight), mean);
+        let answers = |version: &VersionId| fleet.answers(version, serving.checks.thought_dead(version), now);
+        let of_stable = self.fates(sent.stable, answers(stable));
+        let of_canary = canary.map(|canary| self.fates(sent.canary, answers(canary))).unwrap_or_default();
+        self.assigned.push((stable.clone(), sent.stable));
+        self.assigned.extend(canary.map(|canary| (canary.clone(), sent.canary)));
+        let (edge, trial) = (serving.edge, serving.trial);
+        // Where requests are what is drawn and judged, that is all there is to say of them.
+        let (mut drawn, mut canary_shown, mut stable_shown) = (sent, of_canary, of_stable);
+        if let (Some(whose), Some(users)) = (&whose, &mut self.users) {
+            drawn = users.meet(edge, trial, whose);
+            canary_shown = users.evidence(edge, trial, &whose.canary, &of_canary);
+            stable_shown = users.evidence(edge, trial, &whose.stable, &of_stable);
+        }
+        let parts: [(Duration, PartOf, Drawn); 3] = [
+            (now, |fates| fates.at_once, drawn),
+            (now + self.slow_after, |fates| fates.slow, Drawn::default()),
+            (now + self.hangs_for, |fates| fates.hung, Drawn::default()),
+        ];
+        for (known, of, drawn) in parts {
+            let requests = Requests { canary: of(&of_canary), stable: of(&of_stable) };
+            if requests.canary.requests + requests.stable.requests + drawn.canary + drawn.stable > 0 {
+                let observed = Observed {
+                    stable: stable.clone(),
+                    canary: canary.cloned(),
+                    trial,
+                    row: Row { weight, canary: of(&canary_shown), stable: of(&stable_shown) },
+                    requests: whose.is_some().then_some(requests),
+                    drawn,
+                };
+                self.coming.entry(known).or_default().push((edge, observed));
+            }
+        }
+    }
+
+    /// How many requests of this tick an edge sends where, and whose they are where users are drawn.
+    fn divide(
+        &mut self,
+        serving: &Serving<'_>,
+        (canary, weight): (Option<&VersionId>, Share),
+        mean: f64,
+    ) -> (Drawn, Option<Sent>) {
+        let unread = self.waiting.remove(&serving.edge).map_or(0, |waiting| waiting.unread.iter().map(sent_of).sum());
+        if let (Some(canary), true) = (canary, self.users.is_some()) {
+            let requests = unread + self.poisson(mean);
+            let sent = self.users.as_mut().map(|users| users.send(requests, canary, weight, &mut self.chance));
+            let count = |side: fn(&Sent) -> &Vec<u32>| sent.as_ref().map_or(0, |sent| as_u64(side(sent).len()));
+            return (Drawn { canary: count(|sent| &sent.canary), stable: count(|sent| &sent.stable) }, sent);
+        }
         let mut drawn = Drawn {
             canary: canary.map_or(0, |_| self.poisson(mean * weight.ratio())),
             stable: self.poisson(mean * (1.0 - weight.ratio())),
         };
-        let unread = self.waiting.remove(&serving.edge).map_or(0, |waiting| waiting.unread.iter().map(sent_of).sum());
         let of_unread = if canary.is_some() { self.binomial(unread, weight.ratio()) } else { 0 };
         drawn += Drawn { canary: of_unread, stable: unread - of_unread };
-        let answers = |version: &VersionId| fleet.answers(version, serving.checks.thought_dead(version), now);
-        let of_stable = self.fates(drawn.stable, answers(stable));
-        let of_canary = canary.map(|canary| self.fates(drawn.canary, answers(canary))).unwrap_or_default();
-        self.assigned.push((stable.clone(), drawn.stable));
-        self.assigned.extend(canary.map(|canary| (canary.clone(), drawn.canary)));
-        let parts = [
-            (now, of_canary.at_once, of_stable.at_once, drawn),
-            (now + self.slow_after, of_canary.slow, of_stable.slow, Drawn::default()),
-            (now + self.hangs_for, of_canary.hung, of_stable.hung, Drawn::default()),
-        ];
-        for (known, canary_tally, stable_tally, drawn) in parts {
-            if canary_tally.requests + stable_tally.requests + drawn.canary + drawn.stable > 0 {
-                let observed = Observed {
-                    stable: stable.clone(),
-                    canary: canary.cloned(),
-                    trial: serving.trial,
-                    row: Row { weight, canary: canary_tally, stable: stable_tally },
-                    requests: None,
-                    drawn,
-                };
-                self.coming.entry(known).or_default().push((serving.edge, observed));
-            }
-        }
+        (drawn, None)
     }
 
     /// What has become known by now at which edge, and into the books with it.
@@ -164,7 +197,7 @@ impl Traffic {
     /// Requests whose outcome is still to come.
     pub(super) fn under_way(&self) -> u64 {
         let frozen = self.waiting.values().flat_map(|waiting| &waiting.under_way);
-        self.coming.values().flatten().map(|(_, observed)| observed).chain(frozen).map(requests_of).sum()
+        self.coming.values().flatten().map(|(_, observed)| observed).chain(frozen).map(count_of).sum()
     }
 
     /// An edge stands still: nothing comes of what was under way there until it goes on.
@@ -189,10 +222,13 @@ impl Traffic {
         self.waiting.remove(&edge).map_or(0, |waiting| waiting.unread.iter().map(sent_of).sum())
     }
 
-    /// Forgets those of an edge: it waited for them, and was killed.
+    /// Forgets those of an edge: it waited for them, and was killed. What it knew of users is gone as well.
     pub(super) fn cut_off(&mut self, edge: usize) -> u64 {
+        if let Some(users) = &mut self.users {
+            users.forget(edge);
+        }
         let frozen = self.waiting.get_mut(&edge).map(|waiting| std::mem::take(&mut waiting.under_way));
-        self.take_coming(edge).iter().chain(frozen.iter().flatten()).map(requests_of).sum()
+        self.take_coming(edge).iter().chain(frozen.iter().flatten()).map(count_of).sum()
     }
 
     fn take_coming(&mut self, edge: usize) -> Vec<Observed> {
@@ -242,14 +278,21 @@ fn sent_of((_, sent): &(Duration, u64)) -> u64 {
 
 /// Into the books with it.
 fn note(row: &Observed, books: &mut Books) {
-    books.answered(&row.stable, row.row.stable);
+    let Requests { canary: of_canary, stable: of_stable } = requests_of(row);
+    books.answered(&row.stable, of_stable);
     if let Some(canary) = &row.canary {
-        books.answered(canary, row.row.canary);
+        books.answered(canary, of_canary);
     }
 }
 
-fn requests_of(observed: &Observed) -> u64 {
-    observed.row.canary.requests + observed.row.stable.requests
+fn requests_of(observed: &Observed) -> Requests {
+    let Row { canary, stable, .. } = observed.row;
+    observed.requests.unwrap_or(Requests { canary, stable })
+}
+
+fn count_of(observed: &Observed) -> u64 {
+    let Requests { canary, stable } = requests_of(observed);
+    canary.requests + stable.requests
 }
 
 /// `part / whole`, at most 1; nothing of nothing.

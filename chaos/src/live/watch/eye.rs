@@ -111,7 +111,7 @@ pub(in crate::live) struct Division {
     /// When it was last seen.
     pub(in crate::live) until: Instant,
     /// Who got which share beside the other one; none while one got all, or the edge was not seen.
-    pub(in crate::live) canary: Option<(VersionId, f64)>,
+    pub(in crate::live) canary: Option<(VersionId, Share)>,
 }
 
 /// When an edge last showed that something is wrong with its files.
@@ -204,7 +204,7 @@ impl Eye {
 
     pub(super) fn divide(&mut self, answer: &RouteAnswer, now: Instant) {
         let canary = match answer.split() {
-            Split::Canary { canary, share, .. } => Some((canary, share.ratio())),
+            Split::Canary { canary, share, .. } => Some((canary, share)),
             Split::Whole(_) => None,
         };
         match self.divisions.last_mut() {
