@@ -25,7 +25,7 @@ pub use event::{
 };
 pub use world::{Live, Models, World};
 
-/// So long a client of either world waits at least for an edge that does not answer.
+/// So long a client waits at least for an edge that does not answer.
 pub(crate) const CLIENTS_WAIT: Duration = Duration::from_secs(10);
 
 /// One scenario, checked.
@@ -105,6 +105,12 @@ impl Scenario {
     /// If something is wrong with it: the first such thing, and the way out.
     pub fn parse(text: &str, name: &str) -> Result<Self, ScenarioError> {
         file::read(text, name)
+    }
+
+    /// How long clients of the live world wait for an answer: longer than the edge lets them wait.
+    pub(crate) fn patience(&self) -> Duration {
+        let timeouts = &self.route.timeouts;
+        timeouts.total.min(timeouts.read * 3) + CLIENTS_WAIT
     }
 
     /// The same without one of its events, by its place.

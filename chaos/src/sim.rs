@@ -195,6 +195,7 @@ impl<'a, P: Policy> World<'a, P> {
             self.tick();
         }
         self.books.under_way = self.traffic.under_way();
+        self.books.unserved += self.traffic.unread();
         // One that is alone keeps each order before it answers; several are held to it by what they have in common.
         if let Some(what) = self.policy.phase().and_then(|phase| self.last_order.lost(phase)) {
             self.invariants.found_as(KEPT_ORDER, self.now, &what);

@@ -118,31 +118,31 @@ impl Edges {
 
     /// Which edges an event is about, while this one leads; none as long as there is no such edge.
     pub(super) fn chosen(&self, who: Who, leader: Option<usize>) -> Option<Vec<usize>> {
-        let is_up = |number: &usize| self.all.get(*number).is_some_and(|edge| !edge.is_down) && !self.is_cut(*number);
         match who {
             Who::All => Some((0..self.all.len()).collect()),
-            Who::Leader => leader.filter(is_up).map(|leader| vec![leader]),
-            Who::Follower => {
-                let leader = leader?;
-                (0..self.all.len()).find(|number| *number != leader && is_up(number)).map(|number| vec![number])
-            }
+            Who::Leader | Who::Follower => self.one(who, leader?, |number| !self.is_cut(number)),
         }
     }
 
     /// To which edge an order is given, also where it is cut off; none as long as there is no such edge.
     pub(super) fn asked(&self, who: Who, leader: Option<usize>) -> Option<Vec<usize>> {
-        let is_up = |number: &usize| self.all.get(*number).is_some_and(|edge| !edge.is_down);
         match who {
             Who::All => Some(Vec::new()),
-            Who::Leader => leader.filter(is_up).map(|leader| vec![leader]),
-            Who::Follower => {
-                let leader = leader?;
-                (0..self.all.len()).find(|number| *number != leader && is_up(number)).map(|number| vec![number])
-            }
+            Who::Leader | Who::Follower => self.one(who, leader?, |_| true),
         }
     }
 
-    fn is_cut(&self, number: usize) -> bool {
+    fn one(&self, who: Who, leader: usize, may_be: impl Fn(usize) -> bool) -> Option<Vec<usize>> {
+        let is_it = |number: &usize| {
+            (*number == leader) == (who == Who::Leader)
+                && self.all.get(*number).is_some_and(|edge| !edge.is_down)
+                && may_be(*number)
+        };
+        (0..self.all.len()).find(is_it).map(|number| vec![number])
+    }
+
+    /// Whether the others and the API server do not reach an edge.
+    pub(super) fn is_cut(&self, number: usize) -> bool {
         self.ways.get(number).is_some_and(|ways| ways.is_cut)
     }
 

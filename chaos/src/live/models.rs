@@ -231,11 +231,13 @@ impl Fleet {
         endpoint: &mut Endpoint,
         cold: Duration,
     ) -> Result<Option<String>, LiveError> {
+        let since = Instant::now();
         self.come(version, endpoint, cold).await?;
         if cold < SURELY_COLD || self.kind == Models::ModelServer {
             return Ok(None);
         }
-        let is_ready = self.caller.text(endpoint.address, "/ready").await.is_some();
+        // On a machine that was busy for so long it may well be ready.
+        let is_ready = self.caller.text(endpoint.address, "/ready").await.is_some() && since.elapsed() < cold;
         Ok(is_ready.then(|| format!("an endpoint of {version} was ready at once, and was to be cold for {cold:?}")))
     }
 

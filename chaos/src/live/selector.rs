@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::cluster::{Cluster, Readiness, Selected};
-use super::verdict::is_told_apart;
+use super::verdict::{Outage, is_told_apart};
 use super::watch::Watcher;
 use crate::load::Told;
 use crate::scenario::{ApiFault, Scenario, What};
@@ -13,13 +13,22 @@ use crate::scenario::{ApiFault, Scenario, What};
 const FOUND_WITHIN: Duration = Duration::from_secs(3);
 /// What was decided is seen within so long.
 const SEEN_WITHIN: Duration = Duration::from_millis(500);
+/// What an edge that stands still had said before may be so old.
+const SAID_WITHIN: Duration = Duration::from_secs(1);
+/// An edge that says nothing is waited for so long.
+const WAITED_FOR: Duration = Duration::from_secs(30);
 /// A request that was due this shortly before was assigned before.
 const ON_THE_WAY: Duration = Duration::from_millis(50);
 /// Traffic is looked at for so long after the selector has moved.
 const LOOKED_AT_FOR: Duration = Duration::from_secs(1);
 
 /// Holds every selection by an edge against the rest of the story.
-pub(super) fn check(scenario: &Scenario, cluster: &Cluster, watcher: &mut Watcher, requests: &[Told]) {
+pub(super) fn check(
+    scenario: &Scenario,
+    cluster: &Cluster,
+    watcher: &mut Watcher,
+    (requests, frozen): (&[Told], &[Outage]),
+) {
     let selections = cluster.selections();
     let mut broken = Vec::new();
     for (number, one) in selections.iter().enumerate().skip(1).filter(|(_, one)| !one.is_foreign) {
@@ -36,6 +45,7 @@ pub(super) fn check(scenario: &Scenario, cluster: &Cluster, watcher: &mut Watche
         }
     }
     broken.extend(moved_too_often(scenario, &selections));
+    broken.extend(unheard(scenario, &selections, frozen));
     broken.extend(cluster.backwards());
     for (rule, said) in broken {
         watcher.broke(rule, &said);
@@ -117,6 +127,20 @@ fn moved_too_often(scenario: &Scenario, selections: &[Selected]) -> Option<(&'st
         .then(|| ("one promotion", format!("the live Service was moved forward {forward} times")))
 }
 
+/// Nothing goes forward while an edge stands still that serves: nobody knows what it sends where.
+fn unheard(scenario: &Scenario, selections: &[Selected], frozen: &[Outage]) -> Option<(&'static str, String)> {
+    let moves = selections.iter().skip(1).filter(|one| !one.is_foreign);
+    let mut forward = moves.filter(|one| one.version != scenario.route.stable.as_str());
+    let is_unheard = |one: &&Selected, still: &Outage| {
+        let waited_for = still.since + SAID_WITHIN..still.since + WAITED_FOR;
+        waited_for.contains(&one.at) && still.until.is_none_or(|until| one.at < until)
+    };
+    let one = forward.find(|one| frozen.iter().any(|still| is_unheard(one, still)))?;
+    let said =
+        format!("the live Service selects {} while an edge stands still that had all but that to say", one.version);
+    Some(("an edge that is not heard is waited for", said))
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
@@ -145,7 +169,15 @@ end: 1m
     }
 
     fn told(due: Instant, to: SocketAddr, version: &str) -> Told {
-        Told { due, ended: due, end: Ended::Good, to: Some(to), user: None, version: Some(version.into()) }
+        Told {
+            due,
+            ended: due,
+            end: Ended::Good,
+            to: Some(to),
+            connected: Some(due),
+            user: None,
+            version: Some(version.into()),
+        }
     }
 
     fn selected(at: Instant, version: &str) -> Selected {
@@ -204,6 +236,17 @@ end: 1m
         assert!(taken_back(&flip, &watcher).is_some());
         assert_eq!(taken_back(&selected(at(30), "v2"), &watcher), None);
         assert_eq!(taken_back(&selected(at(10), "v1"), &watcher), None);
+
+        let still = |since, until| Outage {
+            edge: edges()[1],
+            since: at(since),
+            gone: at(since),
+            planned: Duration::from_secs(9),
+            until,
+        };
+        let moves = [selected(at(0), "v1"), flip.clone()];
+        assert!(unheard(&scenario(), &moves, &[still(5, None)]).is_some());
+        assert_eq!(unheard(&scenario(), &moves, &[still(5, Some(at(9))), still(11, None)]), None);
 
         let [start, back] = [selected(at(0), "v1"), selected(at(12), "v1")];
         let once = [start.clone(), flip.clone(), back.clone()];

@@ -29,7 +29,7 @@ use super::selector;
 use super::traffic::Traffic;
 use super::verdict::{self, Outage, Seen};
 use super::watch::Watcher;
-use crate::scenario::{Clients, ConfigFault, Down, EdgeFault, Edit, Event, Fault, Scenario, StateFault, What};
+use crate::scenario::{Clients, ConfigFault, Down, EdgeFault, Edit, Event, Fault, Scenario, StateFault, What, Who};
 
 /// Between two looks.
 const TICK: Duration = Duration::from_millis(50);
@@ -110,7 +110,7 @@ impl<'a> Stage<'a> {
         let mut stage = Self {
             traffic: Traffic::new(scenario, &edges.clients())?,
             watcher: Watcher::new(&seen_at, &scenario.route, began),
-            seen: Seen::of(edges.all.len()),
+            seen: Seen::of(scenario, edges.all.len()),
             scenario,
             began,
             fleet,
@@ -280,7 +280,8 @@ impl<'a> Stage<'a> {
             What::Clients(clients) => self.invite(index, *clients),
             What::Names => self.edges.names().try_for_each(|names| names.fail(true))?,
             What::Api(fault) => self.cluster.as_mut().map_or(Ok(()), |cluster| cluster.begin(index, *fault))?,
-            What::Order(kind, _) => {
+            What::Order(kind, who) => {
+                self.check_asked(*who, &active.edges);
                 let (to, until) = (active.edges.clone(), since + PATIENCE);
                 self.order(Given { kind: kind.clone(), to, next: since, until }).await;
             }
@@ -399,13 +400,17 @@ impl<'a> Stage<'a> {
 
     /// Ends an event, once it is known that it struck.
     async fn finish(&mut self, active: &Active, event: &Event) -> Result<(), LiveError> {
-        if Self::is_seen_after(event) {
-            self.end(active, event).await?;
+        let is_seen_after = Self::is_seen_after(event);
+        if !is_seen_after {
             self.prove(active, event).await;
-            return Ok(());
         }
-        self.prove(active, event).await;
-        self.end(active, event).await
+        self.end(active, event).await?;
+        // Later than planned where an edge took its time, or the stage did.
+        self.seen.settles(Instant::now());
+        if is_seen_after {
+            self.prove(active, event).await;
+        }
+        Ok(())
     }
 
     async fn end(&mut self, active: &Active, event: &Event) -> Result<(), LiveError> {
@@ -539,6 +544,21 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
+    /// While a leader is cut off, an order for the leader is for that one; later another one leads.
+    fn check_asked(&mut self, who: Who, asked: &[usize]) {
+        let is_cut = |active: &Active| {
+            let what = self.scenario.events.get(active.index).map(|event| &event.what);
+            matches!(what, Some(What::Edge { fault: EdgeFault::CutOff, who: Who::Leader, .. }))
+        };
+        let leads_apart = self.active.iter().find(|active| is_cut(active)).map(|active| active.edges.clone());
+        if let (Who::Leader, Some(cut)) = (who, leads_apart)
+            && asked != cut
+        {
+            let said = format!("an order was to reach edge {cut:?}, which led and is cut off, and went to {asked:?}");
+            self.watcher.broke("every fault strikes", &said);
+        }
+    }
+
     async fn order_again(&mut self) {
         let now = Instant::now();
         let due: Vec<Given> = self.orders.extract_if(.., |given| given.next <= now).collect();
@@ -559,6 +579,8 @@ impl<'a> Stage<'a> {
             let began = Instant::now();
             match self.caller.ask(Method::POST, edge.admin, &path, body.to_string()).await {
                 Some((status, answer)) if status.is_success() => {
+                    let place = if self.edges.is_cut(number) { ", which is cut off," } else { "" };
+                    self.watcher.tell(&format!("edge {number}{place} carried out the order {verb}"));
                     return self.watcher.obeyed(&given.kind, (began, is_persisted(&answer)));
                 }
                 Some((status, _)) => refused = Some(status),
@@ -687,6 +709,7 @@ impl<'a> Stage<'a> {
             let is_done = odd.are_done();
             if is_done {
                 self.seen.bad_inputs += odd.bad_inputs();
+                self.seen.settles(Instant::now());
                 self.done.insert(*index, odd.garbage());
             }
             !is_done
@@ -764,7 +787,8 @@ impl<'a> Stage<'a> {
             self.watcher.broke("it ends in order", &broken);
         }
         if let Some(cluster) = &self.cluster {
-            selector::check(scenario, cluster, &mut self.watcher, &self.traffic.requests);
+            let of = (&self.traffic.requests[..], &self.seen.frozen[..]);
+            selector::check(scenario, cluster, &mut self.watcher, of);
         }
         verdict::reach(scenario, record, &mut self.watcher, &self.traffic.requests, (&self.seen, &sums));
     }

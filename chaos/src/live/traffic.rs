@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::LiveError;
 use super::models::real_bodies;
 use crate::load::{Load, Running, Told, Total};
-use crate::scenario::{CLIENTS_WAIT, Models, Scenario};
+use crate::scenario::{Models, Scenario};
 
 /// Lengths of the bodies that fakes are sent.
 const LENGTHS: [usize; 5] = [2, 17, 64, 230, 1_000];
@@ -84,10 +84,9 @@ fn load(scenario: &Scenario, edges: &[SocketAddr]) -> Result<Load, LiveError> {
     let (first, others) = edges.split_first().ok_or(LiveError::NoPort)?;
     let mut load = Load::new(&format!("http://{first}/v1/predict")).map_err(LiveError::Load)?;
     load.others = others.to_vec();
-    let timeouts = &scenario.route.timeouts;
     load.connections = scenario.live.connections;
     load.users.clone_from(&scenario.users);
-    load.timeout = timeouts.total.min(timeouts.read * 3) + CLIENTS_WAIT;
+    load.timeout = scenario.patience();
     match scenario.live.models {
         Models::Fake => {
             load.bodies = LENGTHS.iter().map(|length| Bytes::from(vec![b'x'; *length])).collect();

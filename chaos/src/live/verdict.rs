@@ -14,7 +14,7 @@ use super::watch::{Division, Eye, Watcher};
 use crate::count::{as_u64, exact};
 use crate::load::{Ended, Told};
 use crate::promise::{ENDS, FOR_NOTHING, NEVER_PROMOTED, NEVER_TAKEN_BACK, PROMOTED_LATE, TAKEN_BACK_LATE};
-use crate::scenario::{CLIENTS_WAIT, Fault, Holds, Scenario, What};
+use crate::scenario::{ApiFault, Clients, EdgeFault, Fault, Holds, Scenario, What};
 
 /// A limit of time is for a machine that has nothing else to do; processes that share one get so much more.
 const GRACE: Duration = Duration::from_secs(3);
@@ -22,7 +22,7 @@ const GRACE: Duration = Duration::from_secs(3);
 const ON_THE_WAY: Duration = Duration::from_secs(1);
 /// An answer that was begun while answers were torn, or came drop by drop, may end so much later.
 const LINGERS: Duration = Duration::from_secs(3);
-/// What a kill cuts off was due before it, or was being written.
+/// An answer may be known so much later than it came.
 const BARELY_AFTER: Duration = Duration::from_millis(50);
 /// An edge that starts again listens within so long, on a machine that others use, and its aftermath is over.
 const COMES_WITHIN: Duration = Duration::from_secs(10);
@@ -49,6 +49,8 @@ pub(super) struct Seen {
     pub(super) edge: EdgeFigures,
     /// How many edges there are.
     pub(super) edges: usize,
+    /// How long clients wait.
+    patience: Duration,
     /// When an edge was meant to be down.
     pub(super) down: Vec<Outage>,
     /// When an edge stood still.
@@ -101,8 +103,8 @@ impl Outage {
 
 impl Seen {
     /// Nothing yet, of so many edges.
-    pub(super) fn of(edges: usize) -> Self {
-        Self { edges, ..Self::default() }
+    pub(super) fn of(scenario: &Scenario, edges: usize) -> Self {
+        Self { edges, patience: scenario.patience(), ..Self::default() }
     }
 
     /// An edge is there again, and what it left behind is known until then.
@@ -125,10 +127,13 @@ impl Seen {
         by_client && self.frozen.iter().any(|frozen| told.to == Some(frozen.edge) && frozen.covers(told.ended))
     }
 
-    /// Whether a request was under way to an edge when that was killed.
+    /// Whether a request was sent to a process that was killed: it went over a connection that was made before that was gone.
+    /// A client that has no time to look finds out by sending.
     fn was_cut_off(&self, told: &Told) -> bool {
         self.down.iter().any(|outage| {
-            told.to == Some(outage.edge) && told.due <= outage.gone + BARELY_AFTER && outage.covers(told.ended)
+            told.to == Some(outage.edge)
+                && told.connected.is_some_and(|connected| connected <= outage.gone)
+                && outage.covers(told.ended)
         })
     }
 
@@ -158,12 +163,16 @@ impl Seen {
         }
     }
 
-    /// Something happens from now on, until then, or if it has no end of its own, to the end.
+    /// Something has begun, and lasts until then, or if it has no end of its own, to the end.
     pub(super) fn stirred(&mut self, what: &What, since: Instant, until: Option<Instant>) {
         self.first_stir.get_or_insert(since);
-        let end = until.unwrap_or(since);
-        self.last_stir = Some(self.last_stir.map_or(end, |last| last.max(end)));
-        self.stays_stirred |= until.is_none() && !matches!(what, What::Order(..) | What::Edit(_));
+        self.settles(until.unwrap_or_else(Instant::now));
+        self.stays_stirred |= until.is_none() && !is_moment(what);
+    }
+
+    /// Something is over.
+    pub(super) fn settles(&mut self, at: Instant) {
+        self.last_stir = Some(self.last_stir.map_or(at, |last| last.max(at)));
     }
 
     /// Whether nothing had happened yet when a request was due, or everything was long over.
@@ -217,9 +226,21 @@ impl Seen {
     /// Whether the edge's counters hold the load's requests and nothing else.
     pub(super) fn is_countable(&self) -> bool {
         // What its client gave up the edge may find too late to count.
-        let may_be_given_up = self.frozen.iter().any(|frozen| frozen.planned >= CLIENTS_WAIT);
+        let may_be_given_up = self.frozen.iter().any(|frozen| frozen.planned >= self.patience);
         self.down.is_empty() && !may_be_given_up && !self.was_upgraded && !self.had_odd_clients
     }
+}
+
+/// Whether something without an end is over as soon as it has begun, or says itself when it is.
+fn is_moment(what: &What) -> bool {
+    matches!(
+        what,
+        What::Order(..)
+            | What::Edit(_)
+            | What::Api(ApiFault::ForeignEdit)
+            | What::Edge { fault: EdgeFault::Upgraded, .. }
+            | What::Clients(Clients::Garbage(_))
+    )
 }
 
 /// Ends the first that has no end.
@@ -352,7 +373,21 @@ fn book(record: &mut Record, requests: &[Told], seen: &Seen, sums: &Sums) {
     books.first_lost = lost
         .iter()
         .take(TOLD_OF_LOST)
-        .map(|told| format!("{:?}: due at {:.2} s, ended at {:.2} s", told.end, seconds(told.due), seconds(told.ended)))
+        .map(|told| {
+            let gone =
+                seen.down.iter().filter(|outage| told.to == Some(outage.edge)).map(|outage| seconds(outage.gone));
+            let gone: Vec<String> = gone.map(|gone| format!("{gone:.2} s")).collect();
+            format!(
+                "{:?}: due at {:.2} s, ended at {:.2} s, by {}, to {:?} (killed at [{}]) over a connection of {:.2} s",
+                told.end,
+                seconds(told.due),
+                seconds(told.ended),
+                blame(told),
+                told.to,
+                gone.join(", "),
+                told.connected.map_or(0.0, seconds),
+            )
+        })
         .collect();
     latencies.sort_unstable();
     let at = |hundredths: usize| {
@@ -598,6 +633,7 @@ mod tests {
             ended: due + Duration::from_millis(10),
             end,
             to: None,
+            connected: None,
             user: None,
             version: version.map(Into::into),
         }
@@ -617,8 +653,8 @@ mod tests {
             told(at(2), Ended::Bad(503), None),
             told(at(3), Ended::Wrong, Some("v2")),
             told(at(4), Ended::Reset, None),
-            Told { to: Some(edge), ..told(at(10), Ended::Reset, None) },
-            Told { to: Some(edge), ..told(at(19), Ended::Reset, None) },
+            Told { to: Some(edge), connected: Some(at(9)), ..told(at(10), Ended::Reset, None) },
+            Told { to: Some(edge), connected: Some(at(19)), ..told(at(19), Ended::Reset, None) },
             told(at(16), Ended::Unsent, None),
             told(at(25), Ended::Unsent, None),
             told(at(31), Ended::Reset, Some("v2")),

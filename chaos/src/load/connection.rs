@@ -40,25 +40,26 @@ struct Exchanged {
     entry: Entry,
     /// Whether the answer holds what it should.
     is_expected: bool,
-    /// Where it was sent.
+    /// Where it was sent, over a connection of which age.
     to: Option<SocketAddr>,
+    connected: Option<Instant>,
     /// Who answered, as far as an answer came.
     version: Option<Box<str>>,
 }
 
 impl Exchanged {
     const fn unsent(failure: Failure) -> Self {
-        Self { entry: Entry::Failed(failure), is_expected: false, to: None, version: None }
+        Self { entry: Entry::Failed(failure), is_expected: false, to: None, connected: None, version: None }
     }
 }
 
 /// Whoever no longer listens needs no more told.
 fn tell(shared: &Shared, due: Due, exchanged: Exchanged) {
     let Some(told) = &shared.told else { return };
-    let Exchanged { entry, is_expected, to, version } = exchanged;
+    let Exchanged { entry, is_expected, to, connected, version } = exchanged;
     let end = Ended::of(&entry, is_expected);
     let user = shared.names_users.then(|| user_of(shared, due));
-    told.send(Told { due: due.at, ended: Instant::now(), end, to, user, version }).ok();
+    told.send(Told { due: due.at, ended: Instant::now(), end, to, connected, user, version }).ok();
 }
 
 /// Sends one request and gives how it ended. After anything but a whole answer the connection is gone.
@@ -70,7 +71,7 @@ async fn exchange(shared: &Shared, kept: &mut Option<Wire>, number: usize, due: 
         return Exchanged::unsent(Failure::Connect);
     };
     shared.books.send(due.at.elapsed());
-    let to = Some(wire.addr);
+    let (to, connected) = (Some(wire.addr), Some(wire.connected));
     let expected = in_turn(&shared.expected, due.n);
     wire.sample = expected.map(|_| Vec::new());
     wire.version = None;
@@ -85,7 +86,7 @@ async fn exchange(shared: &Shared, kept: &mut Option<Wire>, number: usize, due: 
         Ok(Err(failure)) => (Entry::Failed(failure), false),
         Err(_elapsed) => (Entry::Failed(Failure::Timeout), false),
     };
-    Exchanged { entry, is_expected, to, version }
+    Exchanged { entry, is_expected, to, connected, version }
 }
 
 /// What is sent: the bodies in turn, each time of another user.
@@ -122,10 +123,10 @@ async fn ready_wire(shared: &Shared, kept: Option<Wire>, number: usize) -> Optio
     let home = number % shared.addresses.len().max(1);
     let in_turn = shared.addresses.iter().cycle().skip(home).take(shared.addresses.len());
     match kept.filter(Wire::is_open) {
-        Some(wire) if wire.is_home || wire.opened.elapsed() < HOME_AFTER => return Some(wire),
+        Some(wire) if wire.is_home || wire.sought.elapsed() < HOME_AFTER => return Some(wire),
         Some(wire) => {
             let own = open(shared, *shared.addresses.get(home)?, true).await;
-            return Some(own.unwrap_or(Wire { opened: Instant::now(), ..wire }));
+            return Some(own.unwrap_or(Wire { sought: Instant::now(), ..wire }));
         }
         None => {}
     }
@@ -147,8 +148,9 @@ struct Wire {
     addr: SocketAddr,
     /// Whether this is where it begins whenever it can.
     is_home: bool,
-    /// When it was opened, or last looked in vain for its own server.
-    opened: Instant,
+    connected: Instant,
+    /// When it last looked in vain for its own server, or was connected.
+    sought: Instant,
     received: BytesMut,
     /// Who gives the answer, once its head is there.
     version: Option<Box<str>>,
@@ -161,7 +163,8 @@ impl Wire {
         let stream = TcpStream::connect(addr).await?;
         stream.set_nodelay(true)?;
         let received = BytesMut::with_capacity(BUFFER_BYTES);
-        Ok(Self { stream, addr, is_home, opened: Instant::now(), received, version: None, sample: None })
+        let connected = Instant::now();
+        Ok(Self { stream, addr, is_home, connected, sought: connected, received, version: None, sample: None })
     }
 
     /// Nothing may come between two requests: neither an end nor bytes that nobody asked for.

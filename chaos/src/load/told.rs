@@ -16,6 +16,8 @@ pub struct Told {
     pub end: Ended,
     /// Where it was sent; none if it was not.
     pub to: Option<SocketAddr>,
+    /// When the connection was made over which it was sent.
+    pub connected: Option<Instant>,
     /// Whose it was, by number, where the load has users.
     pub user: Option<u32>,
     /// The value of `x-pointsman-version` in its answer, also in one whose body never came to its end.

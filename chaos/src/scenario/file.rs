@@ -493,6 +493,7 @@ holds: { ends: rolled_back, taken_back_within: 2s }
         is_refused("traffic: 2", "traffic: 2, ramp: 1s, wave: 1s", "events[1]: traffic grows by `ramp`, or comes");
         is_refused("rate: 100", "rate: 100\nusers: 0", "users: write 1 to 10000");
         is_refused("rate: 100", "rate: 100\nusers: 50", "users: the route has to know them by a header");
+        is_refused("traffic: 2", "clock: -2s, for: 1s", "clock: write 10s or more");
         is_refused("traffic: 2", "traffic: 2, every: 1s", "events[1]: `every` says nothing of such an event");
         is_refused("traffic: 2", "traffic: 2, wave: 10ms", "wave: write 1s or more");
         is_refused("end: 5m", "end: 500h", "48h at most");

@@ -200,6 +200,11 @@ impl Traffic {
         self.coming.values().flatten().map(|(_, observed)| observed).chain(frozen).map(count_of).sum()
     }
 
+    /// Requests that no edge has read: they wait at one that stands still.
+    pub(super) fn unread(&self) -> u64 {
+        self.waiting.values().flat_map(|waiting| &waiting.unread).map(sent_of).sum()
+    }
+
     /// An edge stands still: nothing comes of what was under way there until it goes on.
     pub(super) fn freeze(&mut self, edge: usize) {
         let own = self.take_coming(edge);

@@ -16,6 +16,9 @@ use super::{Percent, Reader, Span};
 /// Connections that one event opens at most; the hard limit of descriptors is often not far above.
 const MAX_CLIENTS: u32 = 10_000;
 
+/// An edge looks at its clock once a second, on a machine that others use.
+const SHORTEST_CLOCK: Duration = Duration::from_secs(10);
+
 /// Loads are changed a few times a second.
 const SHORTEST_WAVE: Duration = Duration::from_secs(1);
 
@@ -311,6 +314,9 @@ impl Reader<'_> {
         let (is_behind, text) = off.strip_prefix('-').map_or((false, off), |text| (true, text));
         let by = pointsman_config::parse_duration(text)
             .map_err(|error| self.senseless(place, format!("clock: {error}; a minus before it sets it back")))?;
+        if by < SHORTEST_CLOCK {
+            return Err(self.senseless(place, "clock: write 10s or more; nobody can tell less from a slow machine"));
+        }
         Ok(What::Edge { fault: EdgeFault::Clock { is_behind, by }, who: file.who.unwrap_or_default(), state: None })
     }
 
