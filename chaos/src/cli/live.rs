@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use futures_util::future::try_join_all;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use pointsman_chaos::live::{self, Programs, Record, page, row, soak};
 use pointsman_chaos::scenario::{Scenario, World};
@@ -27,7 +28,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// How many at a time; 1 for a machine that is small or has other work
-    #[arg(long, value_name = "NUMBER", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=3))]
+    #[arg(long, value_name = "NUMBER", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=16))]
     at_a_time: u8,
 }
 
@@ -42,9 +43,8 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<(), CliError> {
     let (alone, together): (Vec<&Scenario>, Vec<&Scenario>) =
         scenarios.iter().partition(|scenario| live::is_alone(scenario));
     let (together, alone) = (Queue::of(together), Queue::of(alone));
-    let play = |number: u8| Box::pin(together.play_if(number <= arguments.at_a_time));
-    tokio::try_join!(play(1), play(2), play(3))?;
-    Box::pin(alone.play_if(true)).await?;
+    try_join_all((0..arguments.at_a_time).map(|_| Box::pin(together.play()))).await?;
+    Box::pin(alone.play()).await?;
     let mut records: Vec<Record> = together.played.into_inner();
     records.extend(alone.played.into_inner());
     records.sort_by(|one, other| one.scenario.cmp(&other.scenario));
@@ -75,10 +75,7 @@ impl<'a> Queue<'a> {
     }
 
     /// Plays what waits, one after the other; several may do that at a time.
-    async fn play_if(&self, is_wanted: bool) -> Result<(), CliError> {
-        if !is_wanted {
-            return Ok(());
-        }
+    async fn play(&self) -> Result<(), CliError> {
         loop {
             let next = self.waiting.borrow_mut().pop_front();
             let Some(scenario) = next else { return Ok(()) };
