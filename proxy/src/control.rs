@@ -942,8 +942,7 @@ fn wall_clock() -> DateTime<Utc> {
 
 /// What became known about one route since the last tick.
 fn rows_of(publisher: &mut Publisher, route: &RouteName, now: Instant) -> Vec<Observed> {
-    let rows = publisher.ledger_mut(route).map(|ledger| ledger.take(now)).unwrap_or_default();
-    let observed = rows.into_iter().map(|Taken { epoch, row, requests, drawn }| {
+    let observed = publisher.take(route, now).into_iter().map(|Taken { epoch, row, requests, drawn }| {
         let terms = epoch.terms();
         let (stable, canary) = (terms.stable.clone(), terms.canary.clone());
         Observed { stable, canary, trial: terms.trial, row, requests, drawn }

@@ -24,6 +24,7 @@ use pointsman_telemetry::buckets;
 pub use ledger::{Ledger, Taken, Totals};
 use pending::Pending;
 pub use recent_ids::RecentIds;
+pub(crate) use users::Met;
 use users::User;
 pub use users::Users;
 use waiting::Waiting;

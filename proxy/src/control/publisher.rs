@@ -20,7 +20,7 @@ use crate::observe::Observers;
 use crate::outcome::ErrorPolicy;
 use crate::pool::Pool;
 use crate::protection::Protections;
-use crate::recorder::{Ledger, Terms, Users};
+use crate::recorder::{Ledger, Met, Taken, Terms, Users};
 use crate::retry::books::{RetryBooks, RetryCounts};
 use crate::route::RouteTable;
 use crate::snapshot::{ServedRoute, Snapshot, Snapshots};
@@ -72,6 +72,15 @@ struct KeptMirror {
     before: Option<MirrorCounts>,
 }
 
+/// The users of a route in one trial.
+#[derive(Debug)]
+struct KeptUsers {
+    trial: u64,
+    users: Arc<Users>,
+    /// Whose error and slow answer went to the analysis.
+    counted: Met,
+}
+
 /// The one hand that writes snapshots.
 #[derive(Debug)]
 pub struct Publisher {
@@ -83,8 +92,7 @@ pub struct Publisher {
     is_stale: bool,
     published: Vec<RoutePlan>,
     ledgers: BTreeMap<RouteName, Ledger>,
-    /// By route: the trial, and its users.
-    users: BTreeMap<RouteName, (u64, Arc<Users>)>,
+    users: BTreeMap<RouteName, KeptUsers>,
     retries: BTreeMap<RouteName, RetryBooks>,
     mirrors: BTreeMap<RouteName, KeptMirror>,
     endpoints: HashMap<RouteName, Live>,
@@ -193,16 +201,16 @@ impl Publisher {
     /// The users of the present trial; none where every request is drawn on its own, or nothing is.
     fn users_of(&mut self, picture: &RoutePicture<'_>) -> Option<Arc<Users>> {
         picture.route.sticky.as_ref()?;
-        let fresh = || (picture.trial, Arc::new(Users::default()));
+        let fresh = || KeptUsers { trial: picture.trial, users: Arc::default(), counted: Met::default() };
         let kept = self.users.entry(picture.route.name.clone()).or_insert_with(fresh);
-        if kept.0 != picture.trial {
+        if kept.trial != picture.trial {
             *kept = fresh();
         }
         let is_drawn = match &picture.split {
             Split::Canary { share, .. } => Share::ZERO < *share && *share < Share::WHOLE,
             Split::Whole(_) => false,
         };
-        is_drawn.then(|| Arc::clone(&kept.1))
+        is_drawn.then(|| Arc::clone(&kept.users))
     }
 
     fn serve(&mut self, plan: &RoutePlan) -> ServedRoute {
@@ -312,7 +320,7 @@ impl Publisher {
 
     /// Whether most users of a route's present trial cannot be told apart any more.
     pub(crate) fn users_are_saturated(&self, route: &RouteName) -> bool {
-        self.users.get(route).is_some_and(|(_, users)| users.is_saturated())
+        self.users.get(route).is_some_and(|kept| kept.users.is_saturated())
     }
 
     /// The endpoints of every version of a route; none if it is not served.
@@ -328,9 +336,22 @@ impl Publisher {
         all.map(|(route, refusals)| (route, refusals.told().collect())).collect()
     }
 
-    /// No request that began under what is in force now is evidence; from the next publication on they are again.
+    /// What became known of a route's requests since the last call, as evidence.
+    pub(crate) fn take(&mut self, route: &RouteName, now: Instant) -> Vec<Taken> {
+        let taken = self.ledgers.get_mut(route).map(|ledger| ledger.take(now)).unwrap_or_default();
+        if let Some(kept) = self.users.get_mut(route).filter(|_| taken.iter().any(has_met)) {
+            kept.counted = kept.users.met();
+        }
+        taken
+    }
+
+    /// No request that began under what is in force now is evidence; from the next publication on they are again. Nor did its
+    /// user meet anything: whose first error was disregarded would else never count in this trial.
     pub(crate) fn disregard_what_is_under_way(&mut self) {
         self.ledgers.values_mut().for_each(Ledger::disregard_what_is_under_way);
+        for kept in self.users.values_mut() {
+            kept.users = Arc::new(kept.users.back_at(&kept.counted));
+        }
         self.is_stale = true;
     }
 
@@ -387,6 +408,11 @@ impl KeptMirror {
     }
 }
 
+/// Whether anybody met an error or a slow answer.
+fn has_met(taken: &Taken) -> bool {
+    [taken.row.stable, taken.row.canary].iter().any(|tally| tally.errors > 0 || tally.slow > 0)
+}
+
 /// Every endpoint by itself.
 fn each(routes: HashMap<RouteName, Live>) -> impl Iterator<Item = (RouteName, VersionId, Arc<Endpoint>)> {
     routes.into_iter().flat_map(|(route, live)| {
@@ -438,7 +464,7 @@ mod tests {
     use super::*;
     use crate::mirror::books::{MirrorResult, Target};
     use crate::outcome::Outcome;
-    use crate::recorder::{Arm, Assignment, Epoch};
+    use crate::recorder::{Arm, AssignedBy, Assignment, Epoch};
 
     fn id(name: &str) -> VersionId {
         name.parse().unwrap()
@@ -537,7 +563,7 @@ mod tests {
         let snapshots = Arc::new(Snapshots::default());
         let mut publisher = Publisher::new(Arc::clone(&snapshots), 1);
         publisher.publish(&[picture(&one, 0, &endpoints)]);
-        let epoch_in_force = || Arc::clone(&snapshots.load().routes.find(None, "/one").unwrap().epoch);
+        let epoch_in_force = || epoch_in_force(&snapshots);
         let ends = |epoch: &Epoch, entry| epoch.finish(entry, Outcome::Timeout, Duration::from_secs(9));
         let begins = |epoch: &Epoch| epoch.begin(Assignment::by_chance(Arm::Stable), Instant::now());
         let before = epoch_in_force();
@@ -554,6 +580,46 @@ mod tests {
         assert_eq!(requests, 1);
         let timeouts = ledger.totals()[&id("v1")].outcomes[Outcome::Timeout.index()];
         assert_eq!(timeouts, 3, "people see all of them");
+    }
+
+    fn epoch_in_force(snapshots: &Snapshots) -> Arc<Epoch> {
+        Arc::clone(&snapshots.load().routes.find(None, "/one").unwrap().epoch)
+    }
+
+    /// With few users who ask often nothing would else be left to judge by until the trial ends.
+    #[test]
+    fn whose_first_error_fell_in_a_standstill_has_another_first_and_whose_was_counted_before_has_none() {
+        let (mut one, endpoints) = (route("one"), [(id("v1"), addresses(&[1])), (id("v2"), addresses(&[2]))].into());
+        one.sticky = Some(pointsman_config::Sticky::ClientIp);
+        let snapshots = Arc::new(Snapshots::default());
+        let mut publisher = Publisher::new(Arc::clone(&snapshots), 1);
+        publisher.publish(&[picture(&one, 500_000, &endpoints)]);
+        // Late and in vain.
+        let fails = |epoch: &Epoch, user| {
+            let to = Assignment { arm: Arm::Canary, by: AssignedBy::User(user) };
+            let now = Instant::now();
+            let mut entry = epoch.begin(to, now);
+            epoch.asked(&mut entry, now);
+            epoch.finish(entry, Outcome::Error, Duration::from_secs(9));
+        };
+        let taken = |publisher: &mut Publisher| -> (u64, u64, u64) {
+            let taken = publisher.take(&one.name, Instant::now());
+            let sum = |of: fn(&Taken) -> u64| taken.iter().map(of).sum();
+            (sum(|taken| taken.row.canary.errors), sum(|taken| taken.row.canary.slow), sum(|taken| taken.drawn.canary))
+        };
+        let before = epoch_in_force(&snapshots);
+        fails(&before, 1);
+        assert_eq!(taken(&mut publisher), (1, 1, 1));
+        fails(&before, 2);
+        publisher.disregard_what_is_under_way();
+        publisher.publish(&[picture(&one, 500_000, &endpoints)]);
+        fails(&before, 2);
+        assert_eq!(taken(&mut publisher), (0, 0, 0));
+        let after = epoch_in_force(&snapshots);
+        for user in [1, 2, 2] {
+            fails(&after, user);
+        }
+        assert_eq!(taken(&mut publisher), (1, 1, 0), "user 1 was counted before, and nobody is drawn twice");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! meets carries the same label: a thousand errors of one user tell as much about the versions as one. Only the first
 //! counts. Fixed memory: users whose hashes fall together count as one, which drops counts of both versions alike.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Bits of a hash that tell users apart: 2^16 users.
@@ -16,7 +17,14 @@ const WORDS: usize = 1024;
 /// The users of one trial, shared by both versions and by every weight of it; never cleared.
 #[derive(Debug, Default)]
 pub struct Users {
-    seen: UserSet,
+    seen: Arc<UserSet>,
+    failed: UserSet,
+    slowed: UserSet,
+}
+
+/// Whose error and whose slow answer had been met up to one moment.
+#[derive(Debug, Default)]
+pub(crate) struct Met {
     failed: UserSet,
     slowed: UserSet,
 }
@@ -55,7 +63,18 @@ impl Users {
     /// Whether more than half of the places that tell users apart are taken, so that most new users count as ones that
     /// were counted before.
     pub(crate) fn is_saturated(&self) -> bool {
-        [&self.seen, &self.failed, &self.slowed].into_iter().any(UserSet::is_half_full)
+        [&*self.seen, &self.failed, &self.slowed].into_iter().any(UserSet::is_half_full)
+    }
+
+    /// Whose error and whose slow answer have been met by now.
+    pub(crate) fn met(&self) -> Met {
+        Met { failed: self.failed.copied(), slowed: self.slowed.copied() }
+    }
+
+    /// The same users, of whom no more has been met than `met`: what came after it is no evidence, and whoever had an error
+    /// then has the first one before them. Whom the draw gave to which version stays known.
+    pub(crate) fn back_at(&self, met: &Met) -> Self {
+        Self { seen: Arc::clone(&self.seen), failed: met.failed.copied(), slowed: met.slowed.copied() }
     }
 
     /// Whether this is the user's first slow answer in this trial; from now on it is not.
@@ -78,6 +97,10 @@ impl UserSet {
     fn is_half_full(&self) -> bool {
         let taken: u32 = self.0.iter().map(|word| word.load(Relaxed).count_ones()).sum();
         taken > 1 << (PLACE_BITS - 1)
+    }
+
+    fn copied(&self) -> Self {
+        Self(self.0.iter().map(|word| AtomicU64::new(word.load(Relaxed))).collect())
     }
 
     /// Whether the user was not in it; now it is. One of several threads gets to hear it.
@@ -133,6 +156,19 @@ mod tests {
         assert!(!users.is_saturated());
         users.is_first_error(User(u16::MAX));
         assert!(users.is_saturated());
+    }
+
+    #[test]
+    fn users_who_are_back_at_a_moment_have_met_only_what_came_before_it() {
+        let users = Users::default();
+        let (before, after) = (User(1), User(2));
+        assert!(users.is_first_seen(before) && users.is_first_error(before) && users.is_first_slow(before));
+        let met = users.met();
+        assert!(users.is_first_seen(after) && users.is_first_error(after) && users.is_first_slow(after));
+        let back = users.back_at(&met);
+        assert!(!back.is_first_error(before) && !back.is_first_slow(before));
+        assert!(back.is_first_error(after) && back.is_first_slow(after));
+        assert!(!back.is_first_seen(before) && !back.is_first_seen(after), "the draw is told once");
     }
 
     #[test]
