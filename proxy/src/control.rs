@@ -472,8 +472,8 @@ impl Control {
         }
     }
 
-    /// Nothing was looked at for a while. What was under way ended late because of that, and is no evidence; what others said
-    /// is as old as it is, although the time does not count.
+    /// Nothing was looked at for a while. What was under way ended late because of that: it is no evidence, and no endpoint is
+    /// slow for it. What others said is as old as it is, although the time does not count.
     fn wake(&mut self, uncounted: Duration) {
         warn!(
             uncounted_ms = uncounted.as_millis(),
@@ -481,6 +481,7 @@ impl Control {
              are no evidence, and the time counts for no step and no bake"
         );
         self.publisher.disregard_what_is_under_way();
+        self.publisher.forget_latencies();
         self.asking.grow_old(uncounted);
         if let Some(replication) = &mut self.replication {
             replication.grow_old(uncounted);

@@ -25,6 +25,8 @@ pub struct Endpoint {
     born: Instant,
     up: AtomicBool,
     slow_start: SlowStart,
+    /// How often what was known of its latency was forgotten, with that of the requests under way.
+    forgotten: AtomicU32,
     busy: CachePadded<Busy>,
 }
 
@@ -73,6 +75,7 @@ impl Endpoint {
             born: Instant::now(),
             up: AtomicBool::new(true),
             slow_start: SlowStart::default(),
+            forgotten: AtomicU32::new(0),
             busy: Busy::new(),
         }
     }
@@ -104,6 +107,13 @@ impl Endpoint {
     /// It takes no more requests.
     pub(crate) fn goes_down(&self) {
         self.up.store(false, Relaxed);
+    }
+
+    /// Nothing is known of its latency any more, nor will be from requests that are under way.
+    pub(crate) fn forget_latency(&self) {
+        // One answer that is taken in at this very moment may be remembered all the same.
+        self.forgotten.fetch_add(1, Relaxed);
+        self.busy.latency.forget();
     }
 
     /// Whether it gets its full part of the requests, as all do but those that came up a moment ago.
@@ -144,7 +154,8 @@ impl Endpoint {
     /// Counts one request on it until the guard is dropped.
     pub fn enter(self: &Arc<Self>) -> InFlight {
         self.busy.in_flight.fetch_add(1, Relaxed);
-        InFlight { endpoint: Arc::clone(self), sent: None, is_answered: false }
+        let forgotten = self.forgotten.load(Relaxed);
+        InFlight { endpoint: Arc::clone(self), forgotten, sent: None, is_answered: false }
     }
 
     fn seconds(&self, now: Instant) -> f64 {
@@ -183,6 +194,8 @@ impl Load {
 #[derive(Debug)]
 pub struct InFlight {
     endpoint: Arc<Endpoint>,
+    /// [`Endpoint::forgotten`] when it began.
+    forgotten: u32,
     sent: Option<Instant>,
     is_answered: bool,
 }
@@ -223,6 +236,9 @@ impl InFlight {
     }
 
     fn takes(&self, is_good: bool, now: Instant) {
+        if self.endpoint.forgotten.load(Relaxed) != self.forgotten {
+            return;
+        }
         let took = self.sent.map_or(Duration::ZERO, |sent| now.saturating_duration_since(sent));
         let (latency, now) = (&self.endpoint.busy.latency, self.endpoint.seconds(now));
         if is_good { latency.answered(took, now) } else { latency.failed(took, now) }
@@ -274,6 +290,22 @@ mod tests {
         left.enter().ends(Weighs::Nothing, Instant::now());
         assert!(failing.load(Instant::now()).latency.is_some_and(|seconds| seconds > 0.9));
         assert!(left.load(Instant::now()).latency.is_none());
+    }
+
+    #[test]
+    fn a_latency_that_was_forgotten_does_not_come_back_with_what_was_under_way() {
+        let (endpoint, start) = (endpoint(), Instant::now());
+        serve(&endpoint, Duration::from_secs(6), Weighs::Good);
+        let [mut late, in_vain] = [endpoint.enter(), endpoint.enter()];
+        late.sets_out(start);
+        endpoint.forget_latency();
+        late.answered(true, start + Duration::from_secs(6));
+        late.ends(Weighs::Good, start + Duration::from_secs(6));
+        in_vain.ends(Weighs::Bad, start + Duration::from_secs(6));
+        assert!(endpoint.load(start).latency.is_none());
+        assert_eq!((endpoint.in_flight(), endpoint.answers().all), (0, 3), "it was answered all the same");
+        serve(&endpoint, Duration::from_millis(5), Weighs::Good);
+        assert!(endpoint.load(start).latency.is_some_and(|seconds| seconds < 0.1));
     }
 
     #[test]

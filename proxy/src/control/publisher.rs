@@ -336,6 +336,13 @@ impl Publisher {
         all.map(|(route, refusals)| (route, refusals.told().collect())).collect()
     }
 
+    /// How long endpoints took to answer says nothing, as far as it is known by now or comes of requests under way: the edge
+    /// was late itself.
+    pub(crate) fn forget_latencies(&self) {
+        let live = self.endpoints.values().flat_map(BTreeMap::values).flatten();
+        live.for_each(|endpoint| endpoint.forget_latency());
+    }
+
     /// What became known of a route's requests since the last call, as evidence.
     pub(crate) fn take(&mut self, route: &RouteName, now: Instant) -> Vec<Taken> {
         let taken = self.ledgers.get_mut(route).map(|ledger| ledger.take(now)).unwrap_or_default();
@@ -462,8 +469,9 @@ mod tests {
     use pointsman_config::{Host, Match, Version};
 
     use super::*;
+    use crate::endpoint::InFlight;
     use crate::mirror::books::{MirrorResult, Target};
-    use crate::outcome::Outcome;
+    use crate::outcome::{Outcome, Weighs};
     use crate::recorder::{Arm, AssignedBy, Assignment, Epoch};
 
     fn id(name: &str) -> VersionId {
@@ -580,6 +588,37 @@ mod tests {
         assert_eq!(requests, 1);
         let timeouts = ledger.totals()[&id("v1")].outcomes[Outcome::Timeout.index()];
         assert_eq!(timeouts, 3, "people see all of them");
+    }
+
+    #[test]
+    fn no_endpoint_is_taken_for_a_slow_one_for_what_a_standstill_took() {
+        let one = route("one");
+        let endpoints = [(id("v1"), addresses(&[1])), (id("v2"), addresses(&[2, 3]))].into();
+        let mut publisher = Publisher::new(Arc::new(Snapshots::default()), 1);
+        publisher.publish(&[picture(&one, 10, &endpoints)]);
+        let (start, woke) = (Instant::now(), Instant::now() + Duration::from_secs(6));
+        let pool = Pool::new(id("v2"), publisher.endpoints(&one.name, &id("v2")));
+        let [slow, other] = pool.endpoints() else { panic!("two of them") };
+        let asked = |endpoint: &Arc<Endpoint>, sent| {
+            let mut request = endpoint.enter();
+            request.sets_out(sent);
+            request
+        };
+        let answered = |mut request: InFlight, now| {
+            request.answered(true, now);
+            request.ends(Weighs::Good, now);
+        };
+        answered(asked(other, start), start + Duration::from_millis(5));
+        let [before, after] = [asked(slow, start), asked(slow, start)];
+        answered(before, woke);
+        publisher.forget_latencies();
+        answered(after, woke);
+        for endpoint in [slow, other] {
+            answered(asked(endpoint, woke), woke + Duration::from_millis(5));
+        }
+        let held: Vec<_> = (0..100).map(|_| pool.pick(&[], woke).unwrap().1.enter()).collect();
+        let [of_one, of_other] = [slow, other].map(|endpoint| endpoint.in_flight());
+        assert!(of_one.abs_diff(of_other) < 20, "{of_one} and {of_other} of {}", held.len());
     }
 
     fn epoch_in_force(snapshots: &Snapshots) -> Arc<Epoch> {
