@@ -126,7 +126,7 @@ enum CheckError {
     WarmUp(#[from] WarmUpError),
     #[error("`{path}` describes another model than before, which has to prove itself first")]
     AnotherModel { path: String },
-    #[error("it was not asked in time, since this process stood still")]
+    #[error("no check of it ends in time, again and again: this process stands still, or its machine is too slow")]
     StoodStill,
 }
 
@@ -233,10 +233,9 @@ async fn check_for_ever(target: Target, check: Check, common: Common) {
                 unasked.get_or_insert_with(|| Unasked::begin(&common.unasked, &error));
                 false
             }
-            Some(CheckError::StoodStill) => false,
             problem => {
                 unasked = None;
-                standing.note(problem.map(|error| in_words(&error)))
+                standing.hear(problem.as_ref())
             }
         };
         if due && !common.tell(&target, &check, (standing.up, standing.problem.clone())) {
@@ -345,6 +344,8 @@ struct Standing {
     unhealthy_after: u32,
     successes: u32,
     failures: u32,
+    /// Whether the last check was late because this process stood still.
+    was_late: bool,
     problem: Option<String>,
     /// Checks since it was last told; none before the first time.
     untold: Option<u32>,
@@ -354,7 +355,8 @@ impl Standing {
     fn new(check: &Check) -> Self {
         let (healthy_after, unhealthy_after) = (check.how.healthy_after, check.how.unhealthy_after);
         let up = check.starts_up;
-        Self { up, healthy_after, unhealthy_after, successes: 0, failures: 0, problem: None, untold: None }
+        let (successes, failures, was_late) = (0, 0, false);
+        Self { up, healthy_after, unhealthy_after, successes, failures, was_late, problem: None, untold: None }
     }
 
     /// Whether its golden answers are to be known before one more good check counts.
@@ -365,6 +367,15 @@ impl Standing {
     /// Whether one more good check brings it up.
     fn is_about_to_come_up(&self) -> bool {
         !self.up && self.successes.saturating_add(1) >= self.healthy_after
+    }
+
+    /// One more check ended; true if its result is to be told. One that was late because this process stood still says nothing
+    /// of the endpoint, but only the first in a row: where none ends in time, an endpoint that hangs would be up for ever.
+    fn hear(&mut self, problem: Option<&CheckError>) -> bool {
+        let is_late = matches!(problem, Some(CheckError::StoodStill));
+        let was_late = std::mem::replace(&mut self.was_late, is_late);
+        let is_excused = is_late && !was_late;
+        !is_excused && self.note(problem.map(|error| in_words(error)))
     }
 
     /// One more result; true if it is to be told.
@@ -399,8 +410,8 @@ fn callee(address: SocketAddr, check: &Check) -> Callee<'_> {
     Callee { address, host: &check.host, speech: &check.speech, patience: check.how.timeout }
 }
 
-/// Whether a check took longer than its patience: what ended it is that this process stood still, and that says nothing of
-/// the endpoint.
+/// Whether a check took longer than it ever does, which is as long as its patience lasts: what ended it is that this process
+/// stood still.
 fn was_late(took: Duration, check: &Check) -> bool {
     took > check.how.timeout + STANDSTILL
 }
@@ -461,6 +472,20 @@ mod tests {
             standing.note(problem);
             assert!(standing.up);
         }
+    }
+
+    #[test]
+    fn only_the_first_in_a_row_of_checks_that_were_late_is_excused() {
+        let mut standing = standing(true);
+        let late = CheckError::StoodStill;
+        assert!(standing.hear(None));
+        for problem in [Some(&late), None, Some(&late)] {
+            assert!(!standing.hear(problem), "no news");
+        }
+        assert!(standing.hear(Some(&late)) && standing.up);
+        assert!(standing.problem.as_ref().is_some_and(|problem| problem.contains("its machine is too slow")));
+        assert!(standing.hear(Some(&late)) && !standing.up, "two failures in a row");
+        assert!(standing.hear(None) && standing.up);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-/// Ticks so far apart are no slow machine: nothing ran.
+/// Ticks so far apart are no slow machine: nothing ran. Nor did what ends so much later than it was to end.
 pub(super) const STANDSTILL: Duration = Duration::from_secs(1);
 /// Whoever has not run for so long since the last standstill is on a machine that is too slow, and not on one that was paused.
 /// There everything counts, or a guard that always comes late would never see a failure.
