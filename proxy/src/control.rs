@@ -65,7 +65,7 @@ use self::publisher::{Live, Publisher, RoutePicture};
 use self::replicas::{Message, Replication};
 use self::resolver::{Resolved, Resolver};
 use self::series::{Look, SeriesBook};
-use self::standstill::Watch;
+use self::standstill::{Row, Standstill, Teller, Watch, Word};
 use self::state::Reopened;
 use self::state::database::Batch;
 use crate::asking::{Asking, Frozen};
@@ -229,6 +229,8 @@ pub(crate) struct Control {
     started: Instant,
     /// The clock that decisions go by.
     watch: Watch,
+    /// Tells of the time that it does not count.
+    teller: Teller,
     config: Config,
     config_view: ConfigView,
     /// In the order of the file.
@@ -283,6 +285,7 @@ impl Control {
         let mut control = Self {
             started: Instant::now(),
             watch: Watch::new(Instant::now()),
+            teller: Teller::default(),
             config: Config { routes: Vec::new(), ..parts.config.clone() },
             config_view: parts.config_view,
             routes: Vec::new(),
@@ -421,8 +424,12 @@ impl Control {
 
     async fn tick(&mut self) {
         let began = Instant::now();
-        if let Some(uncounted) = self.watch.look(began) {
-            self.wake(uncounted);
+        let stood_still = self.watch.look(began);
+        if let Some(word) = self.teller.hear(stood_still, began) {
+            tell_of_standstill(&word);
+        }
+        if let Some(standstill) = stood_still {
+            self.wake(standstill);
         }
         let now = self.now();
         self.look_at_release(began);
@@ -474,20 +481,17 @@ impl Control {
 
     /// Nothing was looked at for a while. What was under way ended late because of that: it is no evidence, and no endpoint is
     /// slow for it. What others said is as old as it is, although the time does not count.
-    fn wake(&mut self, uncounted: Duration) {
-        warn!(
-            uncounted_ms = uncounted.as_millis(),
-            "this process stood still, as it does when it is stopped or its machine is paused; requests that were under way \
-             are no evidence, and the time counts for no step and no bake"
-        );
-        self.publisher.disregard_what_is_under_way();
+    fn wake(&mut self, Standstill { uncounted, disregards }: Standstill) {
         self.publisher.forget_latencies();
         self.asking.grow_old(uncounted);
         if let Some(replication) = &mut self.replication {
             replication.grow_old(uncounted);
         }
-        self.republish = true;
-        self.publish();
+        if disregards {
+            self.publisher.disregard_what_is_under_way();
+            self.republish = true;
+            self.publish();
+        }
     }
 
     /// Has others asked about the canaries that this edge decides about.
@@ -933,6 +937,31 @@ impl Control {
             ready: self.life != Life::Starting && self.knows_endpoints && self.knows_state,
             draining: self.life == Life::Draining,
         }));
+    }
+}
+
+/// Who asks why a step takes longer than it is to last finds it in the log.
+fn tell_of_standstill(word: &Word) {
+    match word {
+        Word::Of(Standstill { uncounted, disregards: true }) => warn!(
+            uncounted_ms = uncounted.as_millis(),
+            "this process stood still, as it does when it is stopped or its machine is paused; requests that were under way \
+             are no evidence, and the time counts for no step and no bake"
+        ),
+        Word::Of(Standstill { uncounted, disregards: false }) => warn!(
+            uncounted_ms = uncounted.as_millis(),
+            "this process stood still again a moment later; the time counts for no step and no bake, but requests that were \
+             under way are evidence, or a guard that is always late would see no failure"
+        ),
+        Word::OfRow(row @ Row { standstills, disregarded, uncounted, .. }) => warn!(
+            standstills,
+            disregarded,
+            uncounted_ms = uncounted.as_millis(),
+            within_ms = row.lasts().as_millis(),
+            "this process stands still again and again: this machine is too slow or is paused again and again. Steps and bakes \
+             take so much longer, and requests that were under way are evidence but for once in ten seconds; give it more \
+             processor time, or see what pauses it"
+        ),
     }
 }
 

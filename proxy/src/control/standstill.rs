@@ -1,4 +1,4 @@
-//! Time in which nobody looked: the process was stopped, or its machine was paused or slept.
+//! Time in which nobody looked: the process was stopped, or its machine was paused.
 //!
 //! Line: (clock) ► **standstill** ► control. What was under way meanwhile was late because the edge was, so it says nothing of
 //! any version; and what has to last (a step, the bake, a soak) has not lasted while nobody watched. Pure: moments come in
@@ -8,11 +8,24 @@ use std::time::{Duration, Instant};
 
 /// Ticks so far apart are no slow machine: nothing ran. Nor did what ends so much later than it was to end.
 pub(super) const STANDSTILL: Duration = Duration::from_secs(1);
-/// Whoever has not run for so long since the last standstill is on a machine that is too slow, and not on one that was paused.
-/// There everything counts, or a guard that always comes late would never see a failure.
-const RUNS_AT_LEAST: Duration = Duration::from_secs(10);
+/// No more often is disregarded what was under way. On a machine that is too slow, or is paused again and again, a guard would
+/// else never see a failure.
+const DISREGARDS_EVERY: Duration = Duration::from_secs(10);
+/// So many in a row are told of one by one; what comes after them is one story.
+const TOLD_BY_THEMSELVES: u32 = 2;
+/// Between two words about standstills in a row, and the quiet time that ends the row.
+const A_WHILE: Duration = Duration::from_mins(1);
 
-/// The clock that decisions go by: of each standstill it counts no more than the first second.
+/// Nobody looked for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Standstill {
+    /// What of it does not count.
+    pub(super) uncounted: Duration,
+    /// Whether what was under way is no evidence.
+    pub(super) disregards: bool,
+}
+
+/// The clock that decisions go by: of each standstill it counts the first second.
 #[derive(Debug)]
 pub(super) struct Watch {
     began: Instant,
@@ -20,13 +33,13 @@ pub(super) struct Watch {
     looked_at: Instant,
     /// What does not count.
     uncounted: Duration,
-    /// When the last standstill ended.
-    woke_at: Option<Instant>,
+    /// When what was under way was last disregarded.
+    disregarded_at: Option<Instant>,
 }
 
 impl Watch {
     pub(super) fn new(now: Instant) -> Self {
-        Self { began: now, looked_at: now, uncounted: Duration::ZERO, woke_at: None }
+        Self { began: now, looked_at: now, uncounted: Duration::ZERO, disregarded_at: None }
     }
 
     /// From now on somebody looks: what passed before is no standstill.
@@ -36,27 +49,97 @@ impl Watch {
 
     /// What the clock shows; it never goes back.
     pub(super) fn shows(&self, now: Instant) -> Duration {
-        let gap = now.saturating_duration_since(self.looked_at);
-        let counted = if self.is_standstill(gap) { STANDSTILL } else { gap };
+        let counted = now.saturating_duration_since(self.looked_at).min(STANDSTILL);
         (self.looked_at + counted).saturating_duration_since(self.began).saturating_sub(self.uncounted)
     }
 
-    /// A tick begins; what does not count of the time since the last one, if nobody could look meanwhile.
-    pub(super) fn look(&mut self, now: Instant) -> Option<Duration> {
+    /// A tick begins; tells whether nobody could look for a while before it.
+    pub(super) fn look(&mut self, now: Instant) -> Option<Standstill> {
         let gap = now.saturating_duration_since(self.looked_at);
-        let stood_still = self.is_standstill(gap);
+        let since = |at: Instant| self.looked_at.saturating_duration_since(at);
+        let disregards = self.disregarded_at.is_none_or(|at| since(at) >= DISREGARDS_EVERY);
         self.looked_at = now;
-        let uncounted = gap.saturating_sub(STANDSTILL);
-        stood_still.then(|| {
+        (gap >= STANDSTILL).then(|| {
+            let uncounted = gap.saturating_sub(STANDSTILL);
             self.uncounted += uncounted;
-            self.woke_at = Some(now);
-            uncounted
+            if disregards {
+                self.disregarded_at = Some(now);
+            }
+            Standstill { uncounted, disregards }
         })
     }
+}
 
-    fn is_standstill(&self, gap: Duration) -> bool {
-        let has_run = |woke_at: Instant| self.looked_at.saturating_duration_since(woke_at) >= RUNS_AT_LEAST;
-        gap >= STANDSTILL && self.woke_at.is_none_or(has_run)
+/// What is to be told of standstills.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Word {
+    /// One by itself.
+    Of(Standstill),
+    /// One after the other.
+    OfRow(Row),
+}
+
+/// Standstills that came less than [`A_WHILE`] one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Row {
+    /// How many.
+    pub(super) standstills: u32,
+    /// Of how many what was under way is no evidence.
+    pub(super) disregarded: u32,
+    /// What does not count of all of them.
+    pub(super) uncounted: Duration,
+    /// When the first one ended.
+    began: Instant,
+    /// When the last one did.
+    ended: Instant,
+}
+
+impl Row {
+    fn new(now: Instant) -> Self {
+        Self { standstills: 0, disregarded: 0, uncounted: Duration::ZERO, began: now, ended: now }
+    }
+
+    fn add(&mut self, standstill: Standstill, now: Instant) {
+        self.standstills = self.standstills.saturating_add(1);
+        self.disregarded += u32::from(standstill.disregards);
+        self.uncounted += standstill.uncounted;
+        self.ended = now;
+    }
+
+    /// From the end of the first one to that of the last.
+    pub(super) fn lasts(&self) -> Duration {
+        self.ended.saturating_duration_since(self.began)
+    }
+}
+
+/// Sees to it that every standstill is told of, and that many in a row do not fill the log.
+#[derive(Debug, Default)]
+pub(super) struct Teller {
+    row: Option<Row>,
+    /// Whether there is one in the row that was not told of.
+    is_behind: bool,
+    /// When the row was last told of.
+    told_at: Option<Instant>,
+}
+
+impl Teller {
+    /// What is to be told at a tick that may have found a standstill.
+    pub(super) fn hear(&mut self, found: Option<Standstill>, now: Instant) -> Option<Word> {
+        if let Some(standstill) = found {
+            // A row that was not told of to its end is not over.
+            let goes_on = |row: &Row| self.is_behind || now.saturating_duration_since(row.ended) < A_WHILE;
+            let mut row = self.row.filter(goes_on).unwrap_or(Row::new(now));
+            row.add(standstill, now);
+            self.row = Some(row);
+            if row.standstills <= TOLD_BY_THEMSELVES {
+                return Some(Word::Of(standstill));
+            }
+            self.is_behind = true;
+        }
+        let is_due = self.told_at.is_none_or(|at| now.saturating_duration_since(at) >= A_WHILE);
+        let row = self.row.filter(|_| self.is_behind && is_due)?;
+        (self.is_behind, self.told_at) = (false, Some(now));
+        Some(Word::OfRow(row))
     }
 }
 
@@ -77,26 +160,75 @@ mod tests {
         assert_eq!(watch.look(after(start, 100)), None);
         assert_eq!(watch.shows(after(start, 1_000)), Duration::from_secs(1), "a late tick is none");
         assert_eq!(watch.shows(after(start, 9_000)), Duration::from_millis(1_100), "before the tick that finds it");
-        assert_eq!(watch.look(after(start, 9_000)), Some(Duration::from_millis(7_900)));
+        let found = Standstill { uncounted: Duration::from_millis(7_900), disregards: true };
+        assert_eq!(watch.look(after(start, 9_000)), Some(found));
         assert_eq!(watch.shows(after(start, 9_500)), Duration::from_millis(1_600));
     }
 
     #[test]
-    fn where_every_tick_is_late_everything_counts() {
+    fn of_those_in_a_row_none_counts_for_the_clock_and_most_of_what_was_under_way_is_evidence() {
         let start = Instant::now();
         let mut watch = Watch::new(start);
-        let found = (1..=20).filter(|tick| watch.look(after(start, tick * 1_500)).is_some()).count();
-        assert_eq!(found, 3, "once in ten seconds at most");
-        assert!(watch.shows(after(start, 30_000)) >= Duration::from_secs(28));
+        let found: Vec<_> = (1..=20).filter_map(|tick| watch.look(after(start, tick * 1_500))).collect();
+        assert_eq!(found.len(), 20);
+        assert_eq!(found.iter().filter(|standstill| standstill.disregards).count(), 3, "once in ten seconds at most");
+        assert_eq!(watch.shows(after(start, 30_000)), Duration::from_secs(20));
     }
 
     #[test]
-    fn who_has_run_for_a_while_may_be_paused_again() {
+    fn what_is_under_way_in_the_second_of_two_pauses_is_no_evidence_if_the_process_ran_for_a_while_between_them() {
         let start = Instant::now();
-        let mut watch = Watch::new(start);
-        assert!(watch.look(after(start, 5_000)).is_some());
-        assert!((1..=101).all(|tick| watch.look(after(start, 5_000 + tick * 100)).is_none()));
-        assert_eq!(watch.look(after(start, 20_000)), Some(Duration::from_millis(3_900)));
+        for (runs_for, disregards) in [(9_900, false), (10_000, true)] {
+            let mut watch = Watch::new(start);
+            assert!(watch.look(after(start, 5_000)).is_some());
+            assert!((1..=runs_for / 100).all(|tick| watch.look(after(start, 5_000 + tick * 100)).is_none()));
+            let second = watch.look(after(start, 5_000 + runs_for + 6_000));
+            assert_eq!(second, Some(Standstill { uncounted: Duration::from_secs(5), disregards }), "{runs_for} ms");
+        }
+    }
+
+    /// What is told at each of the moments, in seconds, at which a standstill ends; and at the others, at which none does.
+    fn told(ends: &[u64], last: u64) -> Vec<(u64, Word)> {
+        let (start, mut teller) = (Instant::now(), Teller::default());
+        let standstill = Standstill { uncounted: Duration::from_secs(1), disregards: false };
+        let hear = |second: u64| {
+            let found = ends.contains(&second).then_some(standstill);
+            Some((second, teller.hear(found, after(start, second * 1_000))?))
+        };
+        (0..=last).filter_map(hear).collect()
+    }
+
+    #[test]
+    fn standstills_far_from_each_other_are_told_one_by_one() {
+        let told = told(&[5, 65, 100, 160, 220], 300);
+        assert!(told.iter().all(|(_, word)| matches!(word, Word::Of(_))), "{told:?}");
+        assert_eq!(told.iter().map(|(second, _)| *second).collect::<Vec<_>>(), [5, 65, 100, 160, 220]);
+    }
+
+    #[test]
+    fn those_in_a_row_are_told_at_once_and_then_in_sum_and_none_is_forgotten() {
+        let ends: Vec<u64> = (0..100).step_by(2).collect();
+        let told = told(&ends, 300);
+        let sums: Vec<_> = told
+            .iter()
+            .filter_map(|(second, word)| match word {
+                Word::Of(_) => None,
+                Word::OfRow(row) => Some((*second, row.standstills, row.uncounted.as_secs(), row.lasts().as_secs())),
+            })
+            .collect();
+        assert_eq!(told.len() - sums.len(), 2, "{told:?}");
+        assert_eq!(sums, [(4, 3, 3, 4), (64, 33, 33, 64), (124, 50, 50, 98)]);
+    }
+
+    #[test]
+    fn a_long_one_at_the_end_of_a_row_is_told_with_what_was_not_told_before_it() {
+        let (start, mut teller) = (Instant::now(), Teller::default());
+        let found = Some(Standstill { uncounted: Duration::from_secs(1), disregards: false });
+        let rows = [0, 2, 4, 6, 200].map(|second| match teller.hear(found, after(start, second * 1_000)) {
+            Some(Word::OfRow(row)) => Some((row.standstills, row.lasts().as_secs())),
+            Some(Word::Of(_)) | None => None,
+        });
+        assert_eq!(rows, [None, None, Some((3, 4)), None, Some((5, 200))]);
     }
 
     proptest! {
