@@ -493,6 +493,25 @@ routes:
     }
 
     #[test]
+    fn what_was_said_before_a_standstill_is_as_old_as_it_is_and_is_asked_for_again() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let mut asking = Asking::start(runtime.handle());
+        let (name, subject): (RouteName, _) = ("r".parse().unwrap(), subject(1, 1));
+        asking.set(&[route(QUERY)], &[]);
+        let desk = &mut asking.desks.get_mut(&name).unwrap()[0];
+        asked(desk, &subject, at(0));
+        desk.take(Said::Numbers(Ok(Numbers { canary: 0.5, stable: None })));
+        let stands = |asking: &Asking| {
+            let desk = &asking.desks[&name][0];
+            let gate = desk.gate(&subject, at(5));
+            (desk.is_due(&subject, at(5)), at(5).since(gate.finding.unwrap().at) > gate.stale_after)
+        };
+        assert_eq!(stands(&asking), (false, false), "neither due nor stale");
+        asking.grow_old(Duration::from_mins(5));
+        assert_eq!(stands(&asking), (true, true));
+    }
+
+    #[test]
     fn what_stays_in_the_file_goes_on_where_it_stood() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let mut asking = Asking::start(runtime.handle());

@@ -573,19 +573,31 @@ mod tests {
         publisher.publish(&[picture(&one, 0, &endpoints)]);
         let epoch_in_force = || epoch_in_force(&snapshots);
         let ends = |epoch: &Epoch, entry| epoch.finish(entry, Outcome::Timeout, Duration::from_secs(9));
-        let begins = |epoch: &Epoch| epoch.begin(Assignment::by_chance(Arm::Stable), Instant::now());
+        let begins = |epoch: &Epoch| {
+            let now = Instant::now();
+            let mut entry = epoch.begin(Assignment::by_chance(Arm::Stable), now);
+            epoch.asked(&mut entry, now);
+            entry
+        };
+        let judged = |publisher: &mut Publisher, now| -> (u64, u64) {
+            let taken = publisher.take(&one.name, now);
+            let sum = |of: fn(&Taken) -> u64| taken.iter().map(of).sum();
+            (sum(|taken| taken.row.stable.requests), sum(|taken| taken.row.stable.errors))
+        };
         let before = epoch_in_force();
         let (ended, under_way) = (begins(&before), begins(&before));
         ends(&before, ended);
         publisher.disregard_what_is_under_way();
         let generation = publisher.publish(&[picture(&one, 0, &endpoints)]);
         assert_eq!(generation, 2, "the same weights, and other books");
+        // By then whoever has no answer is judged by that.
+        let late = Instant::now() + Duration::from_secs(10);
+        assert_eq!(judged(&mut publisher, late), (0, 0));
         ends(&before, under_way);
         let after = epoch_in_force();
         ends(&after, begins(&after));
-        let ledger = publisher.ledger_mut(&one.name).unwrap();
-        let requests: u64 = ledger.take(Instant::now()).iter().map(|taken| taken.row.stable.requests).sum();
-        assert_eq!(requests, 1);
+        assert_eq!(judged(&mut publisher, late), (1, 1));
+        let ledger = publisher.ledger(&one.name).unwrap();
         let timeouts = ledger.totals()[&id("v1")].outcomes[Outcome::Timeout.index()];
         assert_eq!(timeouts, 3, "people see all of them");
     }

@@ -6,18 +6,20 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use nix::sys::signal::Signal;
 use pointsman_chaos::fault::Faults;
-use pointsman_chaos::load::{Load, Running};
+use pointsman_chaos::load::{Figures, Load, Running};
 use serde_json::Value;
 
 use crate::process::{Edge, Site};
 
-/// Longer than a request may stay without an answer before it is judged.
+/// Longer than a request may stay without an answer before it is judged, in every test.
 const STANDS_STILL: Duration = Duration::from_secs(6);
 const BAKE: Duration = Duration::from_secs(8);
+/// Of so few the machine's own hiccups may be the cause; many times as many are under way when the edge is stopped.
+const HICCUPS: u64 = 20;
 
-fn load(edge: &Edge) -> Running {
+fn load(edge: &Edge, rate: u32) -> Running {
     let mut load = Load::new(&format!("http://{}/v1/predict", edge.address)).unwrap();
-    (load.rate, load.connections, load.timeout) = (300, 2_000, Duration::from_mins(1));
+    (load.rate, load.connections, load.timeout) = (rate, 2_000, Duration::from_mins(1));
     load.bodies = vec![Bytes::from_static(b"12345")];
     load.start().unwrap()
 }
@@ -28,38 +30,54 @@ async fn stop_for_a_while(edge: &Edge) {
     edge.signal(Signal::SIGCONT);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_was_under_way_in_a_pause_of_the_edge_is_no_evidence_and_is_answered_all_the_same() {
-    let site = Site::new().await;
-    let takes = Faults::none().delaying(1.0, 1_500..=1_500).unwrap();
-    site.v1.set_faults(takes);
-    site.v2.set_faults(takes);
-    site.write(&site.text("weights: { v1: 50%, v2: 50% }\n    guard: { latency: { threshold: 4s } }"));
-    let edge = site.start().await;
-    edge.wait_for_weight(50.0).await;
-    let load = load(&edge);
-    let requests = |route: &Value| route["versions"]["v2"]["requests"].as_u64().unwrap();
-    let before = requests(&edge.wait_for_route("served", |route| requests(route) > 200).await);
-    // Some hundreds are under way.
-    stop_for_a_while(&edge).await;
-    let judged = |route: &Value, side: &str, what: &str| route["analysis"]["summary"][side][what].as_u64().unwrap();
-    let route = edge
-        .wait_for_route("judged", |route| {
-            let enough = |side| judged(route, side, "requests") > 200;
-            requests(route) > before + 1_000 && enough("stable") && enough("canary")
-        })
-        .await;
-    for side in ["stable", "canary"] {
-        assert!(judged(&route, side, "slow") < 50, "{side}: {:#}\n{}", route["analysis"]["summary"], edge.log());
-    }
+async fn finished(load: Running) -> Figures {
     load.stop();
     let total = load.finish().await.unwrap().figures;
     assert_eq!((total.errors.sum(), total.status.server_error), (0, 0), "every request is answered: {total:?}");
-    assert!(total.latency.max_ms > 4_000.0, "some were under way: {total:?}");
+    total
+}
+
+fn requests_of_v2(route: &Value) -> u64 {
+    route["versions"]["v2"]["requests"].as_u64().unwrap()
+}
+
+/// Requests, errors and slow answers of one side that went to the analysis.
+fn judged(tally: &Value) -> [u64; 3] {
+    ["requests", "errors", "slow"].map(|what| tally[what].as_u64().unwrap_or_default())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_canary_bakes_as_long_as_ever_whatever_its_edge_slept_and_is_not_taken_back_for_that() {
+async fn what_was_under_way_in_a_pause_of_the_edge_is_no_evidence_and_is_answered_all_the_same() {
+    let site = Site::new().await;
+    let takes = Faults::none().delaying(1.0, 1_000..=1_000).unwrap();
+    site.v1.set_faults(takes);
+    site.v2.set_faults(takes);
+    // Judged as unanswered after 5.6 s.
+    site.write(&site.text("weights: { v1: 50%, v2: 50% }\n    guard: { latency: { threshold: 1400ms } }"));
+    let edge = site.start().await;
+    edge.wait_for_weight(50.0).await;
+    let before = load(&edge, 300);
+    let route = edge.wait_for_route("served", |route| requests_of_v2(route) > 200).await;
+    let sides = |route: &Value| ["stable", "canary"].map(|side| judged(&route["analysis"]["summary"][side]));
+    let known = sides(&route);
+    // Some hundreds are under way. Nothing comes meanwhile, so that nobody waits for anybody else when it goes on.
+    before.stop();
+    stop_for_a_while(&edge).await;
+    let total = finished(before).await;
+    assert!(total.latency.max_ms > 4_000.0, "some were under way: {total:?}");
+    edge.wait_for_log("this process stood still").await;
+    let after = load(&edge, 100);
+    let is_judged = |route: &Value| sides(route).iter().zip(known).all(|(now, before)| now[0] > before[0] + 100);
+    let route = edge.wait_for_route("judged", is_judged).await;
+    for ([_, errors, slow], [_, _, slow_before]) in sides(&route).into_iter().zip(known) {
+        assert_eq!(errors, 0, "{:#}\n{}", route["analysis"]["summary"], edge.log());
+        assert!(slow < slow_before + HICCUPS, "{:#}\n{}", route["analysis"]["summary"], edge.log());
+    }
+    finished(after).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_canary_bakes_as_long_as_ever_whatever_its_edge_slept_and_nothing_is_held_against_it_for_that() {
     let site = Site::new().await;
     let takes = Faults::none().delaying(1.0, 300..=300).unwrap();
     site.v1.set_faults(takes);
@@ -70,23 +88,28 @@ async fn a_canary_bakes_as_long_as_ever_whatever_its_edge_slept_and_is_not_taken
     )));
     let edge = site.start().await;
     edge.wait_for_weight(50.0).await;
-    let load = load(&edge);
-    edge.wait_for_route("served", |route| route["versions"]["v2"]["requests"].as_u64() > Some(200)).await;
+    let before = load(&edge, 300);
+    edge.wait_for_route("served", |route| requests_of_v2(route) > 200).await;
     edge.command("promote").await;
     edge.wait_for_phase("baking").await;
+    let of_the_bake = |route: &Value| judged(&route["analysis"]["alone"]["tally"]);
     // What was assigned before the bake is over, and what is under way is the bake's.
-    edge.wait_for_route("served", |route| route["versions"]["v2"]["requests"].as_u64() > Some(600)).await;
+    let route = edge.wait_for_route("judged", |route| of_the_bake(route)[0] > 200).await;
+    let [known, _, slow_before] = of_the_bake(&route);
+    before.stop();
     stop_for_a_while(&edge).await;
     let woke = Instant::now();
-    edge.wait_for_log("this process stood still").await;
+    finished(before).await;
+    let after = load(&edge, 100);
+    let route = edge.wait_for_route("judged", |route| of_the_bake(route)[0] > known + 50).await;
+    let [_, errors, slow] = of_the_bake(&route);
+    assert_eq!(errors, 0, "{:#}\n{}", route["analysis"], edge.log());
+    assert!(slow < slow_before + HICCUPS, "{:#}\n{}", route["analysis"], edge.log());
     edge.wait_for_phase("steady").await;
     // Before the pause it had baked for some seconds.
     assert!(woke.elapsed() > Duration::from_secs(2), "the bake went on while nobody watched: {:?}", woke.elapsed());
-    let told: Vec<String> = edge.history().await.into_iter().map(|(_, decision, _)| decision).collect();
-    assert!(!told.iter().any(|decision| decision == "rollback"), "{told:?}");
-    load.stop();
-    let total = load.finish().await.unwrap().figures;
-    assert_eq!((total.errors.sum(), total.status.server_error), (0, 0), "every request is answered: {total:?}");
+    edge.wait_for_log("this process stood still").await;
+    finished(after).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -95,7 +118,7 @@ async fn a_canary_that_fails_after_a_pause_is_taken_back_as_ever() {
     site.write(&site.weights(50));
     let edge = site.start().await;
     edge.wait_for_weight(50.0).await;
-    let load = load(&edge);
+    let load = load(&edge, 300);
     edge.wait_for_route("served", |route| route["versions"]["v2"]["requests"].as_u64() > Some(100)).await;
     stop_for_a_while(&edge).await;
     site.v2.set_faults(Faults::none().failing(0.5, 500).unwrap());

@@ -578,3 +578,20 @@ async fn what_others_counted_of_a_route_that_the_leader_does_not_have_goes_with_
     control.tick().await;
     assert!(control.replication.unwrap().pulled.is_empty());
 }
+
+#[tokio::test]
+async fn a_leader_that_asked_before_a_standstill_is_not_waited_for_after_it() {
+    let (api, folder) = (ApiServer::start().await.unwrap(), tempfile::tempdir().unwrap());
+    let (_lease, leadership) = leading();
+    let (mut control, _) = by_hand(leadership, &folder, (&api, BY_HAND)).await;
+    let now = control.now();
+    let follower = control.replication.as_mut().unwrap();
+    follower.standing = Standing::Follows;
+    follower.following.asked_at = Some(now);
+    assert!(!follower.is_left_alone(now) && !follower.must_tell(now));
+    follower.grow_old(Duration::from_secs(5));
+    assert!(follower.is_left_alone(now) && follower.must_tell(now));
+    assert!(!follower.must_tell(now), "it was told just now");
+    follower.grow_old(Duration::from_secs(5));
+    assert!(follower.must_tell(now), "it was told five seconds ago");
+}
