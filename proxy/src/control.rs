@@ -797,7 +797,7 @@ impl Control {
             }
             if due {
                 self.send_sample(position);
-                self.keep_second(position);
+                self.keep_second(position, (Instant::now(), events::unix_ms()));
                 self.tell_of_hold(position);
             }
         }
@@ -831,13 +831,13 @@ impl Control {
         }
     }
 
-    /// Another second of a route for whoever looks back.
-    fn keep_second(&self, position: usize) {
+    /// Another second of a route for whoever looks back, by both clocks.
+    fn keep_second(&self, position: usize, (now, unix_ms): (Instant, u64)) {
         let Some(route) = self.routes.get(position) else { return };
         let name = &route.route().name;
         let (Some(view), Some(totals)) = (self.looks.get(name), self.counts.get(name)) else { return };
-        let (now, policy) = (self.now(), route.error_policy());
-        let second = self.series.record(&Look { now, unix_ms: events::unix_ms(), policy, totals, view });
+        let now = Time::after_start(CLOCK_BEGINS_AT + self.watch.age(now));
+        let second = self.series.record(&Look { now, unix_ms, policy: route.error_policy(), totals, view });
         if self.events.has_listeners() {
             self.events.send(Event::Second(second));
         }
@@ -1182,6 +1182,25 @@ mod tests {
         let decided = control.take_up(config(1, 10));
         control.settle(decided).await;
         assert_eq!(control.series.of(&name).now_ms, 0);
+    }
+
+    #[tokio::test]
+    async fn a_second_before_a_standstill_lies_as_far_back_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut control = control(&folder, config(1, 10)).await;
+        let (name, v2): (RouteName, VersionId) = ("r0".parse().unwrap(), "v2".parse().unwrap());
+        let start = Instant::now();
+        control.watch.begin(start);
+        let mut served = 0;
+        for second in [0, 1, 600] {
+            let now = start + Duration::from_secs(second);
+            control.watch.look(now);
+            served += 10;
+            let totals = control.counts.get_mut(&name).unwrap().entry(v2.clone()).or_default();
+            (totals.outcomes[0], totals.histogram[0]) = (served, served);
+            control.keep_second(0, (now, 1_000_000 + 1_000 * second));
+        }
+        assert_eq!(control.series.of(&name).versions[&v2].at_ms, [1_001_000, 1_600_000]);
     }
 
     /// A thousand routes with weights that stand for months take no more than a few do.

@@ -32,7 +32,7 @@ const FOR: [&str; 3] = ["promotion", "promotion_latency", "promotion_mirror"];
 /// What was seen of one route.
 #[derive(Debug)]
 pub(crate) struct Look<'loop_> {
-    /// When, by the loop's clock.
+    /// When, by a clock that no standstill stops: what was seen before one lies as far back as the wall clock says.
     pub(crate) now: Time,
     /// Milliseconds since 1970 at that moment.
     pub(crate) unix_ms: u64,

@@ -53,6 +53,11 @@ impl Watch {
         (self.looked_at + counted).saturating_duration_since(self.began).saturating_sub(self.uncounted)
     }
 
+    /// How long it is since the beginning, whatever counts of it.
+    pub(super) fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.began)
+    }
+
     /// A tick begins; tells whether nobody could look for a while before it.
     pub(super) fn look(&mut self, now: Instant) -> Option<Standstill> {
         let gap = now.saturating_duration_since(self.looked_at);
