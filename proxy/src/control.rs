@@ -934,6 +934,7 @@ impl Control {
             observed: self.observers.counts(),
             notifications: self.newsroom.notifier.views(),
             replicas: self.replication.as_ref().map(|replication| replication.view(self.now())),
+            stood_still: self.watch.uncounted(),
             ready: self.life != Life::Starting && self.knows_endpoints && self.knows_state,
             draining: self.life == Life::Draining,
         }));

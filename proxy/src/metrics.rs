@@ -253,6 +253,13 @@ pub const ALL: &[Metric] = &[
         read: read::refused,
     },
     Metric {
+        name: "pointsman_standstill_seconds_total",
+        kind: Kind::Counter,
+        labels: &[],
+        help: "Time that counted for no step, soak or bake, each of which took so much longer, since the process stood still: it was stopped, or its machine was paused. The first second of each standstill counts.",
+        read: read::stood_still,
+    },
+    Metric {
         name: "pointsman_tls_certificate_end_seconds",
         kind: Kind::Gauge,
         labels: &["file"],

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use pointsman_config::{RouteName, VersionId};
 use pointsman_rollout::{AloneSummary, Change, Journal, MirrorSummary, Summary};
@@ -44,6 +45,8 @@ pub struct View {
     pub notifications: Vec<WebhookView>,
     /// Other edges; none if this one is alone.
     pub replicas: Option<ReplicasView>,
+    /// Time that counted for no step, soak or bake, since the process stood still.
+    pub stood_still: Duration,
     /// True once the first config is in force and the listeners accept.
     pub ready: bool,
     /// True while SIGTERM is being obeyed.

@@ -62,6 +62,9 @@ pub struct ConfigAnswer {
     /// Who outside is told of changes, in the order of the file; left out if nobody is.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notifications: Vec<WebhookView>,
+    /// Seconds that counted for no step, soak or bake, each of which took so much longer, since the process stood still.
+    #[serde(default)]
+    pub stood_still_s: f64,
 }
 
 /// Which decisions.
@@ -223,5 +226,6 @@ pub(super) async fn config(State(context): Context) -> Json<ConfigAnswer> {
         state: view.state.clone(),
         replicas: view.replicas.clone(),
         notifications: view.notifications.clone(),
+        stood_still_s: view.stood_still.as_secs_f64(),
     })
 }

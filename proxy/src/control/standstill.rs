@@ -58,6 +58,11 @@ impl Watch {
         now.saturating_duration_since(self.began)
     }
 
+    /// What did not count so far.
+    pub(super) fn uncounted(&self) -> Duration {
+        self.uncounted
+    }
+
     /// A tick begins; tells whether nobody could look for a while before it.
     pub(super) fn look(&mut self, now: Instant) -> Option<Standstill> {
         let gap = now.saturating_duration_since(self.looked_at);
@@ -168,6 +173,7 @@ mod tests {
         let found = Standstill { uncounted: Duration::from_millis(7_900), disregards: true };
         assert_eq!(watch.look(after(start, 9_000)), Some(found));
         assert_eq!(watch.shows(after(start, 9_500)), Duration::from_millis(1_600));
+        assert_eq!(watch.uncounted(), Duration::from_millis(7_900));
     }
 
     #[test]

@@ -315,6 +315,10 @@ pub(super) fn replicas(scrape: &Scrape<'_>) -> Vec<Sample> {
     counts.map(|(state, count)| Sample::number([state], number(u64::try_from(count).unwrap_or(u64::MAX)))).to_vec()
 }
 
+pub(super) fn stood_still(scrape: &Scrape<'_>) -> Vec<Sample> {
+    vec![Sample::number([], scrape.view.stood_still.as_secs_f64())]
+}
+
 pub(super) fn certificate_ends(_: &Scrape<'_>) -> Vec<Sample> {
     let ends = |status: &FileStatus| {
         let seconds = u64::try_from(status.not_after).ok().filter(|_| status.not_after < i64::MAX)?;

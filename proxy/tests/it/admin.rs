@@ -188,6 +188,7 @@ fn the_config_comes_with_the_state() {
     let config = get(&edge(), "/api/v1/config").json();
     assert_eq!((&config["generation"], &config["hash"]), (&json!(3), &json!("9f86d081884c7d65")));
     assert_eq!(config["state"]["file"], json!("/var/lib/pointsman/state.db"));
+    assert_eq!(config["stood_still_s"], json!(600.5));
 }
 
 #[test]

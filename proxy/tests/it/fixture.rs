@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -396,6 +397,7 @@ pub(crate) fn view(routes: Vec<RouteView>) -> View {
         mirrors: [(route_name("delivery-time"), some_copies())].into(),
         decisions: [((route_name("delivery-time"), "rollback"), 1)].into(),
         replicas: None,
+        stood_still: Duration::from_millis(600_500),
         notifications: vec![webhook()],
         observed: ObserverCounts { lines_written: 7, lines_dropped: 1, spans_exported: 5, spans_dropped: 2 },
         routes,

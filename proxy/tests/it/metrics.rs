@@ -123,6 +123,7 @@ fn config_and_state_are_told() {
     has(&text, "pointsman_config_generation 3");
     has(&text, "pointsman_config_refused 0");
     has(&text, "pointsman_state_problem 0");
+    has(&text, "pointsman_standstill_seconds_total 600.5");
     assert!(text.contains("pointsman_build_info{version=\""), "{text}");
     let troubled = rendered(&troubled(view(vec![shifting()])));
     has(&troubled, "pointsman_config_refused 1");

@@ -109,6 +109,8 @@ async fn a_canary_bakes_as_long_as_ever_whatever_its_edge_slept_and_nothing_is_h
     // Before the pause it had baked for some seconds.
     assert!(woke.elapsed() > Duration::from_secs(2), "the bake went on while nobody watched: {:?}", woke.elapsed());
     edge.wait_for_log("this process stood still").await;
+    edge.wait_for_metric("pointsman_standstill_seconds_total ", 4.5).await;
+    assert!(edge.config().await["stood_still_s"].as_f64() >= Some(4.5));
     finished(after).await;
 }
 
