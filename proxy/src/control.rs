@@ -41,6 +41,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use chrono::{DateTime, Utc};
+use nix::time::{ClockId, clock_gettime};
 use pointsman_config::{Config, Route, RouteName, Split, VersionId};
 use pointsman_rollout::{Change, Decision, Observed, Order, OrderKind, Role, Saved, Time};
 use tokio::sync::{mpsc, oneshot};
@@ -65,7 +66,7 @@ use self::publisher::{Live, Publisher, RoutePicture};
 use self::replicas::{Message, Replication};
 use self::resolver::{Resolved, Resolver};
 use self::series::{Look, SeriesBook};
-use self::standstill::{Row, Standstill, Teller, Watch, Word};
+use self::standstill::{Moment, Row, Standstill, Teller, Watch, Word};
 use self::state::Reopened;
 use self::state::database::Batch;
 use crate::asking::{Asking, Frozen};
@@ -284,7 +285,7 @@ impl Control {
     pub(crate) async fn begin(parts: Parts) -> Self {
         let mut control = Self {
             started: Instant::now(),
-            watch: Watch::new(Instant::now()),
+            watch: Watch::new(moment()),
             teller: Teller::default(),
             config: Config { routes: Vec::new(), ..parts.config.clone() },
             config_view: parts.config_view,
@@ -322,7 +323,7 @@ impl Control {
 
     /// Runs until it is told to stop.
     pub(crate) async fn run(mut self, mut inputs: Inputs) {
-        self.watch.begin(Instant::now());
+        self.watch.begin(moment());
         let mut ticks = tokio::time::interval(TICK);
         // A late tick takes everything that was counted meanwhile; making it up would only make rows of nothing.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -424,7 +425,7 @@ impl Control {
 
     async fn tick(&mut self) {
         let began = Instant::now();
-        let stood_still = self.watch.look(began);
+        let stood_still = self.watch.look(Moment { now: began, ..moment() });
         if let Some(word) = self.teller.hear(stood_still, began) {
             tell_of_standstill(&word);
         }
@@ -481,13 +482,13 @@ impl Control {
 
     /// Nothing was looked at for a while. What was under way ended late because of that: it is no evidence, and no endpoint is
     /// slow for it. What others said is as old as it is, although the time does not count.
-    fn wake(&mut self, Standstill { uncounted, disregards }: Standstill) {
+    fn wake(&mut self, standstill: Standstill) {
         self.publisher.forget_latencies();
-        self.asking.grow_old(uncounted);
+        self.asking.grow_old(standstill.unseen());
         if let Some(replication) = &mut self.replication {
-            replication.grow_old(uncounted);
+            replication.grow_old(standstill.unseen());
         }
-        if disregards {
+        if standstill.disregards {
             self.publisher.disregard_what_is_under_way();
             self.republish = true;
             self.publish();
@@ -934,7 +935,7 @@ impl Control {
             observed: self.observers.counts(),
             notifications: self.newsroom.notifier.views(),
             replicas: self.replication.as_ref().map(|replication| replication.view(self.now())),
-            stood_still: self.watch.uncounted(),
+            stood_still: self.watch.unseen(),
             ready: self.life != Life::Starting && self.knows_endpoints && self.knows_state,
             draining: self.life == Life::Draining,
         }));
@@ -944,26 +945,36 @@ impl Control {
 /// Who asks why a step takes longer than it is to last finds it in the log.
 fn tell_of_standstill(word: &Word) {
     match word {
-        Word::Of(Standstill { uncounted, disregards: true }) => warn!(
-            uncounted_ms = uncounted.as_millis(),
-            "this process stood still, as it does when it is stopped or its machine is paused; requests that were under way \
+        Word::Of(one @ Standstill { suspended, disregards: true, .. }) => warn!(
+            uncounted_ms = one.unseen().as_millis(),
+            suspended_ms = suspended.as_millis(),
+            "this process stood still, as it does when it is stopped or its machine is paused or suspended; requests that were under way \
              are no evidence, and the time counts for no step and no bake"
         ),
-        Word::Of(Standstill { uncounted, disregards: false }) => warn!(
-            uncounted_ms = uncounted.as_millis(),
+        Word::Of(one @ Standstill { suspended, disregards: false, .. }) => warn!(
+            uncounted_ms = one.unseen().as_millis(),
+            suspended_ms = suspended.as_millis(),
             "this process stood still again a moment later; the time counts for no step and no bake, but requests that were \
              under way are evidence, or a guard that is always late would see no failure"
         ),
-        Word::OfRow(row @ Row { standstills, disregarded, uncounted, .. }) => warn!(
+        Word::OfRow(row @ Row { standstills, disregarded, unseen, .. }) => warn!(
             standstills,
             disregarded,
-            uncounted_ms = uncounted.as_millis(),
+            uncounted_ms = unseen.as_millis(),
             within_ms = row.lasts().as_millis(),
             "this process stands still again and again: this machine is too slow or is paused again and again. Steps and bakes \
              take so much longer, and requests that were under way are evidence but for once in ten seconds; give it more \
              processor time, or see what pauses it"
         ),
     }
+}
+
+/// Now, by the clock that a suspended machine stops and by the one that it does not.
+fn moment() -> Moment {
+    let read = |clock| clock_gettime(clock).map(Duration::from);
+    let both = [ClockId::CLOCK_BOOTTIME, ClockId::CLOCK_MONOTONIC].map(read);
+    let suspended = if let [Ok(goes_on), Ok(stops)] = both { goes_on.saturating_sub(stops) } else { Duration::ZERO };
+    Moment { now: Instant::now(), suspended }
 }
 
 /// What a calendar goes by.
@@ -1191,11 +1202,11 @@ mod tests {
         let mut control = control(&folder, config(1, 10)).await;
         let (name, v2): (RouteName, VersionId) = ("r0".parse().unwrap(), "v2".parse().unwrap());
         let start = Instant::now();
-        control.watch.begin(start);
+        control.watch.begin(Moment { now: start, ..moment() });
         let mut served = 0;
         for second in [0, 1, 600] {
             let now = start + Duration::from_secs(second);
-            control.watch.look(now);
+            control.watch.look(Moment { now, ..moment() });
             served += 10;
             let totals = control.counts.get_mut(&name).unwrap().entry(v2.clone()).or_default();
             (totals.outcomes[0], totals.histogram[0]) = (served, served);

@@ -256,7 +256,7 @@ pub const ALL: &[Metric] = &[
         name: "pointsman_standstill_seconds_total",
         kind: Kind::Counter,
         labels: &[],
-        help: "Time that counted for no step, soak or bake, each of which took so much longer, since the process stood still: it was stopped, or its machine was paused. The first second of each standstill counts.",
+        help: "Time that counted for no step, soak or bake, each of which took so much longer, since the process stood still: it was stopped, or its machine was paused or suspended. The first second of each counts, but of a suspension none.",
         read: read::stood_still,
     },
     Metric {
