@@ -1037,6 +1037,8 @@ mod tests {
     use crate::cluster::Connection;
     use crate::control::history::History;
     use crate::control::state::{COMMIT_PATIENCE, StateFile};
+    use crate::endpoint::Endpoint;
+    use crate::pool::Pool;
     use crate::snapshot::Snapshots;
 
     const ROUTES: usize = 1_000;
@@ -1213,6 +1215,34 @@ mod tests {
             control.keep_second(0, (now, 1_000_000 + 1_000 * second));
         }
         assert_eq!(control.series.of(&name).versions[&v2].at_ms, [1_001_000, 1_600_000]);
+    }
+
+    #[tokio::test]
+    async fn at_waking_latencies_are_forgotten_and_what_was_under_way_is_disregarded_where_it_is_its_turn() {
+        let folder = tempfile::tempdir().unwrap();
+        let snapshots = Arc::<Snapshots>::default();
+        let mut control = control_over(&folder, config(1, 10), &snapshots).await;
+        let (name, v1): (RouteName, VersionId) = ("r0".parse().unwrap(), "v1".parse().unwrap());
+        let epoch = || Arc::clone(&snapshots.load().routes.find(None, "/r0").unwrap().epoch);
+        for disregards in [true, false] {
+            let two = control.publisher.endpoints(&name, &v1).into_iter().take(2).collect();
+            let (pool, before, now) = (Pool::new(v1.clone(), two), epoch(), Instant::now());
+            let answers = |endpoint: &Arc<Endpoint>, took| {
+                let mut request = endpoint.enter();
+                request.sets_out(now);
+                request.answered(true, now + took);
+            };
+            answers(&pool.endpoints()[0], Duration::from_secs(6));
+            let uncounted = Duration::from_secs(5);
+            control.wake(Standstill { uncounted, suspended: Duration::ZERO, disregards });
+            assert_eq!(!Arc::ptr_eq(&before, &epoch()), disregards, "what comes now has books of its own");
+            for endpoint in pool.endpoints() {
+                answers(endpoint, Duration::from_millis(5));
+            }
+            let held: Vec<_> = (0..100).map(|_| pool.pick(&[], now).unwrap().1.enter()).collect();
+            let [one, other] = [0, 1].map(|position: usize| pool.endpoints()[position].in_flight());
+            assert!(one.abs_diff(other) < 20, "{one} and {other} of {}", held.len());
+        }
     }
 
     /// A thousand routes with weights that stand for months take no more than a few do.
