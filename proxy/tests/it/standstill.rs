@@ -120,11 +120,14 @@ async fn a_canary_that_fails_after_a_pause_is_taken_back_as_ever() {
     site.write(&site.weights(50));
     let edge = site.start().await;
     edge.wait_for_weight(50.0).await;
-    let load = load(&edge, 300);
-    edge.wait_for_route("served", |route| route["versions"]["v2"]["requests"].as_u64() > Some(100)).await;
+    let before = load(&edge, 300);
+    edge.wait_for_route("served", |route| requests_of_v2(route) > 100).await;
+    before.stop();
     stop_for_a_while(&edge).await;
+    finished(before).await;
     site.v2.set_faults(Faults::none().failing(0.5, 500).unwrap());
+    let after = load(&edge, 300);
     edge.wait_for_weight(0.0).await;
-    load.stop();
-    assert_eq!(load.finish().await.unwrap().figures.errors.sum(), 0);
+    after.stop();
+    assert_eq!(after.finish().await.unwrap().figures.errors.sum(), 0);
 }
